@@ -1,0 +1,76 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a log line a minute elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class RateColumn(ProgressColumn):
+    """Units per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of ``task`` as text."""
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s")
+
+
+def track(
+    values: Iterable[T], *, total: int, description: str, unit: str = "steps", start: int = 0
+) -> Iterator[T]:
+    """Yield ``values``, showing progress on stderr.
+
+    Args:
+        values: What is worked through; each one counts as one ``unit``.
+        total: How many there are in all, those before ``start`` included.
+        description: What is being done; opens the line.
+        unit: What is counted, in the plural.
+        start: How many were done by an earlier, interrupted run.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(values, total=total, description=description, unit=unit, start=start)
+    else:
+        yield from _lines(values, total=total, description=description, unit=unit, start=start)
+
+
+def _bar(values: Iterable[T], *, total: int, description: str, unit: str, start: int) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        RateColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=total, completed=start)
+        for value in values:
+            yield value
+            progress.advance(task)
+
+
+def _lines(values: Iterable[T], *, total: int, description: str, unit: str, start: int) -> Iterator[T]:
+    begun = said = time.monotonic()
+    for done, value in enumerate(values, start=1):
+        yield value
+        now = time.monotonic()
+        if now - said >= SECONDS_BETWEEN_LINES:
+            rate = done / (now - begun)
+            left = (total - start - done) / rate
+            logger.info(
+                "%s: %s of %s %s, %.1f/s, %.0f s left", description, start + done, total, unit, rate, left
+            )
+            said = now

@@ -1,0 +1,122 @@
+"""Read a recipe's TOML into a checked config. Every mistake is named with its key and the nearest known one."""
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mimctr.errors import ConfigError
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ConfigError: it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML ({error}).") from None
+
+
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return ``values`` with ``section.key=value`` assignments applied; each value is read as TOML, else as text.
+
+    Raises:
+        ConfigError: an assignment is not of the form key=value, or its path leads through a plain value.
+    """
+    result = {key: value.copy() if isinstance(value, dict) else value for key, value in values.items()}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {assignment}: must have the form section.key=value.")
+        *parents, key = path.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {assignment}: '{parent}' is a value, not a section.")
+        try:
+            place[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            place[key] = text
+    return result
+
+
+def build_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
+    """Return ``model`` filled with ``values``.
+
+    Args:
+        model: A pydantic model that forbids unknown keys.
+        values: As read from TOML.
+        where: The file (and section); opens every message.
+
+    Raises:
+        ConfigError: one line per mistake: the key, what is wrong, and for an unknown key the nearest known one.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, detail, where) for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def load_config(
+    model: type[C], path: Path | None, *, section: str | None, assignments: Sequence[str] = ()
+) -> C:
+    """Return a config from a TOML file (or one section of it) with overrides; all defaults where ``path`` is None.
+
+    Args:
+        model: The config to fill.
+        path: The recipe.
+        section: The part of the recipe that belongs to the stage; None for the whole.
+        assignments: ``key=value`` (with a section: relative to it).
+    """
+    values = read_toml(path) if path else {}
+    where = str(path) if path else "--set"
+    if section is not None:
+        values, where = values.get(section, {}), f"{where} [{section}]"
+    return build_config(model, override(values, assignments), where=where)
+
+
+def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
+    keys = [str(part) for part in detail["loc"]]
+    name = ".".join(keys)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(model, detail["loc"][:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        advice = f"Did you mean '{close[0]}'?" if close else f"Known keys: {', '.join(known)}."
+        return f"{where}: {name}: unknown key. {advice}"
+    if detail["type"] == "missing":
+        return f"{where}: {name}: missing. Add it."
+    message = detail["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {name or 'recipe'}: {message}, got {detail['input']!r}."
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Return the field names of the (nested) model that ``path`` leads to."""
+    current: type[BaseModel] = model
+    for part in path:
+        field = current.model_fields.get(str(part))
+        nested = _model_in(field.annotation) if field else None
+        current = nested or current
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the pydantic model that an annotation names, directly or in a union; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
+    return None

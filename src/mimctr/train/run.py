@@ -1,0 +1,143 @@
+"""A run folder: metrics.jsonl, one checkpoint, exact resume. Knows nothing of models."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mimctr.errors import RunError
+from mimctr.files import atomic_path
+from mimctr.weights import load_tensors, save_tensors
+
+
+class Run:
+    """Record of one training run, in a folder.
+
+    The folder holds ``metrics.jsonl`` (a line per logged step) and ``checkpoint.safetensors`` (weights, optimizer
+    state, step and whatever else the run needs to go on). Both are replaced or appended such that a kill at any
+    moment leaves a state to resume from.
+
+    Args:
+        folder: Created if missing. A checkpoint in it is what :meth:`restore` resumes.
+        checkpoint_seconds: Least time between two checkpoints of :meth:`checkpoint_if_due`.
+    """
+
+    def __init__(self, folder: Path, *, checkpoint_seconds: float = 60.0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.checkpoint_seconds = checkpoint_seconds
+        self._saved_at = time.monotonic()
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the metrics are, one JSON object a line."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint is."""
+        return self.folder / "checkpoint.safetensors"
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Append one line to ``metrics.jsonl``.
+
+        Raises:
+            RunError: a metric is not finite: training has diverged.
+        """
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{self.folder}: {name} is {value} at step {step}; training has diverged. "
+                    "Lower the learning rate, or look for extreme values in the input."
+                )
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return every logged line, in order."""
+        if not self.metrics_path.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+
+    def checkpoint(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        *,
+        extra: Mapping[str, Tensor] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save everything that step ``step`` (the next one to run) starts from."""
+        tensors = {f"extra.{name}": value for name, value in (extra or {}).items()}
+        for prefix, module in modules.items():
+            tensors |= {f"module.{prefix}.{name}": value for name, value in module.state_dict().items()}
+        state = optimizer.state_dict()
+        for index, values in state["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        save_tensors(
+            self.checkpoint_path,
+            tensors,
+            meta={"step": step, "groups": state["param_groups"], "meta": dict(meta or {})},
+        )
+        self._saved_at = time.monotonic()
+
+    def checkpoint_if_due(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        *,
+        extra: Mapping[str, Tensor] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """:meth:`checkpoint`, if the last one is older than ``checkpoint_seconds``."""
+        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            self.checkpoint(step, modules, optimizer, extra=extra, meta=meta)
+
+    def restore(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+        """Load the checkpoint into ``modules`` and ``optimizer``; drop metrics that were logged after it.
+
+        Returns:
+            step: The next step to run; 0 where there is no checkpoint.
+            extra, meta: As given to :meth:`checkpoint`; empty where there is no checkpoint.
+
+        Raises:
+            RunError: the checkpoint is damaged, or belongs to other modules.
+        """
+        if not self.checkpoint_path.exists():
+            self._keep_metrics_before(0)
+            return 0, {}, {}
+        tensors, saved = load_tensors(self.checkpoint_path)
+        for prefix, module in modules.items():
+            try:
+                module.load_state_dict(_below(tensors, f"module.{prefix}."))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise RunError(f"{self.checkpoint_path}: does not fit this model ({reason}).") from None
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+        self._keep_metrics_before(saved["step"])
+        return saved["step"], _below(tensors, "extra."), saved["meta"]
+
+    def _keep_metrics_before(self, step: int) -> None:
+        if not self.metrics_path.exists():
+            return
+        complete = self.metrics_path.read_text(encoding="utf-8").split("\n")[:-1]
+        kept = [line for line in complete if json.loads(line)["step"] < step]
+        with atomic_path(self.metrics_path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,133 @@
+"""Stages: what was made from what, skipped when unchanged, resumed when half made.
+
+A stage is a function that fills a folder. Its key is the hash of its config and of its inputs' keys; ``stage.json``
+is written last, so a folder that holds one is complete.
+"""
+
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+import mimctr
+from mimctr.errors import RunError
+from mimctr.files import hash_json, hash_path, read_json, write_json
+from mimctr.train.memory import peak_memory, reset_peak_memory
+
+logger = logging.getLogger(__name__)
+
+RECORD = "stage.json"
+STARTED = "stage.started.json"
+FORMAT = 1
+"""Raised when a change of the code makes older stage folders unfit; part of every key."""
+
+
+class StageRecord(BaseModel):
+    """What a finished stage says of itself in ``stage.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    key: str
+    """SHA-256 of the stage's name, format, config and inputs."""
+    config: dict
+    inputs: dict[str, str]
+    """Key (of a stage's folder) or content hash (of anything else) of each input."""
+    versions: dict[str, str]
+    seconds: float
+    """Wall-clock time of the attempt that finished."""
+    peak_memory_bytes: int
+    """Largest resident set of this process while the stage ran."""
+
+
+def input_key(path: Path) -> str:
+    """Return what stands for an input in a key: a stage folder's own key, else a hash of the content."""
+    if (path / RECORD).is_file():
+        return read_record(path).key
+    if not path.exists():
+        raise RunError(f"{path}: no such file or folder. Make it first, or correct the path.")
+    if (path / STARTED).is_file():
+        raise RunError(f"{path}: the stage that makes it was interrupted. Run that stage again first.")
+    return hash_path(path)
+
+
+def read_record(folder: Path) -> StageRecord:
+    """Return the record of a finished stage.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    try:
+        return StageRecord.model_validate(read_json(folder / RECORD))
+    except ValueError as error:
+        raise RunError(f"{folder / RECORD}: not a stage record ({error}). Run the stage again.") from None
+
+
+def run_stage(
+    name: str, out: Path, *, config: BaseModel, inputs: Mapping[str, Path], work: Callable[[], object]
+) -> StageRecord:
+    """Run ``work`` to fill ``out``, unless it has been filled from the same config and inputs already.
+
+    Args:
+        name: The stage's name, as in the command line.
+        out: The stage's own folder. Nothing that is not a stage's is ever deleted.
+        config: All settings that change the result.
+        inputs: Files and folders that the stage reads, by name.
+        work: Fills ``out``; resumes what an interrupted call with the same key left there.
+
+    Raises:
+        RunError: ``out`` holds something that no stage made, or another stage's result.
+    """
+    keys = {label: input_key(path) for label, path in sorted(inputs.items())}
+    settings = config.model_dump(mode="json")
+    key = hash_json({"name": name, "format": FORMAT, "config": settings, "inputs": keys})
+    if (out / RECORD).is_file():
+        record = read_record(out)
+        if record.key == key:
+            logger.info("%s: unchanged, kept %s", name, out)
+            return record
+        if record.name != name:
+            raise RunError(
+                f"{out}: holds the result of '{record.name}', not of '{name}'. Choose another folder."
+            )
+        logger.info("%s: %s; making %s anew", name, _difference(record, settings, keys), out)
+        shutil.rmtree(out)
+    elif out.exists() and any(out.iterdir()):
+        if not (out / STARTED).is_file():
+            raise RunError(f"{out}: not empty, and no stage of mimctr made it. Choose another folder.")
+        if read_json(out / STARTED)["key"] != key:
+            logger.info("%s: half made from other settings; making %s anew", name, out)
+            shutil.rmtree(out)
+        else:
+            logger.info("%s: resuming %s", name, out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / STARTED, {"name": name, "key": key})
+
+    reset_peak_memory()
+    begun = time.monotonic()
+    work()
+    record = StageRecord(
+        name=name,
+        key=key,
+        config=settings,
+        inputs=keys,
+        versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
+        seconds=time.monotonic() - begun,
+        peak_memory_bytes=peak_memory(),
+    )
+    write_json(out / RECORD, record.model_dump(mode="json"))
+    (out / STARTED).unlink()
+    return record
+
+
+def _difference(record: StageRecord, settings: dict, keys: dict[str, str]) -> str:
+    """Say in words why a result is out of date."""
+    changed = [label for label in keys if record.inputs.get(label) != keys[label]]
+    if changed:
+        return f"its input {', '.join(changed)} changed"
+    fields = [name for name in settings if record.config.get(name) != settings[name]]
+    return f"its setting {', '.join(fields)} changed" if fields else "it was made by an older mimctr"

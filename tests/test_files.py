@@ -1,0 +1,62 @@
+"""Writes are whole or absent; hashes see names and bytes."""
+
+import pytest
+
+from mimctr.errors import RunError
+from mimctr.files import atomic_folder, atomic_path, hash_json, hash_path, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "x").write_text("half")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    with pytest.raises(RunError, match="exists already"), atomic_folder(tmp_path):
+        pass
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(RunError, match=r"x\.json: not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_hash_sees_names_bytes_and_boundaries(tmp_path):
+    def folder(name, **files):
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+        return hash_path(tmp_path / name)
+
+    hashes = [
+        folder("1", a="x", b="y"),
+        folder("2", a="xy", b=""),
+        folder("3", a="y", b="x"),
+        folder("4", c="x", b="y"),
+    ]
+    assert len(set(hashes)) == 4
+    assert folder("5", b="y", a="x") == hashes[0]
+
+
+def test_the_order_of_keys_does_not_change_a_hash():
+    assert hash_json({"a": 1, "b": [1, 2]}) == hash_json({"b": [1, 2], "a": 1})
+    assert hash_json({"a": 1}) != hash_json({"a": 2})

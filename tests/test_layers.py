@@ -1,0 +1,56 @@
+"""The package is layered along the data's way; imports only point back up the stream."""
+
+import ast
+from pathlib import Path
+
+import mimctr
+
+BASE = {"errors", "files", "progress", "weights", "images", "batch"}
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "progress": {"errors"},
+    "weights": {"errors", "files"},
+    "images": {"errors"},
+    "batch": {"errors"},
+    "data": BASE,
+    "sources": BASE | {"data"},
+    "encoders": BASE,
+    "pretrain": BASE | {"encoders"},
+    "csft": BASE | {"encoders"},
+    "center": BASE | {"encoders"},
+    "ubm": BASE,
+    "evaluate": BASE,
+    "train": BASE,
+    "report": BASE | {"evaluate"},
+    "recipes": BASE
+    | {"sources", "data", "encoders", "pretrain", "csft", "center", "ubm", "evaluate", "train", "report"},
+    "cli": BASE | {"sources", "recipes", "report", "evaluate"},
+}
+ROOT = Path(mimctr.__file__).parent
+
+
+def imported_layers(path: Path) -> set[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write absolute imports"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("mimctr.")} & set(MAY_IMPORT)
+
+
+def test_imports_point_upstream():
+    for path in ROOT.rglob("*.py"):
+        layer = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if layer not in ("__init__", "__main__"):
+            wrong = imported_layers(path) - MAY_IMPORT[layer] - {layer}
+            assert not wrong, (
+                f"{path.relative_to(ROOT)} may not import mimctr.{', mimctr.'.join(sorted(wrong))}"
+            )
+
+
+def test_every_layer_is_in_the_map():
+    layers = {path.name.removesuffix(".py") for path in ROOT.iterdir() if not path.name.startswith("__")}
+    assert layers <= set(MAY_IMPORT)

@@ -1,0 +1,98 @@
+"""A stage is made once per key, resumed when half made, and never deletes what is not its own."""
+
+import pytest
+from pydantic import BaseModel
+
+from mimctr.errors import RunError
+from mimctr.train.stage import read_record, run_stage
+
+
+class Config(BaseModel):
+    size: int = 1
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source.txt"
+    path.write_text("a")
+    return path
+
+
+@pytest.fixture
+def make(tmp_path, source):
+    calls = []
+
+    def call(size=1, work=None):
+        def write():
+            calls.append(size)
+            (tmp_path / "out" / "result").write_text(f"{source.read_text()}{size}")
+
+        run_stage(
+            "demo", tmp_path / "out", config=Config(size=size), inputs={"source": source}, work=work or write
+        )
+        return calls
+
+    return call
+
+
+def test_an_unchanged_stage_is_not_made_again(make):
+    make()
+    assert make() == [1]
+
+
+def test_a_changed_setting_or_input_makes_it_anew(make, source, tmp_path):
+    make()
+    assert make(size=2) == [1, 2]
+    source.write_text("b")
+    assert make(size=2) == [1, 2, 2]
+    assert (tmp_path / "out" / "result").read_text() == "b2"
+
+
+def test_a_half_made_stage_is_resumed_and_another_ones_remains_are_removed(make, tmp_path):
+    def dies():
+        (tmp_path / "out" / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(work=dies)
+    make()
+    assert (tmp_path / "out" / "half").exists()
+
+    with pytest.raises(KeyboardInterrupt):
+        make(size=2, work=dies)
+    make(size=3)
+    assert not (tmp_path / "out" / "half").exists()
+
+
+def test_a_stage_made_from_a_stage_is_keyed_by_that_stage(make, tmp_path):
+    make()
+    record = run_stage(
+        "next", tmp_path / "next", config=Config(), inputs={"demo": tmp_path / "out"}, work=lambda: None
+    )
+    assert record.inputs == {"demo": read_record(tmp_path / "out").key}
+
+
+def test_a_foreign_folder_is_left_alone(make, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(
+        RunError, match=r"out: not empty, and no stage of mimctr made it\. Choose another folder\."
+    ):
+        make()
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_another_stages_result_is_left_alone(make, tmp_path, source):
+    make()
+    with pytest.raises(RunError, match="holds the result of 'demo', not of 'other'"):
+        run_stage("other", tmp_path / "out", config=Config(), inputs={"source": source}, work=lambda: None)
+
+
+def test_a_missing_or_interrupted_input_is_refused(tmp_path):
+    with pytest.raises(RunError, match="absent: no such file or folder"):
+        run_stage("x", tmp_path / "x", config=Config(), inputs={"a": tmp_path / "absent"}, work=lambda: None)
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "stage.started.json").write_text("{}")
+    with pytest.raises(RunError, match="half: the stage that makes it was interrupted"):
+        run_stage("x", tmp_path / "x", config=Config(), inputs={"a": half}, work=lambda: None)
