@@ -104,6 +104,8 @@ def _gather(
 ) -> tuple[Float[Tensor, "*shape content"], Bool[Tensor, "*shape"]]:
     row = rows[index.numpy()]
     known = row >= 0
-    vectors = np.zeros((*row.shape, snapshot.dim), dtype=np.float32)
-    vectors[known] = snapshot.vectors[row[known]]
+    if not len(snapshot):
+        return torch.zeros(*row.shape, snapshot.dim), torch.from_numpy(known)
+    vectors = snapshot.vectors.take(row.clip(min=0), axis=0).astype(np.float32)
+    vectors[~known] = 0.0
     return torch.from_numpy(vectors), torch.from_numpy(known)

@@ -124,6 +124,21 @@ def run_stage(
     return record
 
 
+def fill_folder(out: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a new folder, then move what it made into the stage's folder ``out``.
+
+    For work that is written whole and cannot be resumed: what an interrupted attempt left is removed first.
+    """
+    making = out / "making"
+    for child in out.iterdir():
+        if child.name != STARTED:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    write(making)
+    for child in making.iterdir():
+        child.rename(out / child.name)
+    making.rmdir()
+
+
 def _difference(record: StageRecord, settings: dict, keys: dict[str, str]) -> str:
     """Say in words why a result is out of date."""
     changed = [label for label in keys if record.inputs.get(label) != keys[label]]

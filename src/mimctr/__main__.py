@@ -1,0 +1,5 @@
+"""``python -m mimctr`` is the command ``mimctr``."""
+
+from mimctr.cli import main
+
+main()

@@ -1,0 +1,117 @@
+"""The whole road of a recipe: tables, dataset, encoders, representation table, CTR models, report."""
+
+import logging
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mimctr.evaluate.results import read_results
+from mimctr.recipes import csft, embed, evaluate, foundation, plain, prepare, pretrain, sources, stages, train
+from mimctr.report.table import results_table
+
+logger = logging.getLogger(__name__)
+
+Encoder = Literal["plain", "pretrained", "csft"]
+"""Which item encoder made the vectors: public weights, after DDA and DMA, after C-SFT."""
+
+
+class Models(BaseModel):
+    """Which CTR models are trained: every UBM x variant x seed, and x encoder where content is used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ubms: list[train.Ubm] = Field(["mean", "din", "sim"], min_length=1, description="User behavior models.")
+    variants: list[train.Variant] = Field(
+        ["base", "mim"], min_length=1, description="Base, Base+MIM, MIM+ and the controls."
+    )
+    encoders: list[Encoder] = Field(["csft"], min_length=1, description="Whose vectors the content variants read.")
+    seeds: list[int] = Field([0], min_length=1, description="One training each; the table shows mean and deviation.")
+
+
+class Recipe(BaseModel):
+    """A whole run, as read from a TOML file: one section a stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Of the dataset, as shown in the report.")
+    source: sources.Source
+    prepare: prepare.Config = prepare.Config()
+    foundation: foundation.Config = foundation.Config()
+    pretrain: pretrain.Config | None = Field(None, description="Without this section there is no DDA and no DMA.")
+    plain: plain.Config = plain.Config()
+    csft: csft.Config = csft.Config()
+    embed: embed.Config = embed.Config()
+    models: Models = Models()
+    train: train.Config = train.Config()
+    evaluate: evaluate.Config = evaluate.Config()
+
+    @model_validator(mode="after")
+    def _encoders_are_made(self) -> "Recipe":
+        if "pretrained" in self.models.encoders and self.pretrain is None:
+            raise ValueError("models.encoders asks for 'pretrained', but there is no [pretrain] section. Add one")
+        return self
+
+
+class Finished(NamedTuple):
+    """Where a finished run's results are."""
+
+    table: str
+    results: Path
+    report: Path
+
+
+def main(recipe: Recipe, out: Path) -> Finished:
+    """Run every stage of ``recipe`` in ``out``; skip what is unchanged, resume what was interrupted."""
+    dataset = out / "dataset"
+    tables = sources.tables_folder(recipe.source, out / "tables")
+    stages.prepare(tables, dataset, recipe.prepare)
+    encoders = make_encoders(recipe, tables, dataset, out)
+    for label, encoder in encoders.items():
+        stages.embed(dataset, encoder, out / "embed" / label, recipe.embed)
+    train_models(recipe, dataset, out)
+    stages.evaluate(out, out / "evaluate", recipe.evaluate)
+    stages.report(out, out / "report")
+    results = out / "evaluate" / "results.json"
+    return Finished(results_table(read_results(results)), results, out / "report" / "report.html")
+
+
+def make_encoders(recipe: Recipe, tables: Path, dataset: Path, out: Path) -> dict[str, Path]:
+    """Make the item encoders of a run; return their folders by label.
+
+    *plain* and *csft* are always made: the report shows neighbors before and after.
+    """
+    corpus = tables / "corpus" if recipe.foundation.needs_corpus else None
+    stages.foundation(corpus, out / "foundation", recipe.foundation)
+    towers = out / "foundation"
+    stages.plain(dataset, towers, out / "plain", recipe.plain)
+    made = {"plain": out / "plain"}
+    if recipe.pretrain is not None:
+        stages.pretrain(dataset, towers, out / "pretrain", recipe.pretrain)
+        towers = out / "pretrain"
+        if "pretrained" in recipe.models.encoders:
+            stages.plain(dataset, towers, out / "pretrained", recipe.plain)
+            made["pretrained"] = out / "pretrained"
+    stages.csft(dataset, towers, out / "csft", recipe.csft)
+    return made | {"csft": out / "csft"}
+
+
+def train_models(recipe: Recipe, dataset: Path, out: Path) -> None:
+    """Train every model of the recipe's matrix."""
+    for seed in recipe.models.seeds:
+        for ubm in recipe.models.ubms:
+            for variant in recipe.models.variants:
+                for encoder in ["none"] if variant == "base" else recipe.models.encoders:
+                    name = model_name(ubm, variant, encoder, seed)
+                    config = recipe.train.model_copy(
+                        update={"ubm": ubm, "variant": variant, "encoder": encoder, "seed": seed}
+                    )
+                    content = None if variant == "base" else out / "embed" / encoder
+                    logger.info("train %s", name)
+                    stages.train(dataset, content, out / "train" / name, config)
+
+
+def model_name(ubm: str, variant: str, encoder: str, seed: int) -> str:
+    """Return the folder name of a model in a run."""
+    parts = [ubm, variant, *([encoder] if variant != "base" else []), f"seed{seed}"]
+    return "-".join(parts)

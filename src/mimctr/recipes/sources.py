@@ -1,0 +1,78 @@
+"""Where a run's raw tables come from: the bazaar, the fashion data, or the user's own folder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.errors import ConfigError
+from mimctr.sources.bazaar import BazaarSummary, write_bazaar
+from mimctr.sources.fashion import FashionSummary, write_fashion
+from mimctr.train.stage import fill_folder, run_stage
+
+
+class Bazaar(BaseModel):
+    """A generated marketplace whose right answer is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["bazaar"]
+    size: Literal["tiny", "small", "medium", "large"] = Field("small", description="How big; small is the demo.")
+    seed: int = Field(0, ge=0, description="The same seed gives the same bytes.")
+
+
+class Fashion(BaseModel):
+    """The H&M fashion purchases, from the folder where the user keeps them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["fashion"]
+    path: Path = Field(description="Folder of the original data.")
+    negatives: Literal["popularity", "category"] = Field("popularity", description="How negatives are drawn.")
+    seed: int = Field(0, ge=0, description="Of the sampled negatives.")
+
+
+class Tables(BaseModel):
+    """The user's own raw tables (docs/data.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["tables"]
+    path: Path = Field(description="Folder with items, impressions and, where there are any, behaviors and searches.")
+
+
+Source = Annotated[Bazaar | Fashion | Tables, Field(discriminator="kind")]
+
+
+def make(config: Bazaar | Fashion, out: Path) -> BazaarSummary | FashionSummary:
+    """Fill ``out`` with the raw tables of ``config``, unless it holds them already; return what they are."""
+    if isinstance(config, Bazaar):
+        run_stage(
+            "bazaar",
+            out,
+            config=config,
+            inputs={},
+            work=lambda: fill_folder(out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)),
+        )
+        return BazaarSummary.model_validate_json((out / "summary.json").read_text())
+    run_stage(
+        "fashion",
+        out,
+        config=config,
+        inputs={"data": config.path},
+        work=lambda: fill_folder(
+            out,
+            lambda folder: write_fashion(config.path, folder, negatives=config.negatives, seed=config.seed),
+        ),
+    )
+    return FashionSummary.model_validate_json((out / "summary.json").read_text())
+
+
+def tables_folder(config: Bazaar | Fashion | Tables, out: Path) -> Path:
+    """Return the folder of a run's raw tables; make them in ``out`` where they are not the user's own."""
+    if not isinstance(config, Tables):
+        make(config, out)
+        return out
+    if not config.path.is_dir():
+        raise ConfigError(f"source.path: {config.path} is no folder. Give the folder that holds the raw tables.")
+    return config.path

@@ -1,0 +1,108 @@
+"""Every stage of the road with its inputs named: made once, skipped when unchanged, resumed when half made."""
+
+from pathlib import Path
+
+from mimctr.recipes import csft as csft_recipe
+from mimctr.recipes import embed as embed_recipe
+from mimctr.recipes import evaluate as evaluate_recipe
+from mimctr.recipes import foundation as foundation_recipe
+from mimctr.recipes import plain as plain_recipe
+from mimctr.recipes import prepare as prepare_recipe
+from mimctr.recipes import pretrain as pretrain_recipe
+from mimctr.recipes import report as report_recipe
+from mimctr.recipes import train as train_recipe
+from mimctr.train.stage import StageRecord, fill_folder, run_stage
+
+
+def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> StageRecord:
+    """Raw tables -> dataset."""
+    return run_stage(
+        "prepare",
+        out,
+        config=config,
+        inputs={"tables": tables},
+        work=lambda: fill_folder(out, lambda folder: prepare_recipe.main(tables, folder, config)),
+    )
+
+
+def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config) -> StageRecord:
+    """Generic corpus, or public weights -> plain encoders."""
+    inputs = {} if corpus is None else {"corpus": corpus}
+    return run_stage(
+        "foundation", out, config=config, inputs=inputs, work=lambda: foundation_recipe.main(corpus, out, config)
+    )
+
+
+def pretrain(dataset: Path, encoders: Path, out: Path, config: pretrain_recipe.Config) -> StageRecord:
+    """Plain encoders -> encoders adapted to the catalogue (DDA) and aligned (DMA)."""
+    return run_stage(
+        "pretrain",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "encoders": encoders},
+        work=lambda: pretrain_recipe.main(dataset, encoders, out, config),
+    )
+
+
+def plain(dataset: Path, encoders: Path, out: Path, config: plain_recipe.Config) -> StageRecord:
+    """Encoders -> item encoder in the plain geometry (PCA of both vectors)."""
+    return run_stage(
+        "plain",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "encoders": encoders},
+        work=lambda: plain_recipe.main(dataset, encoders, out, config),
+    )
+
+
+def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -> StageRecord:
+    """Encoders -> item encoder tuned on interest pairs."""
+    return run_stage(
+        "csft",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "encoders": encoders},
+        work=lambda: csft_recipe.main(dataset, encoders, out, config),
+    )
+
+
+def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) -> StageRecord:
+    """Item encoder -> snapshots of all items and query images."""
+    return run_stage(
+        "embed",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "encoder": encoder},
+        work=lambda: embed_recipe.main(dataset, encoder, out, config),
+    )
+
+
+def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> StageRecord:
+    """Dataset and content -> one trained CTR model and its predictions."""
+    inputs = {"dataset": dataset} if content is None else {"dataset": dataset, "content": content}
+    return run_stage(
+        "train", out, config=config, inputs=inputs, work=lambda: train_recipe.main(dataset, content, out, config)
+    )
+
+
+def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecord:
+    """All trained models of a run -> results.json."""
+    models = {path.name: path for path in sorted((run / "train").glob("*")) if path.is_dir()}
+    return run_stage(
+        "evaluate",
+        out,
+        config=config,
+        inputs={"dataset": run / "dataset", **models},
+        work=lambda: evaluate_recipe.main(run, out, config),
+    )
+
+
+def report(run: Path, out: Path) -> StageRecord:
+    """results.json -> report.html."""
+    return run_stage(
+        "report",
+        out,
+        config=report_recipe.Config(),
+        inputs={"results": run / "evaluate"},
+        work=lambda: report_recipe.main(run, out),
+    )

@@ -1,0 +1,78 @@
+"""Every mistake in a recipe is named with its key and the nearest known one."""
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.errors import ConfigError
+from mimctr.recipes.config import build_config, load_config, override
+
+
+class Train(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    learning_rate: float = Field(0.005, gt=0)
+    epochs: int = 1
+
+
+class Recipe(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    train: Train = Train()
+    extra_train: Train | None = None
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('name = "x"\n[train]\nlearning_rate = 0.01\n')
+    return path
+
+
+def test_a_recipe_is_read_and_overridden(recipe):
+    config = load_config(Recipe, recipe, section=None, assignments=["train.epochs=3", "name=other name"])
+    assert config == Recipe(name="other name", train=Train(learning_rate=0.01, epochs=3))
+
+
+def test_a_section_of_a_recipe_can_be_read_alone(recipe):
+    assert load_config(Train, recipe, section="train", assignments=["epochs=2"]) == Train(
+        learning_rate=0.01, epochs=2
+    )
+    assert load_config(Train, None, section="train") == Train()
+
+
+@pytest.mark.parametrize("section", ["train", "extra_train"])
+def test_a_misspelt_key_is_named_with_the_nearest_known_one(section):
+    with pytest.raises(ConfigError) as caught:
+        build_config(Recipe, {"name": "x", section: {"learning_rat": 1.0}}, where="r.toml")
+    assert str(caught.value) == f"r.toml: {section}.learning_rat: unknown key. Did you mean 'learning_rate'?"
+
+
+def test_every_mistake_gets_its_own_line():
+    with pytest.raises(ConfigError) as caught:
+        build_config(Recipe, {"train": {"learning_rate": -1, "epochs": "many"}, "zzz": 1}, where="r.toml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "r.toml: name: missing. Add it."
+    assert lines[1] == "r.toml: train.learning_rate: Input should be greater than 0, got -1."
+    assert lines[2].startswith("r.toml: train.epochs: Input should be a valid integer")
+    assert lines[3] == "r.toml: zzz: unknown key. Known keys: name, train, extra_train."
+
+
+def test_broken_and_missing_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.toml: no such file"):
+        load_config(Recipe, tmp_path / "absent.toml", section=None)
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+        load_config(Recipe, tmp_path / "bad.toml", section=None)
+
+
+@pytest.mark.parametrize("assignment", ["epochs", "=3"])
+def test_an_assignment_without_key_or_value_is_refused(assignment):
+    with pytest.raises(ConfigError, match=r"must have the form section\.key=value"):
+        override({}, [assignment])
+
+
+def test_an_assignment_through_a_value_is_refused_and_the_original_is_left_alone():
+    values = {"train": {"epochs": 1}}
+    with pytest.raises(ConfigError, match="'epochs' is a value, not a section"):
+        override(values, ["train.epochs.x=1"])
+    assert override(values, ["train.epochs=2"]) == {"train": {"epochs": 2}}
+    assert values == {"train": {"epochs": 1}}
