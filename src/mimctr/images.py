@@ -1,0 +1,79 @@
+"""Bytes to pixels, safely: an image is either wholly readable or a :class:`DataError`.
+
+The images come from other people's logs. So only formats whose decoders are plain C libraries are tried (never
+PostScript, which Pillow hands to a program), the pixel count is checked before a pixel is decoded, and nothing is
+guessed from a truncated file.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+
+from PIL import Image, ImageOps
+
+from mimctr.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 50_000_000
+"""Most pixels of an image; as RGB they take 150 MB."""
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on damaged input."""
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the image as RGB, upright (EXIF rotation applied), transparency laid over white.
+
+    An animation gives its first frame.
+
+    Args:
+        data: A complete JPEG, PNG, WebP, GIF or BMP file.
+        max_pixels: Refuse larger images before decoding them: a few kilobytes can unpack to gigabytes.
+
+    Raises:
+        DataError: empty, of another format, truncated, damaged, or too large.
+    """
+    if not data:
+        raise DataError("image: it is empty (0 bytes). Export it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Image.DecompressionBombError
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError:
+        raise DataError(f"image: larger than {max_pixels:,} pixels. Scale it down.") from None
+    except Image.UnidentifiedImageError:
+        raise DataError(
+            f"image: its {len(data):,} bytes are not {', '.join(FORMATS[:-1])} or {FORMATS[-1]} (they begin with "
+            f"{data[:8]!r}). Convert it."
+        ) from None
+    except _UNREADABLE as error:
+        raise DataError(f"image: damaged or truncated ({_first_line(error)}). Export it again.") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA"):
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]

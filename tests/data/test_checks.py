@@ -1,0 +1,250 @@
+"""The door: every broken rule is named with its place, count, first example and remedy; lenient drops and counts."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mimctr.data import CtrDataset, prepare_tables
+
+from .conftest import START, edit, refusal
+
+
+@pytest.mark.parametrize("name", ["items", "impressions"])
+def test_a_missing_table_is_told(tables, write, tmp_path, name):
+    del tables[name]
+    [line] = refusal(folder := write(tables), tmp_path / "out")
+    assert line.startswith(
+        f"{name}: no such table in {folder}. Put {name}.parquet, a folder {name} of Parquet files, or"
+    )
+
+
+@pytest.mark.parametrize("name", ["items", "impressions", "behaviors"])
+def test_an_empty_table_is_told(tables, write, tmp_path, name):
+    tables[name] = tables[name].clear()
+    lines = refusal(write(tables), tmp_path / "out")
+    assert len(lines) == 1
+    assert re.match(rf"{name}: has no rows \(.*{name}\.parquet\)\. Export it again", lines[0])
+
+
+def test_a_missing_column_is_told_with_the_columns_there(tables, write, tmp_path):
+    tables["impressions"] = tables["impressions"].drop("click")
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line == (
+        "impressions.click: the column is missing; the table has user_id, item_id, time, query_text, user_city, "
+        "context_hour. Add it; it holds 0 or 1."
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "told"),
+    [
+        (
+            "items",
+            "item_id",
+            pl.Float64,
+            r"items\.item_id: holds Float64, not whole numbers or text\. First: 100\.0\.",
+        ),
+        ("items", "title", pl.Int64, r"items\.title: holds Int64, not text\. First: 7\."),
+        ("items", "price", pl.String, r"items\.price: holds String, not numbers\. First: '7'\."),
+        ("items", "image", pl.Int64, r"items\.image: holds Int64, not image bytes, or the text of a path"),
+        (
+            "items",
+            "first_seen_time",
+            pl.Float64,
+            r"items\.first_seen_time: holds Float64, not whole seconds UTC",
+        ),
+        ("impressions", "time", pl.String, r"impressions\.time: holds String, not whole seconds UTC"),
+        ("impressions", "click", pl.String, r"impressions\.click: holds String, not 0 or 1\. First: '7'\."),
+        (
+            "impressions",
+            "query_text",
+            pl.Int64,
+            r"impressions\.query_text: holds Int64, not text\. First: 7\.",
+        ),
+        ("behaviors", "kind", pl.Int64, r"behaviors\.kind: holds Int64, not text\. First: 7\."),
+    ],
+)
+def test_a_wrong_type_is_told(tables, write, tmp_path, table, column, values, told):
+    seven = pl.col("item_id").cast(values) if column == "item_id" else pl.lit(7).cast(values)
+    tables[table] = tables[table].with_columns(seven.alias(column))
+    lines = refusal(write(tables), tmp_path / "out")
+    assert len(lines) == 1, lines
+    assert re.match(told, lines[0])
+    assert lines[0].endswith("Convert the column.")
+
+
+def test_ids_of_another_type_than_in_items_are_told(tables, write, tmp_path):
+    tables["behaviors"] = tables["behaviors"].with_columns(pl.col("item_id").cast(pl.String))
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line.startswith("behaviors.item_id: holds String, not Int64, as in the other tables. First: '1")
+
+
+BAD_ROWS = [
+    ("items", "item_id", None, "have no value"),
+    ("items", "item_id", 101, "repeat an item_id"),
+    ("items", "item_id", -4, "have a negative id"),
+    ("items", "price", float("inf"), "are not finite numbers"),
+    ("impressions", "user_id", None, "have no value"),
+    ("impressions", "item_id", 9, "name an item that is not in the table items"),
+    ("impressions", "time", None, "have no value"),
+    ("impressions", "time", 12, "lie outside the years 1990 to 2099"),
+    ("impressions", "click", 2, "are not 0 or 1"),
+    ("impressions", "click", None, "have no value"),
+    ("behaviors", "item_id", 9, "name an item that is not in the table items"),
+    ("behaviors", "time", 12, "lie outside the years 1990 to 2099"),
+    ("behaviors", "kind", None, "have no value"),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "value", "wrong"), BAD_ROWS)
+def test_a_bad_row_is_told_and_leniently_dropped(tables, write, tmp_path, table, column, value, wrong):
+    """What lenient leaves is what a table without the row gives. Mutant: drop the row from one column only."""
+    row = 5
+    if table == "items":  # nothing else may name the item
+        item = tables["items"]["item_id"][row]
+        tables |= {
+            name: tables[name].filter(pl.col("item_id") != item) for name in ("impressions", "behaviors")
+        }
+    without = {**tables, table: tables[table].filter(pl.int_range(pl.len()) != row)}
+    tables[table] = edit(tables[table], column, row, value)
+    [line] = refusal(write(tables), tmp_path / "out")
+    total = len(tables[table])
+    assert line.startswith(f"{table}.{column}: 1 of {total} rows {wrong}. First: row {row}, {value!r}. ")
+
+    summary = prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
+    assert [(problem.severity, problem.count) for problem in summary.problems] == [("dropped", 1)]
+    prepare_tables(write(without), tmp_path / "clean")
+    lenient, clean = CtrDataset.open(tmp_path / "lenient"), CtrDataset.open(tmp_path / "clean")
+    assert lenient.items.equals(clean.items)
+    assert lenient.users.equals(clean.users)
+    for name in ("time", "click", "target", "end", "user_fields", "context_fields"):
+        assert np.array_equal(getattr(lenient.impressions, name), getattr(clean.impressions, name)), name
+    assert np.array_equal(lenient.behaviors.item, clean.behaviors.item)
+
+
+def test_duplicated_impressions_are_told_and_leniently_kept_once(tables, write, tmp_path):
+    impressions = tables["impressions"]
+    tables["impressions"] = pl.concat([impressions, impressions[7:8], impressions[9:10]])
+    first = len(impressions)
+    [line] = refusal(write(tables), tmp_path / "out")
+    user, item, time = impressions.row(7)[:3]
+    assert line == (
+        f"impressions: 2 of {first + 2} rows repeat an impression (same user, item, time and query). First: row "
+        f"{first}, user_id {user}, item_id {item}, time {time}. Keep one row for each impression."
+    )
+    summary = prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
+    assert summary.counts["impressions"] == first
+
+
+def test_the_same_item_for_another_query_is_no_duplicate(tables, write, tmp_path):
+    again = tables["impressions"][7:8].with_columns(query_text=pl.lit("something else"))
+    tables["impressions"] = pl.concat([tables["impressions"], again])
+    assert prepare_tables(write(tables), tmp_path / "out").problems == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)]
+)
+def test_times_in_another_unit_are_recognized(tables, write, tmp_path, unit, factor):
+    tables["impressions"] = tables["impressions"].with_columns(pl.col("time") * factor)
+    folder, rows = write(tables), len(tables["impressions"])
+    [line] = refusal(folder, tmp_path / "out")
+    first = tables["impressions"]["time"][0]
+    assert line == (
+        f"impressions.time: {rows} of {rows} times are {unit}, not seconds. First: row 0, {first}. "
+        f"Divide the column by {factor:,}."
+    )
+    assert refusal(folder, tmp_path / "lenient", lenient=True) == [line], (
+        "dropping every row would help nobody"
+    )
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("inf")])
+def test_a_probability_outside_0_to_1_is_told(tables, write, tmp_path, value):
+    tables["impressions"] = edit(
+        tables["impressions"].with_columns(true_probability=pl.lit(0.5)), "true_probability", 4, value
+    )
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert re.match(
+        r"impressions\.true_probability: 1 of \d+ rows are not finite numbers from 0 to 1\. First: row 4",
+        line,
+    )
+
+
+def test_every_problem_of_every_table_is_told_at_once(tables, write, tmp_path):
+    """Mutant: stop at the first problem; then the user meets them one run at a time."""
+    tables["items"] = edit(tables["items"], "image", 2, b"no image")
+    tables["impressions"] = edit(edit(tables["impressions"], "click", 0, 7), "item_id", 1, 1)
+    tables["behaviors"] = tables["behaviors"].drop("kind")
+    lines = refusal(write(tables), tmp_path / "out")
+    assert [line.split(":")[0] for line in lines] == [
+        "behaviors.kind",
+        "items.image",
+        "impressions.item_id",
+        "impressions.click",
+    ]
+
+
+def test_missing_content_and_lone_items_are_information(tables, write, tmp_path):
+    items = edit(edit(edit(tables["items"], "image", 1, None), "title", 2, ""), "category", 3, "only one")
+    tables["items"] = edit(items, "category", 4, None)
+    summary = prepare_tables(write(tables), tmp_path / "out")
+    assert [(p.severity, p.rule, p.message) for p in summary.problems] == [
+        ("information", rule, f"items.{column}: 1 of 20 items {wrong}")
+        for rule, column, wrong in [
+            ("missing-image", "image", "have no image. They are kept; content interest does without."),
+            ("missing-title", "title", "have no title. They are kept; content interest does without."),
+            (
+                "missing-category",
+                "category",
+                "have no category. They are kept; content interest does without.",
+            ),
+            (
+                "lone-category",
+                "category",
+                "are alone in their category. Their hard negatives come from other categories.",
+            ),
+        ]
+    ]
+    dataset = CtrDataset.open(tmp_path / "out")
+    assert dataset.items["title"][2] is None
+    assert dataset.item_fields[6, 0] == 0
+
+
+def test_an_impression_before_its_item_is_a_counted_warning(tables, write, tmp_path):
+    tables["items"] = edit(tables["items"], "first_seen_time", 0, START + 9000)
+    early = tables["impressions"].filter((pl.col("item_id") == 100) & (pl.col("time") < START + 9000))
+    summary = prepare_tables(write(tables), tmp_path / "out")
+    [problem] = summary.problems
+    assert (problem.rule, problem.severity, problem.count) == ("before-first-seen", "warning", len(early))
+    assert f"impression at {early['time'][0]}, item first seen at {START + 9000}" in problem.message
+
+
+def test_unexpected_columns_are_named_and_ignored(tables, write, tmp_path):
+    tables["impressions"] = tables["impressions"].with_columns(page=pl.lit(3), user_vector=pl.lit(0.5))
+    summary = prepare_tables(write(tables), tmp_path / "out")
+    [problem] = summary.problems
+    assert (problem.rule, problem.severity) == ("unexpected-column", "information")
+    assert (
+        "2 columns are no part of the contract and are ignored: page, user_vector. Fields hold"
+        in problem.message
+    )
+    assert list(CtrDataset.open(tmp_path / "out").fields.user) == ["user", "user_city"]
+
+
+@pytest.mark.parametrize("column", ["title", "image", "category", "price", "first_seen_time"])
+def test_an_optional_column_without_any_value_is_as_if_it_were_not_there(tables, write, tmp_path, column):
+    prepare_tables(write({**tables, "items": tables["items"].drop(column)}), tmp_path / "without")
+    empty = tables["items"].with_columns(pl.lit(None).alias(column))
+    prepare_tables(write({**tables, "items": empty}), tmp_path / "empty")
+    without, empty = CtrDataset.open(tmp_path / "without"), CtrDataset.open(tmp_path / "empty")
+    assert without.items.equals(empty.items)
+    assert without.fields == empty.fields
+
+
+def test_a_needed_column_without_any_value_is_told(tables, write, tmp_path):
+    tables["impressions"] = tables["impressions"].with_columns(click=pl.lit(None))
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line == "impressions.click: holds Null, not 0 or 1. First: None. Convert the column."

@@ -1,0 +1,112 @@
+"""Decoding is safe: an image is wholly readable or an error, whatever its bytes."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mimctr.errors import DataError
+from mimctr.images import decode_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
+PNG = encoded(Image.fromarray(PIXELS), "PNG")
+
+
+def test_a_png_keeps_its_pixels():
+    assert np.array_equal(np.asarray(decode_image(PNG)), PIXELS)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "GIF", "BMP"])
+def test_every_format_gives_rgb_of_the_same_size(form):
+    image = decode_image(encoded(Image.fromarray(PIXELS), form))
+    assert (image.mode, image.size) == ("RGB", (9, 12))
+
+
+def test_exif_rotation_is_applied():
+    """Mutant: decode without ``exif_transpose``; phone photos then lie on their side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 270 degrees to show
+    rotated = decode_image(encoded(Image.fromarray(PIXELS), "PNG", exif=exif))
+    assert np.array_equal(np.asarray(rotated), np.rot90(PIXELS, k=-1))
+
+
+def test_transparency_lies_over_white():
+    """Mutant: ``convert('RGB')`` alone shows the color hidden under a transparent pixel."""
+    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert np.asarray(decode_image(encoded(clear, "PNG"))).min() == 255
+
+
+def test_a_transparent_palette_lies_over_white():
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([10, 20, 30])
+    assert np.asarray(decode_image(encoded(palette, "PNG", transparency=0))).min() == 255
+
+
+def test_no_bytes_are_an_error():
+    with pytest.raises(DataError, match=r"image: it is empty \(0 bytes\)\. Export it again\."):
+        decode_image(b"")
+
+
+def test_a_truncated_jpeg_is_an_error():
+    with pytest.raises(DataError, match=r"image: damaged or truncated \(.*\)\. Export it again\."):
+        decode_image(JPEG[: len(JPEG) // 2])
+
+
+def test_text_is_an_error_that_shows_how_it_begins():
+    with pytest.raises(
+        DataError, match=r"image: its 11 bytes are not JPEG, PNG, .* \(they begin with b'<html>40'\)"
+    ):
+        decode_image(b"<html>404..")
+
+
+def test_postscript_is_never_handed_to_ghostscript():
+    with pytest.raises(DataError, match="are not JPEG"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+
+
+@pytest.mark.parametrize("side", [8_000, 30_000])
+def test_a_bomb_is_refused_before_it_unpacks(side):
+    """Mutant: check the size after ``load``. Both sides of Pillow's own limit."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"0"))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(DataError, match=r"image: larger than 50,000,000 pixels\. Scale it down\."):
+        decode_image(bomb)
+
+
+def test_the_pixel_limit_counts_pixels():
+    assert decode_image(PNG, max_pixels=108).size == (9, 12)
+    with pytest.raises(DataError, match="larger than 107 pixels"):
+        decode_image(PNG, max_pixels=107)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from([JPEG, PNG]), st.integers(0, 400), st.integers(0, 255), st.integers(1, 400))
+def test_damaged_bytes_decode_or_raise_data_error(data, place, value, length):
+    damaged = bytearray(data[:length] if length % 3 == 0 else data)
+    damaged[place % len(damaged)] = value
+    with contextlib.suppress(DataError):  # any other exception fails
+        assert decode_image(bytes(damaged)).mode == "RGB"
