@@ -1,0 +1,168 @@
+"""The embedding half of a CTR model: indices to rows.
+
+Training and offline scoring read the rows from the tables here. A scoring service fetches the same rows from a
+parameter store, by the same table names and row numbers, and needs nothing of this half.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
+
+FieldSizes = Mapping[str, Mapping[str, int]]
+"""Side (one of ``SIDES``) -> field -> vocabulary size, padding and unknown included."""
+
+
+class Rows(NamedTuple):
+    """Everything the dense half gets for a batch, content apart. A row is an entity's fields, concatenated."""
+
+    user: Float[Tensor, "batch user"]
+    query: Float[Tensor, "batch query"]
+    context: Float[Tensor, "batch context"]
+    target: Float[Tensor, "batch dim"]
+    behaviors: Float[Tensor, "batch length dim"]
+    mask: Bool[Tensor, "batch length"]
+    time_gaps: Int[Tensor, "batch length"]
+    same_category: Bool[Tensor, "batch length"]
+
+
+def trained_rows(counts: Int[Tensor, "entries"], *, min_count: int) -> Int[Tensor, "entries"]:
+    """Return the table row of each index: rows from 2 on in the order of the indices, 1 for what is too rare.
+
+    Args:
+        counts: Occurrences in the training part, by index; the first two (padding, unknown) are not looked at.
+        min_count: An entry with fewer occurrences shares the *unknown* row. At least 1, so that every row is trained.
+    """
+    kept = counts >= max(min_count, 1)
+    kept[:FIRST_INDEX] = False
+    rows = torch.where(kept, kept.cumsum(0) + FIRST_INDEX - 1, UNKNOWN)
+    rows[PADDING] = PADDING
+    return rows
+
+
+class EmbeddingHalf(nn.Module):
+    """Embedding tables, one per field, shared between target and behaviors.
+
+    Index 0 is padding: its row is zero and stays zero. Index 1 is *unknown*; the unknown user, item and query text are
+    trained by replacing a small share of those in training, so that a new item is not scored with a random row.
+
+    Args:
+        item_rows: Table row of each ``item_index`` (:func:`trained_rows`).
+        user_rows: Table row of each user index.
+        item_fields: Fields of each ``item_index``; column 0 is the category. Kept here, so that a batch carries
+            nothing but item indices.
+        fields: Vocabulary sizes. The first user field is the user itself; the first query field the query's text.
+        embedding_dim: Width of users, items and query texts. The paper does not give it.
+        field_dim: Width of every other field.
+        dims: Width by table name, where it is another one.
+        unknown_rate: Share of users, targets and query texts replaced by *unknown* in training.
+    """
+
+    item_rows: Tensor
+    user_rows: Tensor
+    item_fields: Tensor
+
+    def __init__(
+        self,
+        *,
+        item_rows: Int[Tensor, "items"],
+        user_rows: Int[Tensor, "users"],
+        item_fields: Int[Tensor, "items item_fields"],
+        fields: FieldSizes,
+        embedding_dim: int = 16,
+        field_dim: int = 8,
+        dims: Mapping[str, int] | None = None,
+        unknown_rate: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("item_rows", item_rows)
+        self.register_buffer("user_rows", user_rows)
+        self.register_buffer("item_fields", item_fields)
+        self.unknown_rate = unknown_rate
+        self.names = {side: [table_name(side, field) for field in fields.get(side, {})] for side in SIDES}
+        sizes = {
+            table_name(side, field): size for side in SIDES for field, size in fields.get(side, {}).items()
+        }
+        sizes["item"] = _num_rows(item_rows)
+        sizes["user"] = _num_rows(user_rows)
+        widths = dict.fromkeys(sizes, field_dim) | dict.fromkeys(
+            ("item", "user", "query_text"), embedding_dim
+        )
+        widths |= dims or {}
+        self.item_dim = widths["item"] + sum(widths[name] for name in self.names["item"])
+        self.user_dim = sum(widths[name] for name in self.names["user"])
+        self.query_dim = sum(widths[name] for name in self.names["query"])
+        self.context_dim = sum(widths[name] for name in self.names["context"])
+        widths |= dict.fromkeys(self.names["behavior"], self.item_dim)
+        self.tables = nn.ModuleDict({name: _table(size, widths[name]) for name, size in sizes.items()})
+
+    def forward(self, batch: CtrBatch) -> Rows:
+        """Return the rows of a batch; ``batch.content`` is not looked at."""
+        users = torch.cat([self.user_rows[batch.user_fields[:, :1]], batch.user_fields[:, 1:]], dim=1)
+        category = self.item_fields[:, 0]
+        return Rows(
+            user=self._fields("user", self._forget_first(users)),
+            query=self._fields("query", self._forget_first(batch.query_fields)),
+            context=self._fields("context", batch.context_fields),
+            target=self._items(batch.target, self._forget(self.item_rows[batch.target])),
+            behaviors=self._behaviors(batch),
+            mask=batch.mask,
+            time_gaps=batch.time_gaps,
+            same_category=_same_known(category[batch.target], category[batch.behaviors]) & batch.mask,
+        )
+
+    def _behaviors(self, batch: CtrBatch) -> Float[Tensor, "batch length dim"]:
+        rows = self._items(batch.behaviors, self.item_rows[batch.behaviors])
+        for name in self.names["behavior"]:
+            rows = rows + self.tables[name](batch.kinds)
+        return rows
+
+    def _items(self, index: Int[Tensor, "*shape"], row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        fields = self.item_fields[index]
+        parts = [self.tables["item"](row)]
+        parts += [self.tables[name](fields[..., column]) for column, name in enumerate(self.names["item"])]
+        return torch.cat(parts, dim=-1)
+
+    def _fields(self, side: str, index: Int[Tensor, "batch fields"]) -> Float[Tensor, "batch dim"]:
+        empty = torch.zeros(len(index), 0, device=index.device)
+        parts = [self.tables[name](index[:, column]) for column, name in enumerate(self.names[side])]
+        return torch.cat([empty, *parts], dim=-1)
+
+    def _forget_first(self, index: Int[Tensor, "batch fields"]) -> Int[Tensor, "batch fields"]:
+        if index.shape[1] == 0:
+            return index
+        return torch.cat([self._forget(index[:, 0]).unsqueeze(1), index[:, 1:]], dim=1)
+
+    def _forget(self, row: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        if not self.training or self.unknown_rate == 0:
+            return row
+        forgotten = torch.rand(len(row), device=row.device) < self.unknown_rate
+        return torch.where(forgotten & (row != PADDING), UNKNOWN, row)
+
+
+SIDES = ("item", "user", "query", "context", "behavior")
+
+
+def table_name(side: str, field: str) -> str:
+    """Return the name of a field's table: ``item_category``, ``user``, ``query_text``."""
+    return field if field == side or field.startswith(f"{side}_") else f"{side}_{field}"
+
+
+def _num_rows(rows: Int[Tensor, "entries"]) -> int:
+    return max(int(rows.max()), UNKNOWN) + 1
+
+
+def _table(size: int, dim: int) -> nn.Embedding:
+    table = nn.Embedding(size, dim, padding_idx=PADDING)
+    nn.init.normal_(table.weight, std=0.01)
+    with torch.no_grad():
+        table.weight[PADDING] = 0
+    return table
+
+
+def _same_known(one: Int[Tensor, "batch"], many: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+    return (one.unsqueeze(1) == many) & (many >= FIRST_INDEX)

@@ -1,0 +1,103 @@
+"""Both halves together, and the dense half as an exporter sees it."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from mimctr.batch import Content, CtrBatch
+from mimctr.ubm.ciubm import CiUBM, DenseHalf, ExportableDense
+from mimctr.ubm.embeddings import EmbeddingHalf, Rows
+from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.mlp import BatchNorm, Mlp
+
+from .conftest import LENGTHS, UBMS, B, make_dense
+
+
+@pytest.fixture
+def model(ubm: UserBehaviorModel, variant: str, embedding: EmbeddingHalf) -> CiUBM:
+    dense = make_dense(ubm, variant)
+    side_dim = embedding.user_dim + embedding.query_dim + embedding.context_dim
+    dense.mlp = Mlp(
+        dense.mlp.layers[0].in_features - 9 + side_dim, hidden_dims=(16, 8), activation="prelu", dropout=0.0
+    )
+    return CiUBM(embedding, dense).eval()
+
+
+def plain_tensors(rows: Rows, content: Content) -> tuple[torch.Tensor, ...]:
+    return (*rows, *(getattr(content, field.name) for field in fields(content)))
+
+
+def test_the_halves_make_one_model_of_which_every_parameter_learns(model: CiUBM, batch: CtrBatch):
+    output = model(batch)
+    assert output.logit.shape == (B,)
+    (output.logit.sum() + (0 if output.auxiliary_logit is None else output.auxiliary_logit.sum())).backward()
+    for name, table in model.embedding.tables.items():
+        assert table.weight.grad.abs().sum() > 0, name
+
+
+def test_base_and_mim_differ_in_nothing_but_the_interests(rows: Rows, content: Content):
+    # Eq. (9) adds inputs to the first layer, and a learned vector for targets without one; nothing else.
+    shapes = [
+        {name: tuple(value.shape) for name, value in make_dense(UBMS["din"](), variant).state_dict().items()}
+        for variant in ("base", "mim")
+    ]
+    differing = {name for name in shapes[1] if shapes[0].get(name) != shapes[1][name]}
+    assert differing == {"mlp.layers.0.weight", "content.unknown_target"}
+
+
+def test_base_does_not_look_at_content(rows: Rows, content: Content):
+    dense = make_dense(UBMS["din"](), "base")
+    assert torch.equal(dense(rows, content).logit, dense(rows).logit)
+
+
+def test_content_reaches_the_logit(rows: Rows, content: Content):
+    dense = make_dense(UBMS["mean"](), "mim")
+    shuffled = Content(**{field.name: getattr(content, field.name).flip(0) for field in fields(content)})
+    changed = (dense(rows, content).logit - dense(rows, shuffled).logit).abs() > 1e-6
+    assert changed[LENGTHS > 0].any()
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_the_interest_can_be_normalized(norm: str, rows: Rows, content: Content):
+    dense = make_dense(UBMS["din"](), "mim", interest_norm=norm)
+    seen = []
+    dense.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    dense.train()(rows, content)
+    start = 9 + 8 + 8  # side, target, product
+    interest = seen[0][:, start : start + dense.content.width]
+    if norm == "batch":
+        torch.testing.assert_close(interest.mean(dim=0), torch.zeros(dense.content.width))
+    if norm == "layer":
+        full = interest[LENGTHS > 0]
+        torch.testing.assert_close(full.mean(dim=1), torch.zeros(len(full)), atol=1e-5, rtol=0)
+
+
+def test_batch_norm_takes_a_batch_of_one():
+    # Mutant: nn.BatchNorm1d itself, which raises on the last batch of an unlucky epoch.
+    norm = BatchNorm(3).train()
+    x = torch.randn(1, 3)
+    torch.testing.assert_close(norm(x), x)
+    norm(torch.randn(50, 3) * 5)
+    assert norm.norm.running_var.min() > 1
+
+
+def test_dropout_is_for_training_only():
+    mlp = Mlp(4, hidden_dims=(32,), activation="relu", dropout=0.5)
+    x = torch.randn(B, 4)
+    assert torch.equal(mlp.eval()(x), mlp(x))
+    assert not torch.equal(mlp.train()(x), mlp(x))
+
+
+@pytest.mark.parametrize("name", ["mean", "din", "din-dice", "sim-hard", "sim-soft"])
+@pytest.mark.parametrize("variant", ["mim", "mim_plus"])
+def test_the_dense_half_can_be_traced_from_plain_tensors(
+    name: str, variant: str, rows: Rows, content: Content
+):
+    # ONNX itself is not a dependency; a trace that holds on other inputs is what its exporter starts from.
+    dense: DenseHalf = make_dense(UBMS[name](), variant)
+    exportable = ExportableDense(dense).eval()
+    program = torch.export.export(exportable, plain_tensors(rows, content))
+    moved_rows, moved_content = rows._replace(target=-rows.target), content
+    found = program.module()(*plain_tensors(moved_rows, moved_content))
+    torch.testing.assert_close(found, dense(moved_rows, moved_content).logit)

@@ -1,0 +1,198 @@
+"""Eq. (7) to (9) against a double loop, and what follows from their form."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mimctr.batch import Content
+from mimctr.errors import ConfigError
+from mimctr.ubm.ciubm import DenseHalf
+from mimctr.ubm.content_interest import concatenate_interests, content_interest, cosine
+from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.embeddings import Rows
+from mimctr.ubm.interface import Interest
+from mimctr.ubm.sim import SIM
+
+from .conftest import MASK, B, C, D, L, make_dense
+
+
+def by_hand(target: list[float], vectors: list[list[float]], rows: list[list[float]], counted: list[bool]):
+    """Eq. (7) and (8) for one impression, in plain Python."""
+    content, fusion, relevance = [0.0] * len(target), [0.0] * len(rows[0]), [0.0] * len(vectors)
+    for i, (vector, row) in enumerate(zip(vectors, rows, strict=True)):
+        lengths = math.sqrt(sum(a * a for a in target)) * math.sqrt(sum(b * b for b in vector))
+        if not counted[i] or lengths == 0:
+            continue
+        relevance[i] = sum(a * b for a, b in zip(target, vector, strict=True)) / lengths
+        content = [sum_ + relevance[i] * value for sum_, value in zip(content, vector, strict=True)]
+        fusion = [sum_ + relevance[i] * value for sum_, value in zip(fusion, row, strict=True)]
+    return content, fusion, relevance
+
+
+def interests(rows: Rows, content: Content):
+    return content_interest(
+        target_content=content.target,
+        behaviors_content=content.behaviors,
+        behaviors=rows.behaviors,
+        mask=content.behaviors_known,
+    )
+
+
+def test_equals_a_double_loop(rows: Rows, content: Content):
+    # Mutants: a softmax, a mean instead of the sum, the fusion weighted by attention, inner product for cosine.
+    found = interests(rows, content)
+    for b in range(B):
+        expected = by_hand(
+            content.target[b].tolist(),
+            content.behaviors[b].tolist(),
+            rows.behaviors[b].tolist(),
+            content.behaviors_known[b].tolist(),
+        )
+        for actual, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(actual[b], torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("c", [1e-3, 0.5, 300.0])
+def test_the_length_of_a_vector_does_not_change_its_relevance(rows: Rows, content: Content, c: float):
+    # Mutant: the inner product instead of the cosine.
+    relevance = interests(rows, content).relevance
+    scaled = replace(content, target=content.target * c, behaviors=content.behaviors / c)
+    torch.testing.assert_close(interests(rows, scaled).relevance, relevance)
+
+
+def test_a_negative_relevance_stays_negative(rows: Rows, content: Content):
+    # Mutant: relevance clamped at 0.
+    opposite = interests(rows, replace(content, target=-content.target))
+    torch.testing.assert_close(opposite.relevance, -interests(rows, content).relevance)
+    torch.testing.assert_close(opposite.content, -interests(rows, content).content)
+
+
+def test_a_missing_embedding_drops_out(rows: Rows, content: Content):
+    # Mutant: mask instead of mask & known: the missing vector would still count in the fusion.
+    row, position = 1, 3
+    known = content.behaviors_known.clone()
+    known[row, position] = False
+    without = interests(rows, replace(content, behaviors_known=known))
+    kept = [i for i in range(L) if i != position]
+    shorter = content_interest(
+        target_content=content.target[row : row + 1],
+        behaviors_content=content.behaviors[row : row + 1, kept],
+        behaviors=rows.behaviors[row : row + 1, kept],
+        mask=content.behaviors_known[row : row + 1, kept],
+    )
+    torch.testing.assert_close(without.content[row], shorter.content[0])
+    torch.testing.assert_close(without.fusion[row], shorter.fusion[0])
+
+
+def test_a_zero_vector_has_no_relevance_and_a_finite_gradient():
+    one = torch.zeros(1, 4, requires_grad=True)
+    many = torch.randn(1, 3, 4)
+    relevance = cosine(one, many)
+    assert torch.equal(relevance, torch.zeros(1, 3))
+    relevance.sum().backward()
+    assert one.grad.isfinite().all()
+
+
+def test_the_interests_come_in_the_order_of_eq_9(rows: Rows, content: Content):
+    found = interests(rows, content)
+    id_interest = torch.randn(B, 3)
+    whole = concatenate_interests(id_interest, found, interests=("fusion", "content", "id"))
+    torch.testing.assert_close(whole, torch.cat([id_interest, found.content, found.fusion], dim=1))
+    assert concatenate_interests(id_interest, found, interests=("content",)) is not None
+    torch.testing.assert_close(
+        concatenate_interests(id_interest, found, interests=("content",)), found.content
+    )
+
+
+@pytest.mark.parametrize(
+    "interests", [("id",), ("content",), ("fusion",), ("content", "fusion"), ("id", "fusion")]
+)
+def test_an_ablation_leaves_the_named_interests(interests: tuple[str, ...], rows: Rows, content: Content):
+    module = ContentAwareInterest(id_width=3, dim=D, content_dim=C, interests=interests).eval()
+    vector = torch.randn(B, 3)
+    aware = module(Interest(vector, rows.mask), rows.behaviors, rows.mask, content)
+    assert aware.interest.shape == (B, module.width)
+    assert module.width == sum({"id": 3, "content": C, "fusion": D}[name] for name in interests)
+    assert module.num_scalars == 0
+    assert aware.features.shape == (B, 1)
+
+
+def test_without_any_interest_there_is_no_model():
+    with pytest.raises(ConfigError, match="interests: none is left"):
+        ContentAwareInterest(id_width=3, dim=D, content_dim=C, interests=())
+
+
+def test_scope_retrieved_counts_what_the_search_kept(rows: Rows, content: Content):
+    # Mutant: the scope ignored.
+    kept = MASK & (torch.arange(L) >= L - 2)
+    module = ContentAwareInterest(
+        id_width=1, dim=D, content_dim=C, interests=("content",), scope="retrieved", missing_target="zero"
+    ).eval()
+    aware = module(Interest(torch.zeros(B, 1), kept), rows.behaviors, rows.mask, content)
+    expected = content_interest(
+        target_content=content.target,
+        behaviors_content=content.behaviors,
+        behaviors=rows.behaviors,
+        mask=kept & content.behaviors_known,
+    )
+    torch.testing.assert_close(aware.interest, expected.content)
+
+
+def test_scopes_agree_where_the_search_keeps_everything(rows: Rows, content: Content):
+    torch.manual_seed(0)
+    models = [make_dense(SIM(D, search="soft", k=L), "mim") for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].content.scope = "retrieved"
+    torch.testing.assert_close(models[0](rows, content).logit, models[1](rows, content).logit)
+
+
+class TestTargetWithoutAVector:
+    """Mutants: the flag constant; the zero vector passed on; the drop also in evaluation."""
+
+    def unknown(self, content: Content) -> Content:
+        return replace(
+            content, target_known=torch.zeros(B, dtype=torch.bool), target=torch.full((B, C), float("nan"))
+        )
+
+    def test_gets_the_learned_vector_and_a_flag(self, rows: Rows, content: Content):
+        module = ContentAwareInterest(id_width=1, dim=D, content_dim=C, interests=("content",)).eval()
+        aware = module(Interest(torch.zeros(B, 1), MASK), rows.behaviors, rows.mask, self.unknown(content))
+        as_if = replace(
+            content, target=module.unknown_target.expand(B, C), target_known=torch.ones(B, dtype=torch.bool)
+        )
+        expected = module(Interest(torch.zeros(B, 1), MASK), rows.behaviors, rows.mask, as_if)
+        torch.testing.assert_close(aware.interest, expected.interest)
+        assert torch.equal(aware.features[:, 0], torch.zeros(B))
+        assert torch.equal(expected.features[:, 0], torch.ones(B))
+
+    def test_has_no_content_interest_with_the_option_zero(self, rows: Rows, content: Content):
+        module = ContentAwareInterest(
+            id_width=1, dim=D, content_dim=C, interests=("content", "fusion"), missing_target="zero"
+        ).eval()
+        aware = module(Interest(torch.zeros(B, 1), MASK), rows.behaviors, rows.mask, self.unknown(content))
+        assert torch.equal(aware.interest, torch.zeros(B, C + D))
+
+    def test_some_targets_lose_their_vector_in_training_only(self, rows: Rows, content: Content):
+        module = ContentAwareInterest(id_width=1, dim=D, content_dim=C, drop_rate=0.5)
+        inputs = (Interest(torch.zeros(B, 1), MASK), rows.behaviors, rows.mask, content)
+        flags = torch.stack([module.train()(*inputs).features[:, 0] for _ in range(200)])
+        share = flags.mean(dim=0)
+        assert torch.equal(share[~content.target_known], torch.zeros(1))
+        assert ((share[content.target_known] - 0.5).abs() < 0.15).all()
+        assert torch.equal(module.eval()(*inputs).features[:, 0], content.target_known.float())
+
+
+def test_vectors_of_another_width_are_refused(rows: Rows, content: Content):
+    module = ContentAwareInterest(id_width=1, dim=D, content_dim=C + 1)
+    with pytest.raises(ConfigError, match=f"vectors are {C} wide, the model was made for {C + 1}"):
+        module(Interest(torch.zeros(B, 1), MASK), rows.behaviors, rows.mask, content)
+
+
+def test_a_content_model_without_content_says_so(dense: DenseHalf, variant: str, rows: Rows):
+    if variant == "base":
+        assert dense(rows).logit.isfinite().all()
+    else:
+        with pytest.raises(ConfigError, match="carries no content vectors, but this model reads them"):
+            dense(rows)
