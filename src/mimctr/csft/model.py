@@ -1,0 +1,84 @@
+"""What C-SFT trains: the item encoder and, as an option, the temperature."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mimctr.csft.loss import Candidates
+from mimctr.encoders.item import ItemEncoder, ItemVectors
+
+MIN_TEMPERATURE = 0.01
+
+
+class InterestModel(nn.Module):
+    """An item encoder that learns from interest pairs.
+
+    Args:
+        encoder: Trained in place.
+        temperature: Of InfoNCE.
+        learn_temperature: Whether it is trained too, never below 0.01.
+        drop_modality: Probability that an item with picture and title loses one of them, so that the stand-in for a
+            missing one is learned.
+    """
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        *,
+        temperature: float = 0.07,
+        learn_temperature: bool = False,
+        drop_modality: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.drop_modality = drop_modality
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(temperature)), requires_grad=learn_temperature
+        )
+
+    @property
+    def temperature(self) -> Float[Tensor, ""]:
+        """Divides the cosine."""
+        return self.log_temperature.exp()
+
+    def clamp_temperature(self) -> None:
+        """Bring the temperature back to at least 0.01; call it before every step."""
+        with torch.no_grad():
+            self.log_temperature.clamp_(min=math.log(MIN_TEMPERATURE))
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch image"],
+        items: ItemVectors,
+        item_keys: Int[Tensor, "candidates"],
+        users: Int[Tensor, "candidates"],
+    ) -> tuple[Float[Tensor, "batch content"], Candidates]:
+        """Return ``h_q^img`` and the batch's own candidates.
+
+        Args:
+            query: L2-normalized image vectors of the queries.
+            items: Positives in the order of the queries, then hard negatives.
+            item_keys: Of the items.
+            users: Who bought them.
+        """
+        views = self.encoder(self.drop(items) if self.training else items)
+        candidates = Candidates(
+            item_keys=item_keys,
+            users=users,
+            fused=views.fused,
+            image=views.image,
+            text=views.text,
+            has_image=views.has_image,
+            has_text=views.has_text,
+        )
+        return self.encoder.query_view(query), candidates
+
+    def drop(self, items: ItemVectors) -> ItemVectors:
+        """Take picture or title, one as likely as the other, from some items that have both."""
+        draw = torch.rand(len(items.has_image), device=items.has_image.device)
+        both = items.has_image & items.has_text
+        no_image = both & (draw < self.drop_modality / 2)
+        no_text = both & (draw > 1 - self.drop_modality / 2)
+        return items._replace(has_image=items.has_image & ~no_image, has_text=items.has_text & ~no_text)

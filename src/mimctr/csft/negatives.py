@@ -1,0 +1,72 @@
+"""The negative memory: candidates of the last k batches, the *time* of ST-NSG (MIM Section 3.3)."""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from mimctr.csft.loss import NOBODY, Candidates
+from mimctr.errors import ConfigError, DataError
+
+
+class NegativeMemory(nn.Module):
+    """Candidates of the last k batches, detached: the *time* of ST-NSG.
+
+    A ring of k batches in buffers, so that a checkpoint of the module holds rows, pointer and fill. Use it as
+    ``candidates = memory.extend(batch)``, loss, step, and only then ``memory.enqueue(batch)``: enqueued before the
+    loss, every item of the batch would be its own, detached competitor.
+
+    Args:
+        num_batches: ``k``; 0 remembers nothing. Paper: 10.
+        rows: Candidates of a batch, 2N with hard negatives.
+        dim: Content dimension.
+    """
+
+    def __init__(self, num_batches: int, rows: int, dim: int) -> None:
+        super().__init__()
+        if num_batches < 0:
+            raise ConfigError(f"num_memory_batches must be at least 0, got {num_batches}.")
+        self.num_batches = num_batches
+        self.rows = rows
+        self.pointer: Tensor
+        self.filled: Tensor
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        capacity = num_batches * rows
+        self.register_buffer("item_keys", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("users", torch.full((capacity,), NOBODY, dtype=torch.int64))
+        for view in ("fused", "image", "text"):
+            self.register_buffer(view, torch.zeros(capacity, dim))
+        for flag in ("has_image", "has_text"):
+            self.register_buffer(flag, torch.zeros(capacity, dtype=torch.bool))
+
+    def extend(self, batch: Candidates) -> Candidates:
+        """Return ``batch``, followed by everything remembered."""
+        count = int(self.filled) * self.rows
+        if count == 0:
+            return batch
+        remembered = (getattr(self, name)[:count] for name in Candidates._fields)
+        return Candidates(*(torch.cat(columns) for columns in zip(batch, remembered, strict=True)))
+
+    def enqueue(self, batch: Candidates) -> None:
+        """Remember ``batch``, detached; the oldest batch leaves when the memory is full.
+
+        Raises:
+            DataError: the batch has another number of rows than the memory was made for.
+        """
+        if len(batch.item_keys) != self.rows:
+            raise DataError(f"negative memory: a batch of {len(batch.item_keys)} rows, made for {self.rows}.")
+        if self.num_batches == 0:
+            return
+        start = int(self.pointer) * self.rows
+        for name in Candidates._fields:
+            getattr(self, name)[start : start + self.rows] = getattr(batch, name).detach()
+        self.pointer.copy_(torch.remainder(self.pointer + 1, self.num_batches))
+        self.filled.copy_((self.filled + 1).clamp(max=self.num_batches))
+
+
+def count_negatives(excluded: Bool[Tensor, "batch candidates"]) -> float:
+    """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
+
+    With everything distinct and the memory full, exactly ``2 N (k + 1) - 1``.
+    """
+    return float((~excluded).sum(1).float().mean()) - 1.0

@@ -1,0 +1,146 @@
+"""Networks of Hugging Face transformers: built from a configuration or loaded from safetensors, never from pickles."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from mimctr.errors import EncoderError
+from mimctr.files import read_json, write_json
+from mimctr.weights import digest_tensors
+
+RECORD = "encoder.json"
+"""Our file beside the Hugging Face ones: pooling, preprocessing and the digest of the weights."""
+FORMAT = 1
+_NOT_ARCHITECTURE = {
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "id2label",
+    "label2id",
+    "_name_or_path",
+}
+
+
+def build_network(config: Mapping[str, Any], *, modality: str) -> PreTrainedModel:
+    """Return a network with weights drawn from PyTorch's global generator.
+
+    Args:
+        config: ``model_type`` and the fields of that transformers configuration that differ from its defaults.
+        modality: ``pixel_values`` or ``input_ids``: what the network must read.
+
+    Raises:
+        EncoderError: transformers does not know the type, or refuses a field.
+    """
+    fields = dict(config)
+    model_type = fields.pop("model_type", None)
+    try:
+        network = AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(
+            f"encoder configuration {dict(config)}: transformers refuses it ({_one_line(error)}). "
+            "Correct 'model_type' and its fields."
+        ) from None
+    return _prepared(network, modality=modality, where=f"model type '{model_type}'")
+
+
+def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
+    """Return a network with given float32 weights.
+
+    Args:
+        source: A folder in Hugging Face's layout (config.json, model.safetensors), or the name of a model on the hub.
+        modality: ``pixel_values`` or ``input_ids``: what the network must read.
+
+    Raises:
+        EncoderError: the folder or model does not exist, has no safetensors, misses weights, was damaged after
+            :func:`save_network` wrote it, or is of another modality.
+    """
+    try:
+        with _quiet_transformers():
+            network, found = AutoModel.from_pretrained(
+                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EncoderError(
+            f"{source}: no encoder can be loaded from it ({_one_line(error)}). Give a folder with config.json and "
+            "model.safetensors, or a model's name on the hub."
+        ) from None
+    network = _prepared(network, modality=modality, where=str(source))
+    missing = sorted(set(found["missing_keys"]) & set(network.state_dict()))
+    if missing:
+        raise EncoderError(
+            f"{source}: {len(missing)} of {len(network.state_dict())} tensors of {type(network).__name__} are not in "
+            f"its weights. First: {missing[0]}. The weights belong to another architecture than config.json names."
+        )
+    record = read_record(source)
+    if record and record["digest"] != digest_tensors(network.state_dict()):
+        raise EncoderError(
+            f"{source}: its weights are not those that were saved; the file was changed or damaged."
+        )
+    return network
+
+
+def save_network(network: PreTrainedModel, folder: Path, *, record: Mapping[str, Any]) -> None:
+    """Write config.json, model.safetensors and, last, ``record`` with the weights' digest into ``folder``."""
+    (folder / RECORD).unlink(missing_ok=True)
+    with _quiet_transformers():
+        network.save_pretrained(folder)
+    write_json(folder / RECORD, {"format": FORMAT, **record, "digest": digest_tensors(network.state_dict())})
+
+
+def read_record(source: Path | str) -> dict[str, Any]:
+    """Return what :func:`save_network` recorded; empty where another tool wrote the folder."""
+    path = Path(source) / RECORD
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    if record.get("format") != FORMAT:
+        raise EncoderError(
+            f"{path}: format {record.get('format')}, this version reads {FORMAT}. Make it again."
+        )
+    return record
+
+
+def architecture(network: PreTrainedModel) -> dict[str, Any]:
+    """Return every configuration field that differs from transformers' defaults and can change the output."""
+    fields = network.config.to_diff_dict()
+    return json.loads(
+        json.dumps({name: value for name, value in fields.items() if name not in _NOT_ARCHITECTURE})
+    )
+
+
+def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrainedModel:
+    """Check what the network reads, and drop a pooler with weights of its own: nothing here uses its output."""
+    if network.main_input_name != modality:
+        raise EncoderError(
+            f"{where}: {type(network).__name__} reads {network.main_input_name}, not {modality}."
+        )
+    pooler = getattr(network, "pooler", None)
+    if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        network.pooler = None
+    return network.float().eval()
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence progress bars and load reports; what matters of them is checked by the caller."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

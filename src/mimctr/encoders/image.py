@@ -1,0 +1,238 @@
+"""Image encoder ``F_V`` of Eq. (2): any vision network of transformers, with its pooling and preprocessing."""
+
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
+from mimctr.errors import EncoderError
+from mimctr.files import hash_json
+from mimctr.images import decode_image
+from mimctr.weights import digest_tensors
+
+Pooling = Literal["cls", "mean", "own"]
+"""First token; mean over the feature map; the network's own parameter-free pooling (the default of ConvNets)."""
+_HALF = (0.5, 0.5, 0.5)
+
+
+class ImageEncoder(nn.Module):
+    """Turn pictures into one vector each, and into a feature map.
+
+    Batch norm of a loaded network keeps its stored statistics, also while training: a fine-tuning batch, or one with
+    masked patches, is no sample of the pictures they were taken from.
+
+    Args:
+        network: A vision network of transformers.
+        size: Height and width in pixels that every picture is resized to (bilinear, the whole picture).
+        mean: Per-channel mean that normalization subtracts, of values in [0, 1].
+        std: Per-channel standard deviation that normalization divides by.
+        pooling: How the feature map becomes one vector.
+        adapt_batch_norm: Train batch norm's statistics; only right for a network built from a configuration.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        *,
+        size: int,
+        mean: Sequence[float] = _HALF,
+        std: Sequence[float] = _HALF,
+        pooling: Pooling = "mean",
+        adapt_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.pooling = pooling
+        self.adapt_batch_norm = adapt_batch_norm
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+        self.eval()
+        with torch.no_grad():
+            probe = torch.zeros(1, 3, size, size)
+            _, self.map_dim, _, self.map_size = self.feature_map(probe).shape
+            self.dim = self.pool(probe).shape[-1]
+        if size % self.map_size:
+            raise EncoderError(
+                f"image size {size}: {type(network).__name__} makes a feature map of {self.map_size} of it, which does "
+                "not divide it. Choose a size that is a multiple of the network's stride."
+            )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        size: int,
+        pooling: Pooling | None = None,
+    ) -> "ImageEncoder":
+        """Return an untrained encoder; weights come from PyTorch's global generator.
+
+        Args:
+            config: ``model_type`` and fields of a transformers configuration.
+            size: Height and width in pixels.
+            pooling: None takes the mean over the feature map, or a ConvNet's own pooling.
+        """
+        network = build_network(config, modality="pixel_values")
+        return cls(
+            network, size=size, pooling=pooling or _default_pooling(network, size), adapt_batch_norm=True
+        )
+
+    @classmethod
+    def load(
+        cls, source: Path | str, *, size: int | None = None, pooling: Pooling | None = None
+    ) -> "ImageEncoder":
+        """Return an encoder with given weights.
+
+        Args:
+            source: Folder written by :meth:`save`, folder in Hugging Face's layout, or a model's name on the hub.
+            size: Overrides the recorded height and width, e.g. 112 instead of ImageNet's 224.
+            pooling: Overrides the recorded pooling.
+
+        Raises:
+            EncoderError: nothing loadable there, damaged weights, or no recorded image size.
+        """
+        network = load_network(source, modality="pixel_values")
+        record = read_record(source) or _hub_preprocessing(source)
+        size = size or record.get("size") or getattr(network.config, "image_size", None)
+        if not isinstance(size, int):
+            raise EncoderError(f"{source}: says no image size. Give one, in pixels.")
+        return cls(
+            network,
+            size=size,
+            mean=record.get("mean", _HALF),
+            std=record.get("std", _HALF),
+            pooling=pooling or record.get("pooling") or _default_pooling(network, size),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder into ``folder``, in Hugging Face's layout plus, last, ``encoder.json``."""
+        save_network(self.network, folder, record=self.preprocessing)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything outside the weights that the vectors depend on."""
+        return {
+            "kind": "image",
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": "bilinear",
+            "pooling": self.pooling,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash (hex) of weights, architecture, preprocessing, pooling, dimension and dtype."""
+        weights = self.network.state_dict()
+        return hash_json(
+            {
+                "weights": digest_tensors(weights),
+                "architecture": architecture(self.network),
+                "preprocessing": self.preprocessing,
+                "dim": self.dim,
+                "dtype": "float32",
+            }
+        )
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Set training mode; batch norm stays in evaluation mode unless ``adapt_batch_norm``."""
+        super().train(mode)
+        if mode and not self.adapt_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def pixels(self, images: Iterable[bytes]) -> UInt8[Tensor, "images 3 height width"]:
+        """Decode and resize encoded pictures.
+
+        Raises:
+            DataError: a picture cannot be decoded.
+        """
+        decoded = [torch.from_numpy(self._decode(image)) for image in images]
+        if not decoded:
+            return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+        return torch.stack(decoded).permute(0, 3, 1, 2).contiguous()  # (images, 3, H, W)
+
+    def normalize(
+        self, pixels: UInt8[Tensor, "images 3 height width"]
+    ) -> Float[Tensor, "images 3 height width"]:
+        """Return pixels as the network reads them: in [0, 1], minus the mean, divided by the standard deviation."""
+        return (pixels.float() / 255 - self._mean) / self._std
+
+    def feature_map(
+        self, inputs: Float[Tensor, "images 3 height width"]
+    ) -> Float[Tensor, "images channels rows columns"]:
+        """Return the last spatial feature map of *normalized* pixels, without class and register tokens."""
+        return self._as_map(_outputs(self.network, inputs).last_hidden_state)
+
+    def pool(self, inputs: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Return one vector for each picture of *normalized* pixels."""
+        outputs = _outputs(self.network, inputs)
+        if self.pooling == "own":
+            return outputs.pooler_output.flatten(1)
+        if self.pooling == "cls":
+            return outputs.last_hidden_state[:, 0]
+        return self._as_map(outputs.last_hidden_state).mean((2, 3))
+
+    def forward(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Return ``F_V(pixels)``, not normalized to length one."""
+        return self.pool(self.normalize(pixels))
+
+    def _decode(self, image: bytes) -> np.ndarray:
+        picture = decode_image(image)
+        if picture.size != (self.size, self.size):
+            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.array(picture)
+
+    def _as_map(self, hidden: Tensor) -> Tensor:
+        if hidden.ndim == 4:
+            return hidden
+        registers = getattr(self.network.config, "num_register_tokens", 0)
+        side = math.isqrt(hidden.shape[1] - registers)
+        patches = hidden[:, hidden.shape[1] - side * side :]  # (images, side * side, D)
+        return patches.transpose(1, 2).unflatten(2, (side, side))  # (images, D, side, side)
+
+
+def _outputs(network: PreTrainedModel, inputs: Tensor) -> Any:
+    """Run the network; position embeddings are interpolated where it has them and the size is another."""
+    inputs = inputs.contiguous(
+        memory_format=torch.channels_last
+    )  # convolutions are a quarter faster on a CPU
+    if "interpolate_pos_encoding" in inspect.signature(network.forward).parameters:
+        return network(pixel_values=inputs, interpolate_pos_encoding=True)
+    return network(pixel_values=inputs)
+
+
+def _default_pooling(network: PreTrainedModel, size: int) -> Pooling:
+    with torch.no_grad():
+        outputs = _outputs(network, torch.zeros(1, 3, size, size))
+    return "own" if outputs.last_hidden_state.ndim == 4 else "mean"
+
+
+def _hub_preprocessing(source: Path | str) -> dict[str, Any]:
+    """Return size, mean and std from a Hugging Face folder's preprocessor_config.json; empty where there is none."""
+    path = Path(source) / "preprocessor_config.json"
+    if not path.is_file():
+        return {}
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    size = saved.get("crop_size") or saved.get("size") or {}
+    found = {"size": size.get("height", size.get("shortest_edge")) if isinstance(size, dict) else size}
+    if saved.get("do_normalize", True) and "image_mean" in saved:
+        found |= {"mean": saved["image_mean"], "std": saved["image_std"]}
+    return found

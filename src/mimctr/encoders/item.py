@@ -1,0 +1,235 @@
+"""The item encoder: image, title and their fusion to one content embedding ``h^MM``, MIM Eq. (2) to (4)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from mimctr.encoders.fusion import FusionMLP
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.plain import PlainGeometry
+from mimctr.encoders.text import TextEncoder
+from mimctr.errors import EncoderError
+from mimctr.files import hash_json, read_json, write_json
+from mimctr.weights import digest_tensors, load_tensors, save_tensors
+
+IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
+FORMAT = 1
+
+
+class ItemVectors(NamedTuple):
+    """What the towers say of some items; a row without its modality is zero."""
+
+    image: Float[Tensor, "items image"]
+    has_image: Bool[Tensor, "items"]
+    text: Float[Tensor, "items text"]
+    has_text: Bool[Tensor, "items"]
+
+
+class ItemViews(NamedTuple):
+    """The three views of some items that Eq. (6) compares a query with; none is normalized."""
+
+    fused: Float[Tensor, "items content"]
+    """``h^MM``."""
+    image: Float[Tensor, "items content"]
+    """``h^img``; the learned stand-in where there is no image."""
+    text: Float[Tensor, "items content"]
+    """``h^txt``; the learned stand-in where there is no title."""
+    has_image: Bool[Tensor, "items"]
+    has_text: Bool[Tensor, "items"]
+
+
+class ItemEncoder(nn.Module):
+    """``F_V``, ``F_L``, one linear head each, tensor fusion and MLP.
+
+    A missing image or title is replaced by a learned vector behind its head, zero at first: in the plain geometry, the
+    catalogue's mean.
+
+    Args:
+        image_encoder: ``F_V``.
+        text_encoder: ``F_L``.
+        dim: Content dimension C.
+        hidden: Width of the MLP's hidden layer.
+        dropout: Of the MLP's hidden layer.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        *,
+        dim: int = 64,
+        hidden: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.hidden = hidden
+        self.dropout = dropout
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.image_head = nn.Linear(image_encoder.dim, dim)
+        self.text_head = nn.Linear(text_encoder.dim, dim)
+        self.no_image = nn.Parameter(torch.zeros(dim))
+        self.no_text = nn.Parameter(torch.zeros(dim))
+        self.fusion = FusionMLP(dim, hidden=hidden, dropout=dropout)
+        self.eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> "ItemEncoder":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            EncoderError: the folder is incomplete, of another format, or its weights, preprocessing or tokenizer are
+                not those that were saved.
+        """
+        if not (folder / RECORD).is_file():
+            raise EncoderError(f"{folder}: no {RECORD} in it. Give a folder that 'mimctr csft' wrote.")
+        record = read_json(folder / RECORD)
+        if record.get("kind") != "item" or record.get("format") != FORMAT:
+            raise EncoderError(
+                f"{folder / RECORD}: kind '{record.get('kind')}' of format {record.get('format')}; an item encoder of "
+                f"format {FORMAT} is wanted. Make it again with 'mimctr csft'."
+            )
+        encoder = cls(
+            ImageEncoder.load(folder / IMAGE),
+            TextEncoder.load(folder / TEXT),
+            dim=record["dim"],
+            hidden=record["hidden"],
+            dropout=record["dropout"],
+        )
+        tensors, _ = load_tensors(folder / HEADS)
+        encoder.heads_load(tensors)
+        if encoder.fingerprint != record["fingerprint"]:
+            raise EncoderError(
+                f"{folder}: fingerprint {encoder.fingerprint[:12]}, recorded {record['fingerprint'][:12]}. Weights, "
+                "preprocessing or tokenizer were changed after it was saved; its vectors would not match those made "
+                "before. Make it again."
+            )
+        return encoder
+
+    def save(self, folder: Path) -> None:
+        """Write image/, text/, heads.safetensors and, last, encoder.json into ``folder``."""
+        (folder / RECORD).unlink(missing_ok=True)
+        self.image_encoder.save(folder / IMAGE)
+        self.text_encoder.save(folder / TEXT)
+        save_tensors(folder / HEADS, self.heads_state())
+        record = {
+            "format": FORMAT,
+            "kind": "item",
+            "dim": self.dim,
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "fingerprint": self.fingerprint,
+        }
+        write_json(folder / RECORD, record)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash (hex) of everything the vectors depend on: both encoders, heads, dimension, dtype, normalization."""
+        return hash_json(
+            {
+                "image": self.image_encoder.fingerprint,
+                "text": self.text_encoder.fingerprint,
+                "heads": digest_tensors(self.heads_state()),
+                "dim": self.dim,
+                "dtype": "float32",
+                "normalization": "l2",
+            }
+        )
+
+    def heads_state(self) -> dict[str, Tensor]:
+        """Return the tensors of everything behind the towers, by name."""
+        towers = ("image_encoder.", "text_encoder.")
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(towers)}
+
+    def heads_load(self, tensors: dict[str, Tensor]) -> None:
+        """Set what :meth:`heads_state` returned.
+
+        Raises:
+            EncoderError: names or shapes differ.
+        """
+        own = self.heads_state()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+            raise EncoderError(
+                f"heads: {len(tensors)} tensors that do not fit this item encoder's {len(own)}."
+            )
+        self.load_state_dict(tensors, strict=False)
+
+    def start_plain(self, geometry: PlainGeometry) -> None:
+        """Set the heads so that ``h^MM`` is the plain geometry's; call it on a fresh encoder."""
+        with torch.no_grad():
+            self.image_head.weight.copy_(geometry.image_weight)
+            self.image_head.bias.copy_(geometry.image_bias)
+            self.text_head.weight.copy_(geometry.text_weight)
+            self.text_head.bias.copy_(geometry.text_bias)
+
+    def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
+        """Return L2-normalized ``F_V`` of pixels, float32."""
+        return F.normalize(self.image_encoder(pixels).float(), dim=-1)
+
+    def text_vectors(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts text"]:
+        """Return L2-normalized ``F_L`` of tokens, float32."""
+        return F.normalize(self.text_encoder(ids, mask).float(), dim=-1)
+
+    def query_view(self, image: Float[Tensor, "queries image"]) -> Float[Tensor, "queries content"]:
+        """Return ``h_q^img`` from the query's image vector: the same head as an item's image."""
+        return self.image_head(image)
+
+    def forward(self, vectors: ItemVectors) -> ItemViews:
+        """Return ``h^img``, ``h^txt`` and ``h^MM`` of some items, Eq. (2) to (4)."""
+        image = torch.where(vectors.has_image.unsqueeze(-1), self.image_head(vectors.image), self.no_image)
+        text = torch.where(vectors.has_text.unsqueeze(-1), self.text_head(vectors.text), self.no_text)
+        return ItemViews(self.fusion(image, text), image, text, vectors.has_image, vectors.has_text)
+
+    def embed_items(
+        self, images: Sequence[bytes | None], titles: Sequence[str | None]
+    ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
+        """Return ``h^MM`` of raw items: float32 on the CPU, rows L2-normalized, in evaluation mode, without gradient.
+
+        Args:
+            images: Encoded pictures; None where there is none.
+            titles: Texts; None where there is none.
+
+        Returns:
+            vectors: Zero where an item has neither.
+            known: False where an item has neither.
+
+        Raises:
+            DataError: a picture cannot be decoded.
+        """
+        self.eval()
+        device = self.image_head.weight.device
+        has_image = torch.tensor([image is not None for image in images], dtype=torch.bool)
+        has_text = torch.tensor([title is not None for title in titles], dtype=torch.bool)
+        image = torch.zeros(len(images), self.image_encoder.dim)
+        text = torch.zeros(len(titles), self.text_encoder.dim)
+        with torch.no_grad():
+            if has_image.any():
+                pixels = self.image_encoder.pixels(value for value in images if value is not None)
+                image[has_image] = self.image_vectors(pixels.to(device)).cpu()
+            if has_text.any():
+                ids, mask = self.text_encoder.tokenize([value for value in titles if value is not None])
+                text[has_text] = self.text_vectors(ids.to(device), mask.to(device)).cpu()
+            vectors = ItemVectors(*(value.to(device) for value in (image, has_image, text, has_text)))
+            fused = F.normalize(self(vectors).fused, dim=-1).cpu()
+        known = has_image | has_text
+        return fused.masked_fill(~known.unsqueeze(-1), 0.0), known
+
+    def embed_query_images(self, images: Sequence[bytes]) -> Float[Tensor, "queries content"]:
+        """Return ``h_q^img`` of raw query pictures: float32 on the CPU, rows L2-normalized, without gradient.
+
+        Raises:
+            DataError: a picture cannot be decoded.
+        """
+        self.eval()
+        device = self.image_head.weight.device
+        with torch.no_grad():
+            pixels = self.image_encoder.pixels(images).to(device)
+            return F.normalize(self.query_view(self.image_vectors(pixels)), dim=-1).cpu()

@@ -1,0 +1,258 @@
+"""Text encoder ``F_L`` of Eq. (2): any language network of transformers, with its tokenizer and pooling."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel
+
+from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
+from mimctr.errors import EncoderError
+from mimctr.files import atomic_path, hash_json
+from mimctr.weights import digest_tensors
+
+Pooling = Literal["cls", "mean"]
+"""First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained)."""
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TOKENIZER = "tokenizer.json"
+_OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+class Tokens(NamedTuple):
+    """Token indices of some texts, padded on the right to the longest."""
+
+    ids: Int[Tensor, "texts tokens"]
+    mask: Bool[Tensor, "texts tokens"]
+    """True at a real token."""
+
+
+class TextEncoder(nn.Module):
+    """Turn texts into one vector each, and into one vector a token.
+
+    Args:
+        network: A language network of transformers.
+        tokenizer: The network's tokenizer.
+        max_length: Most tokens of a text, special ones included; longer texts lose their end.
+        pooling: How token vectors become one vector.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = 64,
+        pooling: Pooling = "mean",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pooling = pooling
+        self.dim: int = network.config.hidden_size
+        self.padding_index = _special(tokenizer, "[PAD]", "<pad>")
+        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_padding(
+            pad_id=self.padding_index, pad_token=tokenizer.id_to_token(self.padding_index)
+        )
+        limit = getattr(network.config, "max_position_embeddings", max_length)
+        if max_length > limit:
+            raise EncoderError(
+                f"max_length {max_length}: the text encoder has only {limit} positions. Lower it."
+            )
+        if tokenizer.get_vocab_size() > network.config.vocab_size:
+            raise EncoderError(
+                f"tokenizer with {tokenizer.get_vocab_size()} tokens: the text encoder has only "
+                f"{network.config.vocab_size} embeddings. They do not belong together."
+            )
+        self.eval()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = 64,
+        pooling: Pooling = "mean",
+    ) -> "TextEncoder":
+        """Return an untrained encoder; weights come from PyTorch's global generator.
+
+        Args:
+            config: ``model_type`` and fields of a transformers configuration; ``vocab_size`` and
+                ``pad_token_id`` are taken from the tokenizer.
+            tokenizer: For instance from :func:`train_tokenizer`.
+            max_length: Most tokens of a text.
+            pooling: How token vectors become one vector.
+        """
+        padding = _special(tokenizer, "[PAD]", "<pad>")
+        fields = {**config, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": padding}
+        network = build_network(fields, modality="input_ids")
+        return cls(network, tokenizer, max_length=max_length, pooling=pooling)
+
+    @classmethod
+    def load(
+        cls, source: Path | str, *, max_length: int | None = None, pooling: Pooling | None = None
+    ) -> "TextEncoder":
+        """Return an encoder with given weights and its tokenizer.
+
+        Args:
+            source: Folder written by :meth:`save`, folder in Hugging Face's layout, or a model's name on the hub.
+            max_length: Overrides the recorded number of tokens; 64 where none is recorded.
+            pooling: Overrides the recorded pooling (ours, or sentence-transformers'); mean where none is recorded.
+
+        Raises:
+            EncoderError: nothing loadable there, or damaged weights.
+        """
+        network = load_network(source, modality="input_ids")
+        record = read_record(source)
+        return cls(
+            network,
+            _load_tokenizer(source),
+            max_length=max_length or record.get("max_length", 64),
+            pooling=pooling or record.get("pooling") or _sentence_transformers_pooling(source) or "mean",
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder into ``folder``, in Hugging Face's layout plus, last, ``encoder.json``."""
+        with atomic_path(folder / TOKENIZER) as temporary:
+            temporary.write_text(self.tokenizer.to_str(pretty=True), encoding="utf-8")
+        save_network(self.network, folder, record=self.preprocessing)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything outside weights and tokenizer that the vectors depend on."""
+        return {"kind": "text", "max_length": self.max_length, "pooling": self.pooling}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash (hex) of weights, architecture, tokenizer, pooling, dimension and dtype."""
+        return hash_json(
+            {
+                "weights": digest_tensors(self.network.state_dict()),
+                "architecture": architecture(self.network),
+                "tokenizer": self.tokenizer.to_str(),
+                "preprocessing": self.preprocessing,
+                "dim": self.dim,
+                "dtype": "float32",
+            }
+        )
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Return the tokens of ``texts``, at least one each (the special ones)."""
+        encoded = self.tokenizer.encode_batch(list(texts))
+        width = len(encoded[0].ids) if encoded else 1
+        ids = torch.tensor([text.ids for text in encoded], dtype=torch.int64).view(len(encoded), width)
+        mask = torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).view(
+            len(encoded), width
+        )
+        return Tokens(ids, mask)
+
+    def token_vectors(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts tokens dim"]:
+        """Return one vector a token; padding is invisible to real tokens."""
+        return self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+
+    def forward(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts dim"]:
+        """Return ``F_L(text)``, not normalized to length one."""
+        hidden = self.token_vectors(ids, mask)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        real = mask.unsqueeze(-1)
+        return hidden.masked_fill(~real, 0.0).sum(1) / real.sum(1).clamp(min=1)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 4096) -> Tokenizer:
+    """Return a WordPiece tokenizer of lower-cased words, trained on ``texts``.
+
+    The same texts give the same tokenizer in every process. The library's trainer alone does not: it numbers the
+    continuation letters (##a, ##b ...) in the order of a randomly seeded hash table, and breaks ties by number. So
+    every letter gets its number beforehand.
+
+    Args:
+        texts: Read once.
+        vocab_size: Most tokens, special ones and letters included.
+
+    Raises:
+        EncoderError: there is no word in ``texts``.
+    """
+    texts = list(texts)
+    tokenizer = _word_piece(models.WordPiece(unk_token="[UNK]"))
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
+    letters = sorted({letter for word in words for letter in word})
+    if not letters:
+        raise EncoderError(f"tokenizer: no word in {len(texts)} texts to train it on.")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary = tokenizer.get_vocab()
+    trained = _word_piece(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    trained.add_special_tokens(list(SPECIAL_TOKENS))
+    trained.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return trained
+
+
+def mask_token_index(tokenizer: Tokenizer) -> int:
+    """Return the index of the token that hides another one in masked language modelling."""
+    return _special(tokenizer, "[MASK]", "<mask>")
+
+
+def special_token_indices(tokenizer: Tokenizer) -> list[int]:
+    """Return the indices of all special tokens, in ascending order."""
+    return sorted(index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
+def _word_piece(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _special(tokenizer: Tokenizer, *names: str) -> int:
+    for name in names:
+        index = tokenizer.token_to_id(name)
+        if index is not None:
+            return index
+    raise EncoderError(f"tokenizer: has none of the tokens {', '.join(names)}, one of which is needed here.")
+
+
+def _load_tokenizer(source: Path | str) -> Tokenizer:
+    folder = Path(source)
+    if (folder / TOKENIZER).is_file():
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    if folder.is_dir() and not any((folder / name).is_file() for name in _OLDER_TOKENIZERS):
+        raise EncoderError(
+            f"{source}: no tokenizer in it. Add its {TOKENIZER}."
+        )  # transformers makes up an empty one
+    try:
+        return AutoTokenizer.from_pretrained(source).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(
+            f"{source}: no tokenizer can be loaded from it ({reason}). Add its {TOKENIZER}."
+        ) from None
+
+
+def _sentence_transformers_pooling(source: Path | str) -> Pooling | None:
+    path = Path(source) / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    return "cls" if json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"

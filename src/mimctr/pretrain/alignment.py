@@ -1,0 +1,83 @@
+"""DMA, different-modal alignment: symmetric image-title InfoNCE as in CLIP (arXiv:2103.00020), MIM Section 3.2."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.text import TextEncoder
+
+MAX_SCALE = 100.0
+"""CLIP's clamp: the inverse temperature never exceeds it."""
+
+
+class AlignmentModel(nn.Module):
+    """Image and text encoder with a linear projection each into a common space, and a learned temperature.
+
+    Args:
+        image_encoder: Trained along.
+        text_encoder: Trained along.
+        dim: Width of the common space.
+        temperature: At the start. CLIP: 0.07.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        *,
+        dim: int = 64,
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.image_projection = nn.Linear(image_encoder.dim, dim, bias=False)
+        self.text_projection = nn.Linear(text_encoder.dim, dim, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """Inverse temperature."""
+        return self.log_scale.exp()
+
+    def clamp_scale(self) -> None:
+        """Bring the inverse temperature back to at most 100; call it before every step."""
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(MAX_SCALE))
+
+    def encode_images(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Return L2-normalized projections of images."""
+        return F.normalize(self.image_projection(self.image_encoder(pixels)).float(), dim=-1)
+
+    def encode_texts(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts dim"]:
+        """Return L2-normalized projections of titles."""
+        return F.normalize(self.text_projection(self.text_encoder(ids, mask)).float(), dim=-1)
+
+
+def symmetric_info_nce(
+    images: Float[Tensor, "batch dim"],
+    texts: Float[Tensor, "batch dim"],
+    same: Bool[Tensor, "batch batch"],
+    *,
+    scale: Float[Tensor, ""] | float,
+) -> Float[Tensor, ""]:
+    """Return the mean of the image-to-title and the title-to-image loss, in nats.
+
+    Args:
+        images: L2-normalized; row n belongs to row n of ``texts``.
+        texts: L2-normalized.
+        same: True where two rows carry the same title: no negatives of one another. The diagonal is ignored.
+        scale: Inverse temperature.
+    """
+    logits = scale * images @ texts.T  # (N, N)
+    own = torch.arange(len(images), device=images.device)
+    accidental = same.clone()
+    accidental[own, own] = False
+    logits = logits.masked_fill(accidental, -torch.inf)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

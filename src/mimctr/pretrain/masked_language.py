@@ -1,0 +1,88 @@
+"""DDA for titles: masked language modelling as in BERT (arXiv:1810.04805)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mimctr.encoders.text import TextEncoder, mask_token_index, special_token_indices
+from mimctr.errors import EncoderError
+
+HEAD = "masked_language_head.safetensors"
+"""File of :meth:`MaskedLanguageModel.head_state` beside a text encoder, so that DDA continues with the head it had."""
+
+
+class MaskedLanguageModel(nn.Module):
+    """A text encoder with BERT's head, whose output embeddings are the input embeddings.
+
+    Args:
+        encoder: Trained along.
+        ratio: Share of the real, not special tokens to predict. BERT: 0.15.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, ratio: float = 0.15) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.ratio = ratio
+        self.mask_index = mask_token_index(encoder.tokenizer)
+        self.special: Tensor
+        self.register_buffer(
+            "special",
+            torch.tensor(special_token_indices(encoder.tokenizer), dtype=torch.int64),
+            persistent=False,
+        )
+        embeddings = encoder.network.get_input_embeddings().weight
+        width = embeddings.shape[1]
+        self.transform = nn.Sequential(nn.Linear(encoder.dim, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(embeddings.shape[0]))
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Return the tensors behind the encoder, by name."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("encoder.")}
+
+    def load_head(self, tensors: dict[str, Tensor]) -> None:
+        """Set what :meth:`head_state` returned.
+
+        Raises:
+            EncoderError: names or shapes differ.
+        """
+        own = {name: tensor.shape for name, tensor in self.head_state().items()}
+        given = {name: tensor.shape for name, tensor in tensors.items()}
+        if own != given:
+            raise EncoderError(f"masked language head: {given} does not fit the text encoder's {own}.")
+        self.load_state_dict(tensors, strict=False)
+
+    def hide(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> tuple[Int[Tensor, "texts tokens"], Bool[Tensor, "texts tokens"]]:
+        """Draw what is to be predicted: of the chosen tokens 80 % become the mask token, 10 % a random one.
+
+        Returns:
+            hidden: The changed token indices.
+            chosen: True at a token to predict; never padding, never a special token.
+        """
+        candidates = mask & ~torch.isin(ids, self.special)
+        chosen = candidates & (torch.rand(ids.shape, device=ids.device) < self.ratio)
+        kind = torch.rand(ids.shape, device=ids.device)
+        hidden = ids.masked_fill(chosen & (kind < 0.8), self.mask_index)
+        anything = torch.randint(len(self.bias), ids.shape, device=ids.device)
+        return torch.where(chosen & (kind >= 0.9), anything, hidden), chosen
+
+    def forward(
+        self,
+        ids: Int[Tensor, "texts tokens"],
+        mask: Bool[Tensor, "texts tokens"],
+        hidden: Int[Tensor, "texts tokens"],
+        chosen: Bool[Tensor, "texts tokens"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy over the chosen tokens, in nats; 0 where none was chosen.
+
+        Args:
+            ids: The true tokens.
+            mask: True at a real token.
+            hidden: What the encoder sees instead, from :meth:`hide`.
+            chosen: What it must predict, from :meth:`hide`.
+        """
+        vectors = self.transform(self.encoder.token_vectors(hidden, mask)[chosen])
+        logits = F.linear(vectors, self.encoder.network.get_input_embeddings().weight, self.bias).float()
+        return F.cross_entropy(logits, ids[chosen], reduction="sum") / chosen.sum().clamp(min=1)

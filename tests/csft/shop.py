@@ -1,0 +1,66 @@
+"""A minuscule shop with pictures, titles and visual searches, as a prepared dataset and as a generic corpus."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from encoders.small import TITLES, image_encoder, picture, text_encoder
+
+from mimctr.data.prepare import prepare_tables
+
+START = 1_600_000_000
+NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS, NUM_SEARCHES = 24, 6, 200, 120
+
+
+def write_shop(folder: Path) -> Path:
+    """Write and prepare the shop; return the dataset's folder.
+
+    Item 100 has no picture, 101 no title, 102 neither; the last two items arrive in the test part.
+    """
+    rng = np.random.default_rng(0)
+    titles = [f"{TITLES[number % 6]} {TITLES[number % 5]}" for number in range(NUM_ITEMS)]
+    pictures = [picture(number) for number in range(NUM_ITEMS)]
+    items = pl.DataFrame(
+        {
+            "item_id": np.arange(100, 100 + NUM_ITEMS),
+            "title": [titles[0], None, None, *titles[3:]],
+            "image": [None, pictures[1], None, *pictures[3:]],
+            "category": [f"c{number % 3}" for number in range(NUM_ITEMS)],
+            "first_seen_time": [START] * (NUM_ITEMS - 2) + [START + 9500] * 2,
+        }
+    )
+
+    def events(count: int) -> dict[str, np.ndarray]:
+        return {
+            "user_id": rng.integers(1, NUM_USERS + 1, count),
+            "item_id": rng.integers(100, 98 + NUM_ITEMS, count),
+            "time": START + np.sort(rng.integers(0, 10_000, count)),
+        }
+
+    impressions = pl.DataFrame({**events(NUM_IMPRESSIONS), "click": rng.integers(0, 2, NUM_IMPRESSIONS)})
+    searches = pl.DataFrame({**events(NUM_SEARCHES), "kind": rng.choice(["click", "purchase"], NUM_SEARCHES)})
+    searches = searches.with_columns(
+        query_image=pl.Series([picture(1000 + number % 40) for number in range(NUM_SEARCHES)])
+    )
+    tables = folder / "tables"
+    tables.mkdir(parents=True)
+    for name, table in {"items": items, "impressions": impressions, "searches": searches}.items():
+        table.unique(maintain_order=True).write_parquet(tables / f"{name}.parquet")
+    prepare_tables(tables, folder / "dataset")
+    return folder / "dataset"
+
+
+def write_encoders(folder: Path) -> Path:
+    """Write untrained encoders; return their folder."""
+    image_encoder().save(folder / "image")
+    text_encoder().save(folder / "text")
+    return folder
+
+
+def write_corpus(folder: Path) -> Path:
+    """Write a generic corpus: two labels, few captions."""
+    folder.mkdir(parents=True)
+    images = pl.DataFrame({"image": [picture(number) for number in range(30)], "label": ["a", "b", "b"] * 10})
+    images.write_parquet(folder / "images.parquet")
+    pl.DataFrame({"caption": TITLES * 6}).write_parquet(folder / "captions.parquet")
+    return folder

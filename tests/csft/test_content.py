@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from csft.shop import NUM_ITEMS
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.text import TextEncoder
+from mimctr.recipes.catalogue import Catalogue, load_towers
+from mimctr.recipes.content import Pictures, Titles, epoch_batch
+from mimctr.recipes.visual_search import Pairs, visual_search
+
+
+def test_pictures_find_their_item_and_query(shop, encoders, tmp_path):
+    data = CtrDataset.open(shop)
+    encoder = ImageEncoder.load(encoders / "image")
+    items, queries = np.arange(2, 2 + NUM_ITEMS), np.array([1, 3, 4])
+    pictures = Pictures.decode(data, encoder, tmp_path / "pixels.npy", items=items, queries=queries)
+    for item in items:
+        raw = data.item_images.get(int(item) - 2)
+        row = pictures.of_item[item]
+        assert (raw is None) == (row == -1)
+        if raw is not None:
+            assert torch.equal(pictures.gather(np.array([row]))[0], encoder.pixels([raw])[0])
+    for query in range(1, len(data.queries) + 1):
+        row = pictures.of_query[query]
+        assert (row >= 0) == (query in queries)
+        if row >= 0:
+            raw = data.queries.images.get(query - 1)
+            assert torch.equal(pictures.gather(np.array([row]))[0], encoder.pixels([raw])[0])
+    assert pictures.of_item[:2].tolist() == [-1, -1]
+    assert pictures.of_query[0] == -1
+
+
+def test_titles_find_their_item(shop, encoders):
+    data = CtrDataset.open(shop)
+    encoder = TextEncoder.load(encoders / "text")
+    titles = Titles.tokenize(data, encoder)
+    for row, title in enumerate(data.items["title"].to_list()):
+        assert titles.known[row + 2] == (title is not None)
+        if title is not None:
+            ids, mask = titles.gather(np.array([row + 2]))
+            expected = encoder.tokenize([title])
+            assert torch.equal(ids, expected.ids)
+            assert torch.equal(mask, expected.mask)
+
+
+def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_path):
+    data = CtrDataset.open(shop)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    catalogue = Catalogue(data, encoder, np.array([1]), tmp_path / "pixels.npy")
+    device = torch.device("cpu")
+    tables = [
+        run(encoder, device=device, bf16=False)
+        for run in (catalogue.picture_vectors, catalogue.title_vectors)
+    ]
+    items = np.arange(2, 2 + NUM_ITEMS)
+    with torch.no_grad():
+        fused = encoder(catalogue.item_vectors(items, *tables)).fused
+    images = [data.item_images.get(row) for row in range(NUM_ITEMS)]
+    vectors, known = encoder.embed_items(images, data.items["title"].to_list())
+    assert known.tolist() == catalogue.has_content[2:].tolist()
+    found = torch.nn.functional.normalize(fused, dim=1)[known]
+    torch.testing.assert_close(found, vectors[known], rtol=1e-4, atol=1e-5)
+    catalogue.close()
+    assert not (tmp_path / "pixels.npy").exists()
+
+
+def test_items_that_arrive_later_or_have_no_content_do_not_compete(shop):
+    data = CtrDataset.open(shop)
+    times = data.items["first_seen_time"].to_numpy()
+    items = torch.ones(NUM_ITEMS + 2, 3)
+    has_content = np.ones(NUM_ITEMS + 2, dtype=bool)
+    has_content[4:9] = False
+    first = np.array([3])
+    pairs = Pairs(np.array([0]), np.array([10]), first, np.array([1]), np.array([times[1]]))
+    metrics = visual_search(torch.ones(1, 3), items, data, pairs, has_content)
+    # of 24 items 2 arrive later, 5 have no content, 1 is shown and 1 is the positive: 15 tie with it
+    assert metrics["mrr"] == pytest.approx(1 / (1 + 15 / 2))
+    assert metrics["chance_recall@10"] == pytest.approx(10 / 17)
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (10, 10), (4, 9)])
+def test_batches_of_an_epoch_are_disjoint_and_resumable(count, size):
+    steps = count // min(size, count)
+    first = [epoch_batch(count, batch_size=size, seed=1, step=step) for step in range(steps)]
+    assert len(np.unique(np.concatenate(first))) == steps * min(size, count)
+    second = epoch_batch(count, batch_size=size, seed=1, step=steps)
+    assert len(second) == len(first[0])
+    assert np.array_equal(first[0], epoch_batch(count, batch_size=size, seed=1, step=0))
+    assert not np.array_equal(first[0], second)

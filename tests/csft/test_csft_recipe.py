@@ -1,0 +1,217 @@
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mimctr.csft.loss import NOBODY
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.item import ItemEncoder
+from mimctr.errors import DataError
+from mimctr.recipes import csft, plain
+from mimctr.recipes.catalogue import Catalogue
+from mimctr.recipes.visual_search import pair_table, usable_pairs
+from mimctr.train.run import Run
+from mimctr.weights import load_tensors
+
+SMALL = {
+    "dim": 4,
+    "hidden": 3,
+    "batch_size": 8,
+    "num_memory_batches": 2,
+    "memory_warmup_steps": 2,
+    "num_steps": 7,
+}
+SETTINGS = {
+    **SMALL,
+    "evaluate_every": 3,
+    "head_learning_rate": 0.05,
+    "tower_learning_rate": 0.01,
+    "device": "cpu",
+}
+
+
+class Killed(Exception): ...
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("trainable", ["all", "heads"])
+@pytest.mark.parametrize("killed_at", [0, 3, 5])
+def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
+    shop, encoders, tmp_path, monkeypatch, trainable, killed_at
+):
+    monkeypatch.setattr(csft, "Run", functools.partial(Run, checkpoint_seconds=0.0))
+    config = csft.Config(**SETTINGS, trainable=trainable, bf16=False)
+    csft.main(shop, encoders, tmp_path / "undisturbed", config)
+
+    take_step = csft.take_step
+
+    def kill(*args, step, **others):
+        if step == killed_at:
+            raise Killed
+        take_step(*args, step=step, **others)
+
+    monkeypatch.setattr(csft, "take_step", kill)
+    with pytest.raises(Killed):
+        csft.main(shop, encoders, tmp_path / "killed", config)
+    monkeypatch.setattr(csft, "take_step", take_step)
+    csft.main(shop, encoders, tmp_path / "killed", config)
+
+    for name in ("metrics.jsonl", "search.json", "encoder.json"):  # the last holds the fingerprint
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), (
+            name
+        )
+    mine, _ = load_tensors(tmp_path / "killed" / "checkpoint.safetensors")
+    theirs, _ = load_tensors(tmp_path / "undisturbed" / "checkpoint.safetensors")
+    assert {"module.memory.pointer", "module.memory.filled", "module.memory.fused"} <= set(mine)
+    assert sorted(mine) == sorted(theirs)
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoders, tmp_path, monkeypatch):
+    """Equations (5) and (6) by hand, step by step: a batch enqueued before its loss would compete with itself."""
+    monkeypatch.setattr(csft, "LOG_EVERY", 1)
+    seen = []
+    loss_of = csft.multi_level_info_nce
+
+    def record(query, candidates, excluded, **weights):
+        seen.append((query.detach(), candidates, excluded, weights["temperature"].item()))
+        return loss_of(query, candidates, excluded, **weights)
+
+    monkeypatch.setattr(csft, "multi_level_info_nce", record)
+    config = csft.Config(**SETTINGS, bf16=False, drop_modality=0.0)
+    csft.main(shop, encoders, tmp_path, config)
+    logged = [line for line in metrics_of(tmp_path) if "loss" in line]
+    assert len(logged) == len(seen) == 7
+
+    sizes = [len(candidates.item_keys) for _, candidates, _, _ in seen]
+    assert sizes == [16, 16, 48, 48, 48, 48, 48]  # 2N while warming up, then 2N (k + 1)
+    for step, (query, candidates, excluded, temperature) in enumerate(seen):
+        own = candidates.fused[:16].detach()
+        for age in range(1, min(step, 2) + 1):
+            if step >= 2:
+                earlier = seen[step - age][1]
+                keys = candidates.item_keys[16:].view(2, 16).tolist()
+                assert earlier.item_keys[:16].tolist() in keys
+                row = keys.index(earlier.item_keys[:16].tolist())
+                assert torch.equal(candidates.fused[16:].view(2, 16, 4)[row], earlier.fused[:16].detach())
+        assert own.shape == (16, 4)
+        total = 0.0
+        views = ((1.0, candidates.fused, None), (0.5, candidates.text, candidates.has_text))
+        for weight, view, has in (*views, (0.5, candidates.image, candidates.has_image)):
+            losses = []
+            for n in range(8):
+                if has is not None and not has[n]:
+                    continue
+                cosines = F.cosine_similarity(query[n : n + 1], view.detach()) / temperature
+                allowed = torch.tensor(
+                    [
+                        c == n
+                        or (
+                            candidates.item_keys[c] != candidates.item_keys[n]
+                            and candidates.users[c] != candidates.users[n]
+                            and (has is None or bool(has[c]))
+                        )
+                        for c in range(len(view))
+                    ]
+                )
+                losses.append(torch.logsumexp(cosines[allowed], 0) - cosines[n])
+            total += weight * float(torch.stack(losses).mean())
+        assert logged[step]["loss"] == pytest.approx(total, rel=1e-4), step
+        assert logged[step]["negatives"] == pytest.approx(float((~excluded).sum(1).float().mean()) - 1)
+
+
+def test_it_starts_at_the_plain_geometry_and_never_ends_below_it(shop, encoders, tmp_path):
+    found = csft.main(shop, encoders, tmp_path / "csft", csft.Config(**SETTINGS, bf16=False))
+    plainly = plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu"))
+    assert found["validation_before"] == pytest.approx(plainly["validation"])
+    assert found["test_before"] == pytest.approx(plainly["test"])
+    first = metrics_of(tmp_path / "csft")[0]
+    assert first["step"] == 0
+    assert first["recall@10"] == plainly["validation"]["recall@10"]
+    assert found["validation"]["recall@10"] >= plainly["validation"]["recall@10"]
+
+
+def test_the_best_weights_are_kept_and_training_stops_early(shop, encoders, tmp_path, monkeypatch):
+    values = iter([0.3, 0.5, 0.4, 0.2, 0.9, 0.9, 0.9])
+    states = []
+
+    def judge(model, run, step, config, _):
+        states.append({name: tensor.clone() for name, tensor in model.encoder.state_dict().items()})
+        return original(model, run, step, config, lambda: {"recall@10": next(values)})
+
+    original = csft._judge
+    monkeypatch.setattr(csft, "_judge", judge)
+    csft.main(shop, encoders, tmp_path, csft.Config(**{**SETTINGS, "evaluate_every": 1, "patience": 2}))
+    assert [line["recall@10"] for line in metrics_of(tmp_path) if "recall@10" in line] == [0.3, 0.5, 0.4, 0.2]
+    kept = ItemEncoder.load(tmp_path).state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in states[1].items())
+
+
+def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
+    csft.main(shop, encoders, tmp_path / "csft", csft.Config(**SETTINGS, trainable="heads", bf16=False))
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu"))
+    tuned, start = ItemEncoder.load(tmp_path / "csft"), ItemEncoder.load(tmp_path / "plain")
+    assert tuned.image_encoder.fingerprint == start.image_encoder.fingerprint
+    assert tuned.text_encoder.fingerprint == start.text_encoder.fingerprint
+
+
+def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
+    data = CtrDataset.open(shop)
+    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    table = pair_table(data, "train", ["purchase"])
+    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    examples = csft.Examples(data, pairs, csft.Config(batch_size=10))
+    bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
+    triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
+    for step in range(20):
+        batch = examples.batch(step)
+        assert np.array_equal(batch.items, examples.batch(step).items)
+        positives, negatives = batch.items[:10], batch.items[10:]
+        users = batch.users[:10].tolist()
+        assert set(zip(batch.pictures.tolist(), positives.tolist(), users, strict=True)) <= triples
+        assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
+        assert (positives != negatives).all()
+        assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
+        for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
+            assert owner == (user if (user, item) in bought else NOBODY)
+
+
+def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
+    data = CtrDataset.open(shop)
+    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    table = pair_table(data, "train", [])
+    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    examples = csft.Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
+    steps = len(pairs) // 5
+    shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
+    assert len(shown) == 5 * steps
+    counts = dict(zip(*np.unique(pairs.picture, return_counts=True), strict=True))
+    assert all(
+        count <= counts[picture] for picture, count in zip(*np.unique(shown, return_counts=True), strict=True)
+    )
+
+
+def test_no_pair_of_the_wanted_kind_is_an_error(shop, encoders, tmp_path):
+    with pytest.raises(DataError, match=r"0 interest pairs of kind \['return'\] to train on"):
+        csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, pair_kinds=["return"]))
+
+
+def test_bfloat16_towers_stay_close(shop, encoders, tmp_path):
+    exact = csft.main(
+        shop, encoders, tmp_path / "exact", csft.Config(**{**SETTINGS, "num_steps": 1}, bf16=False)
+    )
+    rough = csft.main(
+        shop, encoders, tmp_path / "rough", csft.Config(**{**SETTINGS, "num_steps": 1}, bf16=True)
+    )
+    losses = [metrics_of(tmp_path / name)[1]["loss"] for name in ("exact", "rough")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert exact.keys() == rough.keys()

@@ -1,0 +1,154 @@
+import math
+
+import pytest
+import torch
+
+from mimctr.csft.loss import NOBODY, Candidates, accidental_negatives, info_nce, multi_level_info_nce
+from mimctr.csft.negatives import count_negatives
+
+DIM = 4
+
+
+def make_candidates(keys, users=None, *, seed=0, requires_grad=False) -> Candidates:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(keys)
+    fused, image, text = (
+        torch.randn(count, DIM, generator=generator).requires_grad_(requires_grad) for _ in range(3)
+    )
+    everything = torch.ones(count, dtype=torch.bool)
+    return Candidates(
+        item_keys=torch.tensor(keys),
+        users=torch.tensor(users if users is not None else range(count)),
+        fused=fused,
+        image=image,
+        text=text,
+        has_image=everything,
+        has_text=everything.clone(),
+    )
+
+
+def written_out(query, view, candidates, has, *, temperature, same_user=True) -> float:
+    """Eq. (5), pair by pair."""
+
+    def cosine(a, b):
+        return float(a @ b / (a.norm() * b.norm()))
+
+    losses = []
+    for n in range(len(query)):
+        if not has[n]:
+            continue
+        denominator = 0.0
+        for c in range(len(view)):
+            twin = candidates.item_keys[c] == candidates.item_keys[n]
+            bought = same_user and candidates.users[c] == candidates.users[n]
+            if c != n and (twin or bought or not has[c]):
+                continue
+            denominator += math.exp(cosine(query[n], view[c]) / temperature)
+        losses.append(-math.log(math.exp(cosine(query[n], view[n]) / temperature) / denominator))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("same_user", [True, False])
+@pytest.mark.parametrize("num_remembered", [0, 4, 12])
+def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, same_user):
+    keys = [7, 8, 7, 9, 8, 5, 7, 4, 8, 8, 1, 2, 3, 7, 5, 6, 9, 9, 4, 7][: 8 + num_remembered]
+    users = [0, 1, 2, 0, NOBODY, 1, NOBODY, NOBODY, 3, 1, 0, 4, 5, 6, 0, 2, 8, 9, 3, 1][: 8 + num_remembered]
+    candidates = make_candidates(keys, users)
+    candidates.has_text[[1, 5]] = False
+    candidates.has_image[[2, 6]] = False
+    query = torch.randn(4, DIM)
+    excluded = accidental_negatives(candidates, 4, mask_same_user=same_user)
+    found = multi_level_info_nce(
+        query, candidates, excluded, text_weight=0.3, image_weight=0.7, temperature=0.2
+    )
+
+    everything = torch.ones(len(keys), dtype=torch.bool)
+    levels = (
+        (1.0, candidates.fused, everything),
+        (0.3, candidates.text, candidates.has_text),
+        (0.7, candidates.image, candidates.has_image),
+    )
+    expected = sum(
+        weight * written_out(query, view, candidates, has, temperature=0.2, same_user=same_user)
+        for weight, view, has in levels
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_negatives", [1, 5, 200])
+def test_equal_similarities_give_log_of_one_plus_the_negatives(num_negatives):
+    candidates = make_candidates(list(range(num_negatives + 1)))
+    excluded = accidental_negatives(candidates, 1)
+    loss = info_nce(torch.randn(1, DIM), torch.ones(num_negatives + 1, DIM), excluded, temperature=0.07)
+    assert loss.item() == pytest.approx(math.log(1 + num_negatives), rel=1e-5)
+
+
+def test_no_negatives_is_no_loss():
+    candidates = make_candidates([3, 3, 3])
+    excluded = accidental_negatives(candidates, 1)
+    assert info_nce(torch.randn(1, DIM), candidates.fused, excluded, temperature=0.07) == 0
+    assert count_negatives(excluded) == 0
+
+
+def test_duplicates_of_the_positive_change_nothing():
+    query = torch.randn(2, DIM)
+    plain = make_candidates([5, 6, 7, 8])
+    more = Candidates(*(torch.cat([column, column[[0, 1, 0]]]) for column in plain))
+    one = multi_level_info_nce(query[:1], plain, accidental_negatives(plain, 1))
+    two = multi_level_info_nce(
+        query[:1],
+        more._replace(users=torch.arange(7)),
+        accidental_negatives(more._replace(users=torch.arange(7)), 1),
+    )
+    again = 1 + torch.tensor([0.0, 0.0])  # item 6 stands there twice: it counts twice for query 0
+    assert again.sum() == 2
+    assert two > one
+    only_own = Candidates(*(torch.cat([column, column[[0, 0]]]) for column in plain))
+    only_own = only_own._replace(users=torch.arange(6))
+    three = multi_level_info_nce(query[:1], only_own, accidental_negatives(only_own, 1))
+    torch.testing.assert_close(three, one)
+
+
+def test_items_the_same_user_bought_are_negatives_only_if_wanted():
+    candidates = make_candidates([1, 2, 3], [5, 5, NOBODY])
+    assert accidental_negatives(candidates, 2).tolist() == [[False, True, False], [True, False, False]]
+    assert not accidental_negatives(candidates, 2, mask_same_user=False).any()
+
+
+def test_hard_negatives_of_nobody_are_negatives_of_everyone():
+    candidates = make_candidates([1, 2, 3, 4], [0, 1, NOBODY, NOBODY])
+    assert not accidental_negatives(candidates, 2).any()
+
+
+def test_gradient_reaches_query_and_every_candidate_of_the_batch():
+    candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
+    query = torch.randn(2, DIM, requires_grad=True)
+    multi_level_info_nce(query, candidates, accidental_negatives(candidates, 2)).backward()
+    for view in (query, candidates.fused, candidates.image, candidates.text):
+        assert (view.grad.abs().sum(1) > 0).all()
+
+
+def test_a_view_that_is_not_there_gets_no_gradient():
+    candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
+    candidates.has_text[1] = False
+    multi_level_info_nce(torch.randn(2, DIM), candidates, accidental_negatives(candidates, 2)).backward()
+    assert (candidates.text.grad[1] == 0).all()
+    assert (candidates.text.grad[0] != 0).any()
+
+
+def test_levels_of_weight_zero_are_left_out():
+    candidates = make_candidates([1, 2, 3])
+    query = torch.randn(3, DIM)
+    excluded = accidental_negatives(candidates, 3)
+    only = multi_level_info_nce(query, candidates, excluded, text_weight=0.0, image_weight=0.0)
+    torch.testing.assert_close(only, info_nce(query, candidates.fused, excluded, temperature=0.07))
+
+
+def test_no_title_in_the_whole_batch_is_no_title_level():
+    candidates = make_candidates([1, 2, 3])
+    candidates.has_text[:] = False
+    query = torch.randn(2, DIM)
+    excluded = accidental_negatives(candidates, 2)
+    with_level = multi_level_info_nce(query, candidates, excluded, image_weight=0.0)
+    without = multi_level_info_nce(query, candidates, excluded, text_weight=0.0, image_weight=0.0)
+    torch.testing.assert_close(with_level, without)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from encoders.small import item_encoder, shake
+
+from mimctr.csft.model import InterestModel
+from mimctr.encoders.item import ItemVectors
+
+
+def vectors(count: int) -> ItemVectors:
+    everything = torch.ones(count, dtype=torch.bool)
+    return ItemVectors(torch.randn(count, 16), everything, torch.randn(count, 16), everything.clone())
+
+
+def test_query_and_item_share_the_image_head():
+    encoder = item_encoder()
+    shake(encoder)
+    model = InterestModel(encoder).eval()
+    items = vectors(4)
+    query, candidates = model(items.image[:2], items, torch.arange(4), torch.arange(4))
+    assert torch.equal(query, candidates.image[:2])
+    torch.testing.assert_close(candidates.fused, encoder.fusion(candidates.image, candidates.text))
+
+
+def test_dropping_takes_one_modality_and_never_both():
+    model = InterestModel(item_encoder(), drop_modality=0.4)
+    items = vectors(5000)
+    items.has_text[:1000] = False
+    dropped = model.drop(items)
+    assert (dropped.has_image | dropped.has_text).all()
+    assert torch.equal(dropped.has_image[:1000], items.has_image[:1000])
+    assert (~dropped.has_image[1000:]).float().mean() == pytest.approx(0.2, abs=0.03)
+    assert (~dropped.has_text[1000:]).float().mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_dropping_happens_in_training_only_and_teaches_the_stand_ins():
+    encoder = item_encoder()
+    shake(encoder)
+    model = InterestModel(encoder, drop_modality=0.9).train()
+    _, candidates = model(torch.randn(2, 16), vectors(50), torch.arange(50), torch.arange(50))
+    assert not (candidates.has_image & candidates.has_text).all()
+    candidates.fused.sum().backward()
+    assert encoder.no_image.grad.abs().max() > 0
+    assert encoder.no_text.grad.abs().max() > 0
+    _, candidates = model.eval()(torch.randn(2, 16), vectors(50), torch.arange(50), torch.arange(50))
+    assert (candidates.has_image & candidates.has_text).all()
+
+
+def test_the_temperature_is_fixed_unless_it_is_to_be_learned():
+    fixed = InterestModel(item_encoder(), temperature=0.1)
+    assert fixed.temperature.item() == pytest.approx(0.1)
+    assert not fixed.log_temperature.requires_grad
+    learned = InterestModel(item_encoder(), temperature=0.1, learn_temperature=True)
+    with torch.no_grad():
+        learned.log_temperature.fill_(-20.0)
+    learned.clamp_temperature()
+    assert learned.temperature.item() == pytest.approx(0.01)
+    learned.temperature.backward()
+    assert learned.log_temperature.grad > 0

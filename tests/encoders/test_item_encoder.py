@@ -1,0 +1,171 @@
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from encoders.small import TITLES, image_encoder, item_encoder, picture, shake, text_encoder
+from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.text import train_tokenizer
+from mimctr.errors import DataError, EncoderError
+from mimctr.weights import load_tensors, save_tensors
+
+PICTURES = [picture(number) for number in range(6)]
+
+
+@pytest.fixture
+def encoder() -> ItemEncoder:
+    encoder = item_encoder()
+    shake(encoder)
+    return encoder
+
+
+def test_embedding_follows_equations_2_to_4(encoder):
+    vectors, known = encoder.embed_items(PICTURES, TITLES)
+    with torch.no_grad():
+        image = encoder.image_head(
+            F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES)), dim=1)
+        )
+        text = encoder.text_head(
+            F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES)), dim=1)
+        )
+        one = torch.ones(6, 1)
+        z = torch.stack(
+            [
+                torch.outer(torch.cat([i, o]), torch.cat([t, o]))
+                for i, t, o in zip(image, text, one, strict=True)
+            ]
+        )
+        fused = encoder.fusion.skip(z.flatten(1)) + encoder.fusion.out(encoder.fusion.branch(z.flatten(1)))
+    torch.testing.assert_close(vectors, F.normalize(fused, dim=1))
+    assert known.all()
+
+
+def test_a_missing_picture_or_title_is_replaced_by_its_stand_in(encoder):
+    vectors, known = encoder.embed_items([PICTURES[0], None, None], [None, TITLES[1], None])
+    with torch.no_grad():
+        image = encoder.image_head(
+            F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES[:1])), dim=1)
+        )
+        text = encoder.text_head(
+            F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES[1:2])), dim=1)
+        )
+        expected = torch.cat(
+            [encoder.fusion(image, encoder.no_text[None]), encoder.fusion(encoder.no_image[None], text)]
+        )
+    torch.testing.assert_close(vectors[:2], F.normalize(expected, dim=1))
+    assert known.tolist() == [True, True, False]
+    assert torch.equal(vectors[2], torch.zeros(6))
+
+
+def test_content_of_a_missing_modality_never_matters(encoder):
+    has = torch.tensor([True, False])
+    image, text = torch.randn(2, 16), torch.randn(2, 16)
+    garbage = torch.where(has[:, None], image, torch.tensor(torch.nan))
+    views = encoder(ItemVectors(image, has, text, ~has))
+    torch.testing.assert_close(
+        encoder(ItemVectors(garbage, has, text, ~has)).fused, views.fused, rtol=0, atol=0
+    )
+
+
+def test_an_item_does_not_depend_on_its_batch(encoder):
+    pictures, titles = [*PICTURES[:4], None, PICTURES[5]], [*TITLES[:3], None, *TITLES[4:]]
+    together, _ = encoder.embed_items(pictures, titles)
+    for row in range(6):
+        alone, _ = encoder.embed_items(pictures[row : row + 1], titles[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_embedding_is_deterministic_even_if_left_in_training_mode(encoder):
+    encoder.train()
+    first, _ = encoder.embed_items(PICTURES, TITLES)
+    encoder.train()
+    assert torch.equal(encoder.embed_items(PICTURES, TITLES)[0], first)
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(6))
+
+
+def test_no_items_are_no_vectors(encoder):
+    vectors, known = encoder.embed_items([], [])
+    assert vectors.shape == (0, 6)
+    assert known.shape == (0,)
+
+
+def test_an_unreadable_picture_is_an_error(encoder):
+    with pytest.raises(DataError, match="not JPEG"):
+        encoder.embed_items([b"not an image at all"], ["title"])
+
+
+def test_saved_and_loaded_encoders_are_the_same(encoder, tmp_path):
+    encoder.save(tmp_path)
+    loaded = ItemEncoder.load(tmp_path)
+    assert torch.equal(loaded.embed_items(PICTURES, TITLES)[0], encoder.embed_items(PICTURES, TITLES)[0])
+    assert torch.equal(loaded.embed_query_images(PICTURES), encoder.embed_query_images(PICTURES))
+    assert loaded.fingerprint == encoder.fingerprint
+
+
+def test_every_tensor_changes_the_fingerprint(encoder):
+    before = encoder.fingerprint
+    for tensor in encoder.state_dict().values():
+        with torch.no_grad():
+            tensor.view(-1)[-1] += 1
+        changed = encoder.fingerprint
+        assert changed != before
+        before = changed
+
+
+def test_tokenizer_and_preprocessing_change_the_fingerprint(encoder):
+    before = encoder.fingerprint
+    encoder.image_encoder.size = 32
+    assert encoder.fingerprint != before
+    encoder.image_encoder.size = 16
+    assert encoder.fingerprint == before
+    encoder.text_encoder.tokenizer = train_tokenizer([*TITLES, "other"], vocab_size=80)
+    assert encoder.fingerprint != before
+
+
+def change_heads(folder):
+    tensors, _ = load_tensors(folder / "heads.safetensors")
+    tensors["no_text"][0] += 1
+    save_tensors(folder / "heads.safetensors", tensors)
+
+
+def change_image_encoder(folder):
+    image_encoder(seed=5).save(folder / "image")
+
+
+def change_text_encoder(folder):
+    text_encoder(seed=5).save(folder / "text")
+
+
+def change_preprocessing(folder):
+    record = json.loads((folder / "image" / "encoder.json").read_text())
+    (folder / "image" / "encoder.json").write_text(json.dumps(record | {"mean": [0.4, 0.5, 0.5]}))
+
+
+def change_tokenizer(folder):
+    path = folder / "text" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_heads, change_image_encoder, change_text_encoder, change_preprocessing, change_tokenizer],
+)
+def test_a_part_that_was_exchanged_is_refused(encoder, tmp_path, change):
+    encoder.save(tmp_path)
+    change(tmp_path)
+    with pytest.raises(EncoderError, match=r"fingerprint [0-9a-f]{12}, recorded [0-9a-f]{12}. Weights"):
+        ItemEncoder.load(tmp_path)
+
+
+def test_a_folder_without_record_is_refused(encoder, tmp_path):
+    encoder.save(tmp_path)
+    (tmp_path / "encoder.json").unlink()
+    with pytest.raises(EncoderError, match=r"no encoder\.json in it"):
+        ItemEncoder.load(tmp_path)
+
+
+def test_a_tower_is_no_item_encoder(encoder, tmp_path):
+    encoder.save(tmp_path)
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 1 is wanted"):
+        ItemEncoder.load(tmp_path / "image")

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.decomposition import PCA
+
+from encoders.small import TITLES, item_encoder, picture
+from mimctr.encoders.plain import fit_plain_geometry
+from mimctr.errors import EncoderError
+
+
+def unit(rows: int, dim: int) -> torch.Tensor:
+    return F.normalize(torch.randn(rows, dim) + 0.5, dim=-1)
+
+
+def test_both_parts_add_up_to_the_pca_of_the_concatenation():
+    images, texts = unit(50, 5), unit(50, 7)
+    geometry = fit_plain_geometry(images, texts, dim=6)
+    found = (
+        images @ geometry.image_weight.T
+        + geometry.image_bias
+        + texts @ geometry.text_weight.T
+        + geometry.text_bias
+    ).numpy()
+
+    joint = torch.cat([images, texts], 1).double().numpy()
+    expected = PCA(6, svd_solver="full").fit_transform(joint)
+    scale = np.sqrt((expected**2).sum(1).mean())
+    sign = np.sign((found * expected).sum(0))
+    np.testing.assert_allclose(found * sign, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sign_of_an_axis_does_not_depend_on_the_order_of_the_items():
+    images, texts = unit(50, 5), unit(50, 7)
+    order = torch.randperm(50)
+    first = fit_plain_geometry(images, texts, dim=4)
+    second = fit_plain_geometry(images[order], texts[order], dim=4)
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_the_item_encoder_starts_exactly_at_the_pca():
+    pictures = [picture(number) for number in range(20)]
+    titles = [TITLES[number % 6] + " red" * (number % 4) + " bag" * (number % 3) for number in range(20)]
+    encoder = item_encoder(dim=6)
+    with torch.no_grad():
+        images = encoder.image_vectors(encoder.image_encoder.pixels(pictures))
+        texts = encoder.text_vectors(*encoder.text_encoder.tokenize(titles))
+    encoder.start_plain(fit_plain_geometry(images, texts, dim=6))
+
+    scores = PCA(6, svd_solver="full").fit_transform(torch.cat([images, texts], 1).double().numpy())
+    cosines = scores @ scores.T / np.linalg.norm(scores, axis=1)[:, None] / np.linalg.norm(scores, axis=1)
+    vectors, _ = encoder.embed_items(pictures, titles)
+    np.testing.assert_allclose((vectors @ vectors.T).numpy(), cosines, atol=1e-4)
+
+
+def test_a_query_image_goes_through_the_image_part():
+    encoder = item_encoder(dim=4)
+    images, texts = unit(30, 16), unit(30, 16)
+    geometry = fit_plain_geometry(images, texts, dim=4)
+    encoder.start_plain(geometry)
+    with torch.no_grad():
+        vector = encoder.image_vectors(encoder.image_encoder.pixels([picture(1)]))
+    expected = F.normalize(vector @ geometry.image_weight.T + geometry.image_bias, dim=-1)
+    torch.testing.assert_close(encoder.embed_query_images([picture(1)]), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "message"),
+    [
+        (1, 4, "1 items have both image and title; PCA needs at least 2"),
+        (
+            9,
+            13,
+            r"content dimension 13: image \(5\) and title vectors \(7\) have only 12 dimensions together",
+        ),
+    ],
+)
+def test_what_pca_cannot_do_is_said(rows, dim, message):
+    with pytest.raises(EncoderError, match=message):
+        fit_plain_geometry(unit(rows, 5), unit(rows, 7), dim=dim)
+
+
+def test_items_that_are_all_alike_are_refused():
+    with pytest.raises(EncoderError, match="the vectors of all 9 items are alike"):
+        fit_plain_geometry(unit(1, 5).expand(9, 5), unit(1, 7).expand(9, 7), dim=2)

@@ -1,0 +1,140 @@
+import json
+
+import pytest
+import torch
+
+from encoders.small import BERT, TITLES, image_encoder, shake, text_encoder
+from mimctr.encoders.text import TextEncoder, mask_token_index, special_token_indices, train_tokenizer
+from mimctr.errors import EncoderError
+
+
+def test_padding_is_invisible():
+    encoder = text_encoder()
+    shake(encoder)
+    ids, mask = encoder.tokenize(TITLES)
+    assert not mask.all()
+    together = encoder(ids, mask)
+    for row, title in enumerate(TITLES):
+        torch.testing.assert_close(
+            encoder(*encoder.tokenize([title]))[0], together[row], rtol=1e-4, atol=1e-5
+        )
+    garbage = torch.where(mask, ids, 7)
+    torch.testing.assert_close(encoder(garbage, mask), together, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_is_over_real_tokens():
+    encoder = text_encoder()
+    ids, mask = encoder.tokenize(TITLES)
+    hidden = encoder.token_vectors(ids, mask)
+    expected = torch.stack([hidden[row, : mask[row].sum()].mean(0) for row in range(len(TITLES))])
+    torch.testing.assert_close(encoder(ids, mask), expected)
+
+
+def test_the_first_token_can_be_the_vector():
+    encoder = TextEncoder.from_config(BERT, train_tokenizer(TITLES), max_length=12, pooling="cls")
+    ids, mask = encoder.tokenize(TITLES)
+    torch.testing.assert_close(encoder(ids, mask), encoder.token_vectors(ids, mask)[:, 0])
+
+
+def test_tokenizers_of_the_same_texts_are_equal():
+    letters = "abcdefghijklmnop"
+    words = [
+        letters[i % 16] + letters[i * 7 % 16] + letters[i * 3 % 16] + letters[i * i % 16] for i in range(300)
+    ]
+    texts = [" ".join(words[i : i + 5]) for i in range(290)]
+    assert len({train_tokenizer(texts, vocab_size=100).to_str() for _ in range(5)}) == 1
+
+
+def test_words_and_letters_of_the_texts_are_known():
+    tokenizer = train_tokenizer(TITLES * 20, vocab_size=200)
+    assert tokenizer.encode("Red SHOE").tokens == ["[CLS]", "red", "shoe", "[SEP]"]
+    assert "[UNK]" not in tokenizer.encode("habed").tokens
+    assert tokenizer.encode("日").tokens == ["[CLS]", "[UNK]", "[SEP]"]
+    assert special_token_indices(tokenizer) == [0, 1, 2, 3, 4]
+    assert tokenizer.id_to_token(mask_token_index(tokenizer)) == "[MASK]"
+
+
+@pytest.mark.parametrize("text", ["", "red " * 25_000, "👟🎒 \u200b", "赤い靴"])
+def test_odd_titles_have_a_finite_vector(text):
+    encoder = text_encoder()
+    ids, mask = encoder.tokenize([text])
+    assert 1 <= ids.shape[1] <= 12
+    assert encoder(ids, mask).isfinite().all()
+
+
+def test_no_texts_are_no_tokens():
+    assert text_encoder().tokenize([]).ids.shape == (0, 1)
+
+
+def test_saved_and_loaded_encoders_are_the_same(tmp_path):
+    encoder = text_encoder()
+    shake(encoder)
+    encoder.save(tmp_path / "text")
+    loaded = TextEncoder.load(tmp_path / "text")
+    assert torch.equal(loaded(*loaded.tokenize(TITLES)), encoder(*encoder.tokenize(TITLES)))
+    assert loaded.fingerprint == encoder.fingerprint
+
+
+def test_every_weight_and_setting_changes_the_fingerprint():
+    encoder = text_encoder()
+    before = encoder.fingerprint
+    for parameter in encoder.parameters():
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 0.5
+        changed = encoder.fingerprint
+        assert changed != before
+        before = changed
+    for change in ({"max_length": 11}, {"pooling": "cls"}):
+        settings = {"max_length": 12, "pooling": "mean"} | change
+        assert TextEncoder(encoder.network, encoder.tokenizer, **settings).fingerprint != before
+
+
+def test_another_tokenizer_of_the_same_size_changes_the_fingerprint():
+    encoder = text_encoder()
+    swapped = json.loads(encoder.tokenizer.to_str())
+    vocabulary = swapped["model"]["vocab"]
+    vocabulary["red"], vocabulary["bag"] = vocabulary["bag"], vocabulary["red"]
+    other = TextEncoder(encoder.network, type(encoder.tokenizer).from_str(json.dumps(swapped)), max_length=12)
+    assert other.fingerprint != encoder.fingerprint
+
+
+def test_pooling_of_sentence_transformers_is_read(tmp_path):
+    encoder = text_encoder()
+    encoder.save(tmp_path)
+    (tmp_path / "encoder.json").unlink()
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert TextEncoder.load(tmp_path, max_length=12).pooling == "cls"
+
+
+def test_a_tokenizer_of_another_network_is_refused():
+    tokenizer = train_tokenizer([*TITLES, "a longer vocabulary than the network was made for"])
+    with pytest.raises(
+        EncoderError, match=r"tokenizer with \d+ tokens: the text encoder has only \d+ embeddings"
+    ):
+        TextEncoder(text_encoder().network, tokenizer, max_length=12)
+
+
+def test_more_tokens_than_positions_are_refused():
+    encoder = text_encoder()
+    with pytest.raises(EncoderError, match="max_length 17: the text encoder has only 16 positions"):
+        TextEncoder(encoder.network, encoder.tokenizer, max_length=17)
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path):
+    encoder = text_encoder()
+    encoder.save(tmp_path / "text")
+    (tmp_path / "text" / "tokenizer.json").unlink()
+    with pytest.raises(EncoderError, match=r"text: no tokenizer in it\. Add its tokenizer\.json"):
+        TextEncoder.load(tmp_path / "text")
+
+
+def test_an_image_network_is_no_text_encoder(tmp_path):
+    image_encoder().save(tmp_path / "image")
+    with pytest.raises(EncoderError, match="ViTModel reads pixel_values, not input_ids"):
+        TextEncoder.load(tmp_path / "image")
+
+
+def test_no_word_is_no_tokenizer():
+    with pytest.raises(EncoderError, match="no word in 2 texts"):
+        train_tokenizer(["", " "])

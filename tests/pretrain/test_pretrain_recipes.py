@@ -1,0 +1,182 @@
+import functools
+import json
+import shutil
+
+import polars as pl
+import pytest
+import torch
+from csft.shop import write_corpus
+from encoders.small import BERT, RESNET, SIZE, TITLES, picture
+
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.text import TextEncoder
+from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.recipes import fitting, foundation, pretrain
+from mimctr.train.run import Run
+
+FOUNDATION = foundation.Config(
+    image_network=RESNET,
+    text_network=BERT,
+    image_size=SIZE,
+    max_tokens=12,
+    vocab_size=80,
+    image_steps=6,
+    text_steps=6,
+    batch_size=8,
+    device="cpu",
+    bf16=False,
+)
+PRETRAIN = pretrain.Config(
+    masked_image_steps=6,
+    masked_language_steps=6,
+    alignment_steps=6,
+    batch_size=8,
+    masked_patch=8,
+    masked_language_ratio=0.5,
+    alignment_dim=4,
+    device="cpu",
+    bf16=False,
+)
+
+
+class Killed(Exception): ...
+
+
+def fingerprints(folder):
+    return ImageEncoder.load(folder / "image").fingerprint, TextEncoder.load(folder / "text").fingerprint
+
+
+def kill_at(monkeypatch, number):
+    """Kill the run at the ``number``-th optimizer step of the stage."""
+    take_step, calls = fitting.take_step, []
+
+    def kill(*args, **others):
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+        take_step(*args, **others)
+
+    monkeypatch.setattr(fitting, "take_step", kill)
+    return take_step
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 9, 12])
+def test_a_killed_foundation_ends_bit_for_bit_like_an_undisturbed_one(tmp_path, monkeypatch, killed_at):
+    monkeypatch.setattr(foundation, "Run", functools.partial(Run, checkpoint_seconds=0.0))
+    corpus = write_corpus(tmp_path / "corpus")
+    expected = foundation.main(corpus, tmp_path / "undisturbed", FOUNDATION)
+    take_step = kill_at(monkeypatch, killed_at)
+    with pytest.raises(Killed):
+        foundation.main(corpus, tmp_path / "killed", FOUNDATION)
+    monkeypatch.setattr(fitting, "take_step", take_step)
+    assert foundation.main(corpus, tmp_path / "killed", FOUNDATION) == expected
+    assert fingerprints(tmp_path / "killed") == fingerprints(tmp_path / "undisturbed")
+    for step in ("image", "text"):
+        files = [tmp_path / name / "run" / step / "metrics.jsonl" for name in ("killed", "undisturbed")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("killed_at", [2, 8, 15])
+def test_a_killed_pretraining_ends_bit_for_bit_like_an_undisturbed_one(
+    shop, encoders, tmp_path, monkeypatch, killed_at
+):
+    monkeypatch.setattr(pretrain, "Run", functools.partial(Run, checkpoint_seconds=0.0))
+    expected = pretrain.main(shop, encoders, tmp_path / "undisturbed", PRETRAIN)
+    take_step = kill_at(monkeypatch, killed_at)
+    with pytest.raises(Killed):
+        pretrain.main(shop, encoders, tmp_path / "killed", PRETRAIN)
+    monkeypatch.setattr(fitting, "take_step", take_step)
+    assert pretrain.main(shop, encoders, tmp_path / "killed", PRETRAIN) == expected
+    assert fingerprints(tmp_path / "killed") == fingerprints(tmp_path / "undisturbed")
+
+
+def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
+    longer = {"masked_image_steps": 40, "masked_language_steps": 40}
+    found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=longer))
+    assert found["masked_image_held_out_loss_after"] < found["masked_image_held_out_loss_before"]
+    assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
+    assert {"alignment_image_to_title_recall@10_before", "alignment_image_to_title_recall@10_after"} <= set(
+        found
+    )
+    assert json.loads((tmp_path / "pretrain.json").read_text()) == found
+
+
+@pytest.mark.parametrize("step", ["masked_image", "masked_language", "alignment"])
+def test_every_step_can_be_switched_off(shop, encoders, tmp_path, step):
+    only = {name: name == step for name in ("masked_image", "masked_language", "alignment")}
+    found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=only))
+    assert {name.split("_held_out")[0].split("_image_to")[0] for name in found} == {step}
+    before, after = fingerprints(encoders), fingerprints(tmp_path)
+    assert (before[0] != after[0]) == (step != "masked_language")
+    assert (before[1] != after[1]) == (step != "masked_image")
+
+
+def test_nothing_switched_on_changes_nothing(shop, encoders, tmp_path):
+    off = {"masked_image": False, "masked_language": False, "alignment": False}
+    assert pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=off)) == {}
+    assert fingerprints(tmp_path) == fingerprints(encoders)
+
+
+def test_given_weights_are_taken_as_they_are(encoders, tmp_path):
+    config = foundation.Config(
+        image_weights=encoders / "image", text_weights=encoders / "text", image_size=24, max_tokens=10
+    )
+    assert not config.needs_corpus
+    assert foundation.main(None, tmp_path, config) == {}
+    image = ImageEncoder.load(tmp_path / "image")
+    assert image.size == 24
+    assert TextEncoder.load(tmp_path / "text").max_length == 10
+    theirs = ImageEncoder.load(encoders / "image").network.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in image.network.state_dict().items())
+
+
+def test_one_encoder_can_be_given_and_the_other_trained(encoders, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    config = FOUNDATION.model_copy(update={"image_weights": encoders / "image"})
+    assert config.needs_corpus
+    found = foundation.main(corpus, tmp_path / "out", config)
+    assert set(found) == {"text_held_out_loss"}
+
+
+def test_neither_corpus_nor_weights_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="no corpus to train the images encoder on, and no weights"):
+        foundation.main(None, tmp_path, FOUNDATION)
+
+
+def test_a_corpus_without_table_or_column_is_refused(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    pl.DataFrame({"image": [picture(1)], "class": [1]}).write_parquet(corpus / "images.parquet")
+    with pytest.raises(DataError, match=r"images.parquet: no column 'label', only image, class"):
+        foundation.main(corpus, tmp_path / "out", FOUNDATION)
+    (corpus / "images.parquet").unlink()
+    with pytest.raises(DataError, match=r"images.parquet: no such table"):
+        foundation.main(corpus, tmp_path / "out", FOUNDATION)
+
+
+def test_a_corpus_with_gaps_is_refused(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    pl.DataFrame({"caption": [*TITLES, None]}).write_parquet(corpus / "captions.parquet")
+    with pytest.raises(DataError, match=r"captions.parquet: 1 of 7 rows have no 'caption'"):
+        foundation.main(corpus, tmp_path / "out", FOUNDATION)
+
+
+def test_a_diverging_run_stops_with_its_step(shop, encoders, tmp_path):
+    wild = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False, "text_learning_rate": 1e30})
+    with pytest.raises(
+        RunError, match=r"masked_language: loss is (nan|inf) at step \d; training has diverged"
+    ):
+        pretrain.main(shop, encoders, tmp_path, wild)
+
+
+def test_dda_continues_with_the_head_that_the_foundation_trained(shop, tmp_path):
+    foundation.main(write_corpus(tmp_path / "corpus"), tmp_path / "with", FOUNDATION)
+    shutil.copytree(tmp_path / "with", tmp_path / "without")
+    (tmp_path / "without" / "text" / "masked_language_head.safetensors").unlink()
+    only = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False})
+    losses = [
+        pretrain.main(shop, tmp_path / name, tmp_path / f"{name}_out", only)[
+            "masked_language_held_out_loss_before"
+        ]
+        for name in ("with", "without")
+    ]
+    assert losses[0] != losses[1]
