@@ -1,0 +1,109 @@
+"""Slices of the test impressions: by item age (paper Figure 6), by category (Table 7), by what training has seen.
+
+A slice is a bool mask over impressions under a name ``kind:value``; ``all`` is every impression. Slices of one kind do
+not overlap. They are slices of one run's predictions, never separate trainings.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from mimctr.errors import DataError
+
+Slices = dict[str, Bool[ndarray, "rows"]]
+
+ALL = "all"
+UNSEEN_ITEMS = "item:unseen"
+SEEN_ITEMS = "item:seen"
+HISTORY_BOUNDS = (1, 10, 50)
+"""Behaviors at which a new slice by length of history starts."""
+
+
+def whole(num_rows: int) -> Slices:
+    """Return the one slice that holds every impression."""
+    return {ALL: np.ones(num_rows, dtype=bool)}
+
+
+def age_slices(
+    targets: Int[ndarray, "rows"], first_seen_times: Int[ndarray, "items"], *, num_sets: int = 10
+) -> Slices:
+    """Return ``age:S1`` (newest) to ``age:S10`` (oldest): the test part's items in sets of equal size (Figure 6).
+
+    The sets are equal in *items*, up to one, so they differ in impressions. Items that were first seen in the same
+    second are ordered by index, higher is newer.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        first_seen_times: Seconds UTC by ``item_index``.
+        num_sets: How many sets. Paper: 10.
+
+    Raises:
+        DataError: the part has fewer items than sets.
+    """
+    items, place = np.unique(targets, return_inverse=True)
+    if len(items) < num_sets:
+        raise DataError(f"age_slices: {len(items):,} items cannot make {num_sets} sets. Ask for fewer sets.")
+    newest_first = np.lexsort((-items, -first_seen_times[items]))
+    rank = np.empty(len(items), dtype=np.int64)
+    rank[newest_first] = np.arange(len(items))
+    number = (rank * num_sets // len(items))[place]
+    return {f"age:S{index + 1}": number == index for index in range(num_sets)}
+
+
+def category_slices(targets: Int[ndarray, "rows"], categories: Sequence[str | None]) -> Slices:
+    """Return ``category:<name>`` for every category that has an impression, by name; items without one: ``(none)``.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        categories: Name by ``item_index``.
+    """
+    names, code = np.unique(["(none)" if name is None else name for name in categories], return_inverse=True)
+    number = code[targets]
+    return {f"category:{names[index]}": number == index for index in np.unique(number)}
+
+
+def seen_slices(targets: Int[ndarray, "rows"], item_train_counts: Int[ndarray, "items"]) -> Slices:
+    """Return ``item:unseen`` (targets that do not occur in the training part) and ``item:seen``.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        item_train_counts: Occurrences in the training part by ``item_index``.
+    """
+    unseen = item_train_counts[targets] == 0
+    return _not_empty({UNSEEN_ITEMS: unseen, SEEN_ITEMS: ~unseen})
+
+
+def history_slices(lengths: Int[ndarray, "rows"], *, bounds: Sequence[int] = HISTORY_BOUNDS) -> Slices:
+    """Return ``history:none`` and one slice per range of the number of earlier behaviors (``history:1-9`` ...).
+
+    Args:
+        lengths: Behaviors strictly before each impression, before truncation.
+        bounds: Where each range starts, increasing from 1.
+    """
+    slices = {"history:none": lengths < bounds[0]}
+    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
+        name = f"history:{low}+" if high is None else f"history:{low}-{high - 1}"
+        slices[name] = (lengths >= low) & ((lengths < high) if high is not None else True)
+    return _not_empty(slices)
+
+
+def query_slices(has_text: Bool[ndarray, "rows"], has_image: Bool[ndarray, "rows"]) -> Slices:
+    """Return ``query:none``, ``query:text``, ``query:image`` and ``query:both``, those that occur.
+
+    Where every impression is of one sort the slice would be ``all`` again, so nothing is returned.
+    """
+    slices = _not_empty(
+        {
+            "query:none": ~has_text & ~has_image,
+            "query:text": has_text & ~has_image,
+            "query:image": ~has_text & has_image,
+            "query:both": has_text & has_image,
+        }
+    )
+    return slices if len(slices) > 1 else {}
+
+
+def _not_empty(slices: Slices) -> Slices:
+    return {name: mask for name, mask in slices.items() if mask.any()}

@@ -1,0 +1,223 @@
+"""How well scores rank and probabilities are calibrated. NumPy only; exact, never a mean over batches.
+
+AUC counts, over all pairs of a click and a non-click, how often the click has the higher score; a tie counts
+one half. "GAUC" means different things in different libraries: :func:`grouped_auc` returns the mean over users
+weighted by impressions (DIN, arXiv:1706.06978) and the unweighted mean, under names of their own.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num, Shaped
+from numpy import ndarray
+
+from mimctr.errors import DataError
+
+SMALLEST_PROBABILITY = 1e-15
+"""Probabilities are moved this far from 0 and 1 before a logarithm, as in scikit-learn's old ``log_loss``."""
+
+
+class GroupedAuc(NamedTuple):
+    """AUC within each group (user), averaged over the groups that have a click and a non-click."""
+
+    weighted: float
+    """Mean weighted by each group's impressions: GAUC of the DIN paper."""
+    unweighted: float
+    """Plain mean over groups."""
+    num_groups: int
+    """Groups that entered the means."""
+    num_skipped: int
+    """Groups of one class only, left out."""
+
+
+class Calibration(NamedTuple):
+    """Whether probabilities mean what they say."""
+
+    pcoc: float
+    """Predicted clicks over observed clicks; 1 is perfect, above 1 predicts too many."""
+    ece: float
+    """Expected calibration error: mean distance of predicted and observed click rate, equal-count bins."""
+
+
+class DoubledRanks(NamedTuple):
+    """Ranks of scores, times two so that the mean rank of a tie is an integer."""
+
+    order: Int[ndarray, "rows"]
+    """Rows by group, then by score."""
+    ranks: Int[ndarray, "rows"]
+    """Twice the mean rank (1-based, within the group) of each row in ``order``."""
+
+
+def auc(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> float:
+    """Return the area under the ROC curve, exact, ties one half. O(n log n).
+
+    Args:
+        labels: 0/1 or bool.
+        scores: Anything increasing in the click probability (logits, probabilities).
+
+    Raises:
+        DataError: lengths differ, a score is NaN, a label is not 0/1, or only one class is there.
+    """
+    positive = _checked(labels, scores)
+    num_positive = int(positive.sum())
+    num_negative = len(positive) - num_positive
+    if num_positive == 0 or num_negative == 0:
+        raise DataError(
+            f"auc: all {len(positive):,} labels are {int(num_positive > 0)}, so there is no pair to rank. "
+            "Score a part that has both clicks and non-clicks."
+        )
+    order, ranks = _doubled_ranks(scores, np.zeros(len(scores), dtype=np.int64))
+    doubled = int(ranks[positive[order]].sum()) - num_positive * (num_positive + 1)
+    return doubled / (2 * num_positive * num_negative)
+
+
+def grouped_auc(
+    labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"], groups: Int[ndarray, "rows"]
+) -> GroupedAuc:
+    """Return the mean AUC within groups, weighted by impressions and unweighted. O(n log n).
+
+    Args:
+        labels: 0/1 or bool.
+        scores: Anything increasing in the click probability.
+        groups: Integer name of each row's group; the user, usually.
+
+    Raises:
+        DataError: as :func:`auc`; or no group has both a click and a non-click.
+    """
+    positive = _checked(labels, scores)
+    if groups.shape != positive.shape:
+        raise DataError(
+            f"grouped_auc: {len(positive):,} labels but {groups.shape} groups. Give one group per label."
+        )
+    names, group = np.unique(groups, return_inverse=True)
+    num_rows = np.bincount(group, minlength=len(names))
+    num_positive = np.bincount(group[positive], minlength=len(names))
+    num_negative = num_rows - num_positive
+    order, ranks = _doubled_ranks(scores, group)
+    doubled = np.zeros(len(names), dtype=np.int64)
+    chosen = positive[order]
+    np.add.at(doubled, group[order][chosen], ranks[chosen])
+    kept = (num_positive > 0) & (num_negative > 0)
+    if not kept.any():
+        raise DataError(
+            f"grouped_auc: none of {len(names):,} groups has both a click and a non-click. "
+            "Use auc, or group by something coarser."
+        )
+    pairs = (num_positive * num_negative)[kept]
+    values = (doubled - num_positive * (num_positive + 1))[kept] / (2 * pairs)
+    weights = num_rows[kept]
+    return GroupedAuc(
+        weighted=float(values @ weights / weights.sum()),
+        unweighted=float(values.mean()),
+        num_groups=int(kept.sum()),
+        num_skipped=int((~kept).sum()),
+    )
+
+
+def log_loss(labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"]) -> float:
+    """Return the mean binary cross-entropy in nats.
+
+    Args:
+        labels: 0/1 or bool.
+        probabilities: Predicted click probabilities in [0, 1]; :func:`sigmoid` makes them from logits.
+
+    Raises:
+        DataError: lengths differ, a probability is NaN or outside [0, 1], or a label is not 0/1.
+    """
+    positive = _checked_probabilities("log_loss", labels, probabilities)
+    clipped = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return float(-np.where(positive, np.log(clipped), np.log1p(-clipped)).mean())
+
+
+def calibration(
+    labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"], *, num_bins: int = 20
+) -> Calibration:
+    """Return PCOC and the expected calibration error.
+
+    Args:
+        labels: 0/1 or bool.
+        probabilities: Predicted click probabilities in [0, 1].
+        num_bins: Bins of the ECE, of equal count by predicted probability; equal probabilities may be split.
+
+    Raises:
+        DataError: as :func:`log_loss`; or there is no click, so PCOC has no denominator.
+    """
+    positive = _checked_probabilities("calibration", labels, probabilities)
+    if not positive.any():
+        raise DataError(
+            f"calibration: none of {len(positive):,} labels is a click, so predicted over observed clicks is "
+            "undefined. Score a part that has clicks."
+        )
+    order = np.argsort(probabilities, kind="stable")
+    predicted = probabilities[order].astype(np.float64)
+    observed = positive[order].astype(np.float64)
+    starts = np.unique(np.arange(num_bins) * len(order) // num_bins)
+    distance = np.abs(np.add.reduceat(predicted, starts) - np.add.reduceat(observed, starts))
+    return Calibration(pcoc=float(predicted.sum() / observed.sum()), ece=float(distance.sum() / len(order)))
+
+
+def relative_improvement(value: float, base: float) -> float:
+    """Return RelaImpr, ``(AUC - 0.5) / (AUC_base - 0.5) - 1``: the gain over what a coin already has.
+
+    Raises:
+        DataError: the base is exactly 0.5, a coin.
+    """
+    if base == 0.5:
+        raise DataError("relative_improvement: the base AUC is 0.5, so there is nothing to be relative to.")
+    return (value - 0.5) / (base - 0.5) - 1
+
+
+def sigmoid(logits: Float[ndarray, "rows"]) -> Float[ndarray, "rows"]:
+    """Return click probabilities as float64, without overflow at any logit."""
+    small = np.exp(-np.abs(logits.astype(np.float64)))  # in (0, 1]
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _doubled_ranks(scores: Num[ndarray, "rows"], group: Int[ndarray, "rows"]) -> DoubledRanks:
+    order = np.lexsort((scores, group))
+    score, name = scores[order], group[order]
+    new_group = np.r_[True, name[1:] != name[:-1]]
+    new_run = new_group | np.r_[True, score[1:] != score[:-1]]  # a run shares group and score
+    run = np.cumsum(new_run) - 1
+    start = np.flatnonzero(new_run)
+    length = np.diff(np.r_[start, len(order)])
+    group_start = np.flatnonzero(new_group)[np.cumsum(new_group) - 1]
+    return DoubledRanks(order, 2 * (start[run] - group_start) + length[run] + 1)
+
+
+def _checked(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:
+    """Return ``labels`` as bool."""
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise DataError(
+            f"metrics: labels are {labels.shape} but scores are {scores.shape}. Give one score per label."
+        )
+    if len(labels) == 0:
+        raise DataError("metrics: there are no rows. Score a part that is not empty.")
+    wrong = (labels != 0) & (labels != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"metrics: {int(wrong.sum()):,} of {len(labels):,} labels are neither 0 nor 1. First: row {row}, "
+            f"{labels[row]}. Use 1 for a click and 0 for none."
+        )
+    nan = np.isnan(scores)
+    if nan.any():
+        raise DataError(
+            f"metrics: {int(nan.sum()):,} of {len(scores):,} scores are NaN. First: row {int(nan.argmax())}. "
+            "The model diverged or its input is damaged."
+        )
+    return labels.astype(bool)
+
+
+def _checked_probabilities(
+    where: str, labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"]
+) -> Bool[ndarray, "rows"]:
+    positive = _checked(labels, probabilities)
+    wrong = (probabilities < 0) | (probabilities > 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{where}: {int(wrong.sum()):,} of {len(probabilities):,} probabilities lie outside [0, 1]. "
+            f"First: row {row}, {probabilities[row]}. Turn logits into probabilities with sigmoid first."
+        )
+    return positive

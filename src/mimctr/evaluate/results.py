@@ -1,0 +1,220 @@
+"""The schema of ``results.json``: everything the report shows (docs/results-schema.md).
+
+A value that does not exist is null, never a made-up number: the ceiling where the true probability is unknown, the log
+loss of scores that are no probabilities, the interval of one seed on too few users.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mimctr.errors import DataError
+from mimctr.files import read_json, write_json
+
+FORMAT: Literal[1] = 1
+POOLED = "pooled"
+"""In place of a UBM's name: the mean over all UBMs that have both variants."""
+
+
+class Record(BaseModel):
+    """Base of all parts: nothing unknown, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(Record):
+    """Metrics of one trained model on one slice of the test part."""
+
+    dataset: str
+    ubm: str
+    variant: str
+    """``base``, ``mim``, ``mim_plus``, ``mim_permuted`` (leak control) or ``untrained_cosine``."""
+    encoder: str | None
+    """What made the content vectors, in words (``csft``, ``plain`` ...); null for ``base``."""
+    seed: int
+    slice: str
+    """``all``, or ``kind:value`` as in ``mimctr.evaluate.cohorts``."""
+    num_impressions: int
+    num_clicks: int
+    num_users: int
+    auc: float
+    gauc: float | None
+    """Mean AUC over users, weighted by impressions; null where no user has both classes."""
+    gauc_unweighted: float | None
+    num_gauc_users: int
+    """Users with both classes."""
+    log_loss: float | None
+    """Nats; null where scores are no probabilities."""
+    pcoc: float | None
+    ece: float | None
+    ceiling_auc: float | None
+    """AUC of the true click probabilities on the slice; null where they are unknown."""
+
+
+class Comparison(Record):
+    """Difference of AUC between two variants of one UBM, paired, pooled over seeds."""
+
+    dataset: str
+    ubm: str
+    """A UBM, or ``pooled``."""
+    variant: str
+    encoder: str | None
+    against: str
+    """The variant that is subtracted."""
+    against_encoder: str | None
+    slice: str
+    minus_slice: str | None
+    """Null, or the slice whose difference is subtracted (does the gain differ between the two slices?)."""
+    seeds: list[int]
+    difference: float
+    sd: float | None
+    """Over seeds; null for one seed."""
+    standard_error: float | None
+    low: float | None
+    """Of the 95 % interval over users and seeds."""
+    high: float | None
+    p_value: float | None
+    relative_improvement: float | None
+    """RelaImpr: difference over (AUC of ``against`` - 0.5); null with ``minus_slice`` or where that is not positive."""
+
+
+class SkippedSlice(Record):
+    """A slice that has no AUC: all its impressions are clicks, or none is."""
+
+    slice: str
+    num_impressions: int
+    num_clicks: int
+
+
+class Part(Record):
+    """Size of one part of the dataset."""
+
+    part: str
+    start_time: int
+    """Seconds UTC."""
+    end_time: int
+    num_impressions: int
+    num_clicks: int
+    num_users: int
+    num_items: int
+    """Distinct targets."""
+
+
+class DatasetFacts(Record):
+    """What was evaluated on."""
+
+    name: str
+    num_items: int
+    num_users: int
+    num_behaviors: int
+    num_queries: int
+    num_pairs: int
+    pair_rule: str
+    """How C-SFT pairs were made, in words."""
+    parts: list[Part]
+
+
+class Coverage(Record):
+    """Share of something that has a content vector."""
+
+    encoder: str
+    of: str
+    """``catalogue items``, ``test targets``, ``test behaviors`` or ``test query images``."""
+    known: int
+    total: int
+
+
+class ModelFacts(Record):
+    """One trained model."""
+
+    ubm: str
+    variant: str
+    seed: int
+    encoder: str | None
+    folder: str
+    config: dict
+
+
+class StageFacts(Record):
+    """One finished stage of the run, from its ``stage.json``."""
+
+    folder: str
+    """Relative to the run."""
+    name: str
+    key: str
+    config: dict
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    seconds: float
+    peak_memory_bytes: int
+
+
+class Curve(Record):
+    """One metric over the steps of one training, thinned to what a plot can show."""
+
+    folder: str
+    """Of its ``metrics.jsonl``, relative to the run."""
+    metric: str
+    steps: list[int]
+    values: list[float]
+
+
+class PictureSheet(Record):
+    """A picture file beside ``results.json``."""
+
+    file: str
+    title: str
+    caption: str
+
+
+class Machine(Record):
+    """Where it ran."""
+
+    system: str
+    processor: str
+    num_cores: int
+    memory_bytes: int | None
+
+
+class Results(Record):
+    """All of ``results.json``."""
+
+    format: Literal[1] = FORMAT
+    dataset: DatasetFacts
+    rows: list[Row]
+    comparisons: list[Comparison]
+    skipped_slices: list[SkippedSlice]
+    coverage: list[Coverage]
+    models: list[ModelFacts]
+    stages: list[StageFacts]
+    curves: list[Curve]
+    pictures: list[PictureSheet]
+    settings: dict
+    """Config of the evaluation itself."""
+    versions: dict[str, str]
+    machine: Machine
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write ``results`` as JSON, atomically."""
+    write_json(path, results.model_dump(mode="json"))
+
+
+def read_results(path: Path) -> Results:
+    """Read what :func:`write_results` wrote.
+
+    Raises:
+        RunError: the file is missing or not JSON.
+        DataError: it does not follow the schema.
+    """
+    value = read_json(path)
+    try:
+        return Results.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{path}: {error.error_count()} values do not follow the schema of results.json. First: {where}: "
+            f"{first['msg']}. Run 'mimctr evaluate' again with this version."
+        ) from None

@@ -1,0 +1,123 @@
+"""The report's first sentences: what content interest gained, in plain words and no more certain than it is."""
+
+from statistics import fmean
+from typing import NamedTuple
+
+from mimctr.evaluate.compare import BASE, Contender
+from mimctr.evaluate.results import Comparison
+from mimctr.report.summary import Summary
+from mimctr.report.wording import interval, listing, probability, signed, ubm_name
+
+SURE = 0.05
+"""A p-value below this is called a difference."""
+
+
+class Figure(NamedTuple):
+    """One number at the top of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
+def headline(summary: Summary) -> str:
+    """Return the main finding in one sentence."""
+    gain = summary.overall_gain("all")
+    if gain is None:
+        return "This run has no content interest beside a Base model of one UBM and seed: there is no gain to show."
+    ubms = listing([ubm_name(ubm) for ubm in summary.ubms])
+    where = f"on average over {ubms}" if len(summary.ubms) > 1 else f"over {ubms}"
+    if not _is_sure(gain):
+        return (
+            f"Content interest did not measurably change the test AUC {where}: {signed(gain.difference)}"
+            f"{_within(gain)}."
+        )
+    verb = "raised" if gain.difference > 0 else "lowered"
+    return f"Content interest {verb} the test AUC {where} by {signed(gain.difference)}{_within(gain)}."
+
+
+def remarks(summary: Summary) -> list[str]:
+    """Return what else belongs to the main finding: new items, the ceiling, the leak control, one seed."""
+    gain = summary.overall_gain("all")
+    if gain is None:
+        return []
+    found = [_new_items(summary), _ceiling(summary, gain), _leak(summary)]
+    if len(gain.seeds) == 1:
+        found.append("Only one seed was trained: the intervals are over users alone and too narrow.")
+    return [sentence for sentence in found if sentence]
+
+
+def figures(summary: Summary) -> list[Figure]:
+    """Return the numbers at the top of the page: the gain on the slices of the main table, and the ceiling."""
+    labels = {
+        "all": "gain, all items",
+        "age:S1": "gain, newest items (S1)",
+        "item:unseen": "gain, items unseen in training",
+    }
+    found = []
+    for name in summary.table_slices:
+        gain = summary.overall_gain(name)
+        if gain:
+            found.append(Figure(labels[name], signed(gain.difference), interval(gain.low, gain.high)))
+    ceiling = summary.ceiling("all")
+    if ceiling is not None:
+        found.append(Figure("ceiling AUC", f"{ceiling:.4f}", "of the true probabilities"))
+    return found
+
+
+def _is_sure(gain: Comparison) -> bool:
+    return gain.p_value is not None and gain.p_value < SURE
+
+
+def _within(gain: Comparison) -> str:
+    return f" (95 % interval {interval(gain.low, gain.high)})" if gain.low is not None else " (no interval)"
+
+
+def _new_items(summary: Summary) -> str:
+    newest, unseen = summary.overall_gain("age:S1"), summary.overall_gain("item:unseen")
+    parts = []
+    if newest:
+        parts.append(f"{signed(newest.difference)} on the newest items (S1)")
+    if unseen:
+        parts.append(f"{signed(unseen.difference)} on items that training never saw")
+    if not parts:
+        return ""
+    contrast = summary.overall_gain("age:S1", minus="age:S10")
+    tail = ""
+    if contrast and _is_sure(contrast):
+        word = "more" if contrast.difference > 0 else "less"
+        tail = f"; the newest items gain {signed(abs(contrast.difference))[1:]} {word} than the oldest"
+    return f"The gain is {listing(parts)}{tail}."
+
+
+def _ceiling(summary: Summary, gain: Comparison) -> str:
+    ceiling = summary.ceiling("all")
+    base = [summary.mean(ubm, Contender(BASE, None), "all") for ubm in summary.ubms]
+    levels = [value.mean for value in base if value]
+    if ceiling is None or not levels or ceiling <= fmean(levels):
+        return ""
+    share = gain.difference / (ceiling - fmean(levels))
+    return (
+        f"The clicks here were generated with known probabilities, whose AUC, {ceiling:.4f}, is the best that can be "
+        f"reached: content closes {share * 100:.0f} % of the distance from Base ({fmean(levels):.4f}) to it."
+    )
+
+
+def _leak(summary: Summary) -> str:
+    control = next((item for item in summary.contenders if item.variant == "mim_permuted"), None)
+    gain = summary.overall_gain("all", control) if control else None
+    if gain is None:
+        return ""
+    measured = (
+        f"{signed(gain.difference)}{_within(gain)}, {probability(gain.p_value)}"
+        if gain.p_value is not None
+        else ""
+    )
+    if not measured:
+        return ""
+    if _is_sure(gain):
+        return (
+            f"Caution: with vectors permuted within category the difference is still {measured}. Part of the gain is "
+            "not due to content."
+        )
+    return f"Leak control: with vectors permuted within category nothing is gained, {measured}."

@@ -1,0 +1,190 @@
+"""What results.json says, looked up by what a reader asks for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from mimctr.evaluate.compare import BASE, UNTRAINED, Contender
+from mimctr.evaluate.results import POOLED, Comparison, Results, Row
+from mimctr.report.wording import UBM_NAMES, VARIANT_NAMES, in_order, variant_name
+
+TABLE_SLICES = ("all", "age:S1", "item:unseen")
+"""Columns of the main table: overall, the newest items, the items that training never saw."""
+PREFERRED_ENCODER = "csft"
+
+
+class MeanSd(NamedTuple):
+    """Over seeds; ``sd`` is None for one seed."""
+
+    mean: float
+    sd: float | None
+    num_seeds: int
+
+
+class Cell(NamedTuple):
+    """One contender on one slice."""
+
+    auc: MeanSd | None
+    gain: Comparison | None
+    """Over Base; None for Base itself."""
+
+
+class SliceLine(NamedTuple):
+    """One slice, mean over UBMs and seeds."""
+
+    name: str
+    num_impressions: int
+    num_clicks: int
+    num_users: int
+    base: float | None
+    content: float
+    gain: Comparison | None
+    ceiling: float | None
+
+
+class TableRow(NamedTuple):
+    """One contender of one UBM on the slices of the table."""
+
+    ubm: str
+    contender: Contender
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Views of one ``results.json``."""
+
+    results: Results
+
+    @cached_property
+    def ubms(self) -> list[str]:
+        """Every UBM, in the paper's order."""
+        return in_order((row.ubm for row in self.results.rows if row.variant != UNTRAINED), UBM_NAMES)
+
+    @cached_property
+    def contenders(self) -> list[Contender]:
+        """Every variant and encoder, in the order of the table."""
+        variants = in_order((row.variant for row in self.results.rows), VARIANT_NAMES)
+        found = dict.fromkeys(Contender(row.variant, row.encoder) for row in self.results.rows)
+        return [contender for variant in variants for contender in found if contender.variant == variant]
+
+    @cached_property
+    def content(self) -> Contender | None:
+        """The contender that the report is about: Base+MIM on the vectors of C-SFT, else on the first there are."""
+        found = [contender for contender in self.contenders if contender.variant == "mim"]
+        preferred = [contender for contender in found if contender.encoder == PREFERRED_ENCODER]
+        return next(iter(preferred + found), None)
+
+    @cached_property
+    def table_slices(self) -> list[str]:
+        """Those of ``TABLE_SLICES`` that were measured."""
+        there = {row.slice for row in self.results.rows}
+        return [name for name in TABLE_SLICES if name in there]
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, Contender, str], list[Row]]:
+        found: dict[tuple[str, Contender, str], list[Row]] = {}
+        for row in self.results.rows:
+            found.setdefault((row.ubm, Contender(row.variant, row.encoder), row.slice), []).append(row)
+        return found
+
+    def slices_of(self, kind: str) -> list[str]:
+        """Return the measured slices of one kind (``age``, ``category`` ...), in the order of the results."""
+        return list(dict.fromkeys(row.slice for row in self.results.rows if row.slice.startswith(f"{kind}:")))
+
+    def rows(self, ubm: str, contender: Contender, name: str) -> list[Row]:
+        """Return the rows of one contender on one slice, one per seed."""
+        return self._rows.get((ubm, contender, name), [])
+
+    def mean(self, ubm: str, contender: Contender, name: str, metric: str = "auc") -> MeanSd | None:
+        """Return a metric over seeds; None where it was not measured or means nothing.
+
+        The untrained cosine depends on no seed, so it has no deviation.
+        """
+        values = [getattr(row, metric) for row in self.rows(ubm, contender, name)]
+        values = values[:1] if contender.variant == UNTRAINED else values
+        if not values or None in values:
+            return None
+        return MeanSd(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+    def gain(
+        self, ubm: str, contender: Contender, name: str, *, against: str = BASE, minus: str | None = None
+    ) -> Comparison | None:
+        """Return the comparison of one contender with another variant; None where there is none."""
+        wanted = (ubm, *contender, against, name, minus)
+        return next((item for item in self.results.comparisons if _identity(item) == wanted), None)
+
+    def overall_gain(
+        self, name: str, contender: Contender | None = None, *, minus: str | None = None
+    ) -> Comparison | None:
+        """Return the gain over Base of a contender (default: ``content``), pooled where there are several UBMs."""
+        contender = contender or self.content
+        if contender is None:
+            return None
+        for ubm in (POOLED, *self.ubms):
+            found = self.gain(ubm, contender, name, minus=minus)
+            if found:
+                return found
+        return None
+
+    def ceiling(self, name: str) -> float | None:
+        """Return the AUC of the true probabilities on a slice; None where they are unknown."""
+        return next((row.ceiling_auc for row in self.results.rows if row.slice == name), None)
+
+    def label(self, contender: Contender) -> str:
+        """Return a contender's name, with its encoder where another contender differs by nothing else."""
+        alike = [other for other in self.contenders if other.variant == contender.variant]
+        name = variant_name(contender.variant)
+        return name if len(alike) == 1 else f"{name} ({contender.encoder} vectors)"
+
+    def table(self) -> list[TableRow]:
+        """Return the main table: per UBM every contender; the untrained cosine last and once, with an empty UBM."""
+        rows = []
+        for ubm in self.ubms:
+            for contender in self.contenders:
+                if contender.variant != UNTRAINED and self.rows(ubm, contender, self.table_slices[0]):
+                    rows.append(self._table_row(ubm, contender, ubm))
+        for contender in self.contenders:
+            if contender.variant == UNTRAINED:
+                rows.append(self._table_row(self.untrained_ubm(), contender, ""))
+        return rows
+
+    def mean_over_ubms(self, contender: Contender, name: str) -> float | None:
+        """Return the AUC of a contender on a slice, mean over UBMs and seeds; None where it was not measured."""
+        found = [value.mean for value in (self.mean(ubm, contender, name) for ubm in self.ubms) if value]
+        return fmean(found) if found else None
+
+    def all_slices(self) -> list[SliceLine]:
+        """Return every slice with the AUC of Base and of ``content``; nothing without ``content``."""
+        lines: dict[str, SliceLine] = {}
+        for row in self.results.rows:
+            level = self.mean_over_ubms(self.content, row.slice) if self.content else None
+            if row.slice not in lines and level is not None:
+                lines[row.slice] = SliceLine(
+                    row.slice,
+                    row.num_impressions,
+                    row.num_clicks,
+                    row.num_users,
+                    self.mean_over_ubms(Contender(BASE, None), row.slice),
+                    level,
+                    self.overall_gain(row.slice),
+                    row.ceiling_auc,
+                )
+        return list(lines.values())
+
+    def untrained_ubm(self) -> str:
+        """Return the name under which the untrained cosine stands in the results; empty where there is none."""
+        return next((row.ubm for row in self.results.rows if row.variant == UNTRAINED), "")
+
+    def _table_row(self, ubm: str, contender: Contender, shown: str) -> TableRow:
+        cells = []
+        for name in self.table_slices:
+            gain = self.gain(ubm, contender, name) if shown else self.overall_gain(name, contender)
+            cells.append(Cell(self.mean(ubm, contender, name), gain))
+        return TableRow(shown, contender, self.label(contender), cells)
+
+
+def _identity(item: Comparison) -> tuple[str, str, str | None, str, str, str | None]:
+    return (item.ubm, item.variant, item.encoder, item.against, item.slice, item.minus_slice)

@@ -1,0 +1,110 @@
+"""How the report names and writes things: one place, so that table, plots and sentences agree."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+UBM_NAMES = {
+    "mean": "Avg Pooling",
+    "din": "DIN",
+    "dien": "DIEN",
+    "bst": "BST",
+    "sim": "SIM",
+    "twin": "TWIN",
+    "pooled": "mean over UBMs",
+}
+VARIANT_NAMES = {
+    "base": "Base",
+    "mim": "Base+MIM",
+    "mim_plus": "MIM+",
+    "mim_permuted": "Leak control",
+    "untrained_cosine": "Untrained cosine",
+}
+SLICE_NAMES = {
+    "all": "All items",
+    "age:S1": "Newest items (S1)",
+    "item:unseen": "Items unseen in training",
+    "item:seen": "Items seen in training",
+    "history:none": "No history",
+    "query:none": "No query",
+    "query:text": "Text query",
+    "query:image": "Image query",
+    "query:both": "Text and image query",
+}
+SHORT_NAMES = {"all": "All items", "age:S1": "Newest (S1)", "item:unseen": "Unseen items"}
+"""Columns of the main table."""
+MINUS = "\N{MINUS SIGN}"
+
+
+def ubm_name(ubm: str) -> str:
+    """Return a UBM as the paper writes it."""
+    return UBM_NAMES.get(ubm, ubm)
+
+
+def variant_name(variant: str) -> str:
+    """Return a variant as the report writes it."""
+    return VARIANT_NAMES.get(variant, variant)
+
+
+def slice_name(name: str) -> str:
+    """Return a slice in words."""
+    if name in SLICE_NAMES:
+        return SLICE_NAMES[name]
+    kind, _, value = name.partition(":")
+    return {"age": f"Age set {value}", "category": value, "history": f"{value} earlier behaviors"}.get(
+        kind, name
+    )
+
+
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return each name once: those of ``known`` in its order, then the others as they come."""
+    found = list(dict.fromkeys(names))
+    return [name for name in known if name in found] + [name for name in found if name not in set(known)]
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """Return a number with its sign; the minus is a real minus."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def plus_minus(mean: float, sd: float | None, digits: int = 4) -> str:
+    """Return ``mean ± sd``; the mean alone for one seed."""
+    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 4) -> str:
+    """Return ``low to high``; empty where there is no interval."""
+    return "" if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def probability(p: float | None, *, name: str = "p = ") -> str:
+    """Return a p-value as it is commonly written; ``name`` opens it."""
+    if p is None:
+        return ""
+    return f"{name}{p:.3f}" if p >= 0.001 else f"{name.replace('= ', '')}< 0.001"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that reads best."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(num_bytes: float) -> str:
+    """Return bytes in MiB or GiB."""
+    mebibytes = num_bytes / 2**20
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
+
+
+def day(seconds: int) -> str:
+    """Return a time as a UTC date and minute."""
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def listing(names: list[str]) -> str:
+    """Return ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,81 @@
+"""Slices against loops over impressions."""
+
+import numpy as np
+import pytest
+
+from mimctr.errors import DataError
+from mimctr.evaluate.cohorts import (
+    age_slices,
+    category_slices,
+    history_slices,
+    query_slices,
+    seen_slices,
+    whole,
+)
+
+
+def test_age_sets_hold_equally_many_items_from_newest_to_oldest():
+    generator = np.random.default_rng(0)
+    first_seen = generator.permutation(1000)
+    targets = generator.choice(np.arange(2, 1000), 3000)
+    slices = age_slices(targets, first_seen)
+    assert list(slices) == [f"age:S{number}" for number in range(1, 11)]
+    assert np.array_equal(sum(mask.astype(int) for mask in slices.values()), np.ones(3000))
+    shown = sorted(set(targets.tolist()), key=lambda item: -first_seen[item])
+    for number, mask in enumerate(slices.values()):
+        expected = {item for rank, item in enumerate(shown) if rank * 10 // len(shown) == number}
+        assert set(targets[mask].tolist()) == expected
+
+
+def test_items_of_one_second_are_split_by_index_and_not_by_chance():
+    slices = age_slices(np.array([5, 4, 3, 2]), np.zeros(6, dtype=np.int64), num_sets=2)
+    assert slices["age:S1"].tolist() == [True, True, False, False]
+
+
+def test_fewer_items_than_sets_is_an_error():
+    with pytest.raises(DataError, match="3 items cannot make 10 sets"):
+        age_slices(np.array([2, 3, 4, 4]), np.arange(9))
+
+
+def test_categories_partition_the_impressions_and_missing_ones_have_a_name():
+    categories = [None, None, "Toys", "Cars", None, "Pets"]
+    targets = np.array([2, 3, 3, 4, 2])
+    slices = category_slices(targets, categories)
+    assert {name: mask.tolist() for name, mask in slices.items()} == {
+        "category:(none)": [False, False, False, True, False],
+        "category:Cars": [False, True, True, False, False],
+        "category:Toys": [True, False, False, False, True],
+    }
+
+
+def test_unseen_items_are_those_without_an_occurrence_in_training():
+    slices = seen_slices(np.array([2, 3, 2]), np.array([0, 0, 4, 0]))
+    assert slices["item:unseen"].tolist() == [False, True, False]
+    assert slices["item:seen"].tolist() == [True, False, True]
+    assert list(seen_slices(np.array([2]), np.array([0, 0, 4]))) == ["item:seen"]
+
+
+def test_history_lengths_fall_into_their_ranges():
+    slices = history_slices(np.array([0, 1, 9, 10, 49, 50, 1000]))
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in slices.items()} == {
+        "history:none": [0],
+        "history:1-9": [1, 2],
+        "history:10-49": [3, 4],
+        "history:50+": [5, 6],
+    }
+
+
+def test_queries_are_sliced_only_where_they_differ():
+    text, image = np.array([True, False, False, True]), np.array([False, True, False, True])
+    slices = query_slices(text, image)
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in slices.items()} == {
+        "query:none": [2],
+        "query:text": [0],
+        "query:image": [1],
+        "query:both": [3],
+    }
+    assert query_slices(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)) == {}
+
+
+def test_the_whole_is_every_impression():
+    assert whole(3)["all"].tolist() == [True, True, True]

@@ -1,0 +1,117 @@
+"""The bootstrap against brute force and against known truths; Student's distribution against SciPy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from mimctr.errors import DataError
+from mimctr.evaluate.significance import (
+    pool,
+    resample_users,
+    resampled_auc,
+    student_inside,
+    student_quantile,
+)
+
+
+def test_resamples_draw_as_many_users_as_there_are():
+    counts = resample_users(50, num_resamples=20, seed=0)
+    assert (counts.sum(axis=1) == 50).all()
+    assert np.array_equal(counts, resample_users(50, num_resamples=20, seed=0))
+    assert not np.array_equal(counts, resample_users(50, num_resamples=20, seed=1))
+
+
+@pytest.mark.parametrize("digits", [0, 6])  # many ties, none
+def test_a_resample_scores_as_if_its_users_were_copied(digits):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 400)
+    scores = np.round(generator.normal(size=400) + labels, digits)
+    users = generator.integers(0, 30, 400)
+    counts = resample_users(30, num_resamples=8, seed=3)
+    found = resampled_auc(labels, scores, users, counts)
+    for value, count in zip(found, counts, strict=True):
+        copies = np.repeat(np.arange(400), count[users])
+        assert value == pytest.approx(roc_auc_score(labels[copies], scores[copies]), abs=1e-12)
+
+
+def test_a_resample_of_one_class_has_no_auc():
+    counts = np.array([[2, 0], [1, 1]])
+    found = resampled_auc(np.array([1, 0]), np.array([1.0, 0.0]), np.array([0, 1]), counts)
+    assert math.isnan(found[0])
+    assert found[1] == 1.0
+
+
+def _differences(generator, gain):
+    """Two models scored on 200 users with a true difference; both see the same noise, as real models do."""
+    users = np.repeat(np.arange(200), 15)
+    taste = generator.normal(size=3000) + 0.5 * generator.normal(size=200)[users]
+    labels = (generator.random(3000) < 1 / (1 + np.exp(-taste))).astype(int)
+    shared = generator.normal(size=3000)
+    base = taste + 1.5 * shared + 0.5 * generator.normal(size=3000)
+    other = (1 + gain) * taste + 1.5 * shared + 0.5 * generator.normal(size=3000)
+    counts = resample_users(200, num_resamples=100, seed=0)
+    value = roc_auc_score(labels, other) - roc_auc_score(labels, base)
+    draws = resampled_auc(labels, other, users, counts) - resampled_auc(labels, base, users, counts)
+    return pool(np.array([value]), draws[None])
+
+
+def test_the_interval_covers_zero_where_there_is_no_difference():
+    generator = np.random.default_rng(0)
+    found = [_differences(generator, 0.0) for _ in range(60)]
+    covered = sum(item.low <= 0 <= item.high for item in found)
+    assert covered >= 52  # P(less) < 0.5 % at 95 % coverage
+    assert sum(item.p_value < 0.05 for item in found) == 60 - covered
+
+
+def test_a_known_difference_is_found():
+    generator = np.random.default_rng(0)
+    found = [_differences(generator, 0.5) for _ in range(5)]
+    assert all(item.low > 0 and item.p_value < 0.01 for item in found)
+
+
+def test_the_variances_of_users_and_seeds_add():
+    generator = np.random.default_rng(0)
+    draws = 0.01 + 0.002 * generator.normal(size=(1, 1000)).repeat(3, axis=0)  # same users for every seed
+    values = np.array([0.008, 0.010, 0.012])
+    found = pool(values, draws)
+    of_users, of_seeds = draws[0].var(ddof=1), 0.002**2 / 3
+    degrees = (of_users + of_seeds) ** 2 / (of_seeds**2 / 2)
+    reach = stats.t.ppf(0.975, degrees) * math.sqrt(of_users + of_seeds)
+    assert found.mean == pytest.approx(0.01)
+    assert found.sd == pytest.approx(0.002)
+    assert found.low == pytest.approx(0.01 - reach)
+    assert found.high == pytest.approx(0.01 + reach)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(0.01 / math.sqrt(of_users + of_seeds), degrees))
+
+
+def test_two_disagreeing_seeds_make_a_wide_interval():
+    same = pool(np.array([0.01, 0.01]), np.random.default_rng(0).normal(0.01, 0.001, (2, 500)))
+    apart = pool(np.array([0.0, 0.02]), np.random.default_rng(0).normal(0.01, 0.001, (2, 500)))
+    assert apart.high - apart.low > 20 * (same.high - same.low)
+
+
+def test_no_interval_is_made_up_where_resamples_lack_a_class():
+    draws = np.full((1, 100), 0.01)
+    draws[0, :20] = np.nan
+    assert pool(np.array([0.01]), draws)[2:] == (None, None, None, None)
+    assert pool(np.array([0.01]), np.empty((1, 0)))[2:] == (None, None, None, None)
+
+
+def test_identical_models_differ_by_exactly_nothing():
+    assert pool(np.zeros(2), np.zeros((2, 50))) == (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def test_nothing_cannot_be_pooled():
+    with pytest.raises(DataError, match="there is no difference to pool"):
+        pool(np.array([]), np.empty((0, 10)))
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3.7, 30, 5000, 9e5, math.inf])
+def test_student_equals_scipy(degrees):
+    for t in (0.0, 0.5, 2.0, 8.0):
+        expected = stats.t.cdf(t, degrees) - stats.t.cdf(-t, degrees)
+        assert student_inside(t, degrees) == pytest.approx(expected, abs=1e-6)
+    assert student_quantile(0.95, degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-5)

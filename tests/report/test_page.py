@@ -1,0 +1,157 @@
+"""The page: every number comes from results.json, nothing from outside, and missing parts leave no trace."""
+
+import html.parser
+import re
+
+import pytest
+from fake_run import make_results, make_run
+
+from mimctr.errors import RunError
+from mimctr.evaluate.results import read_results
+from mimctr.recipes import report
+from mimctr.report.page import render_page
+from mimctr.report.summary import Summary
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects ids, references and unbalanced tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.references, self.problems = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self._collect(dict(attrs))
+
+    def handle_startendtag(self, tag, attrs):
+        self._collect(dict(attrs))
+
+    def _collect(self, attrs):
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.references += [attrs[name] for name in ("href", "src") if name in attrs]
+        self.references += re.findall(r"url\(([^)]*)\)", " ".join(filter(None, attrs.values())))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(tag)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results()
+
+
+@pytest.fixture(scope="module")
+def page(results, tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("run"), results)
+    return report.main(run, run / "report").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    checker = Checker()
+    checker.feed(page)
+    outside = [place for place in checker.references if not place.startswith(("#", "data:image/"))]
+    assert outside == []
+    assert re.findall(r"https?:|//\w+\.\w+|@import|<script|<link", page) == []
+
+
+def test_the_page_is_well_formed_and_every_reference_has_its_one_target(page):
+    checker = Checker()
+    checker.feed(page)
+    assert checker.problems == []
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    assert {place[1:] for place in checker.references if place.startswith("#")} <= set(checker.ids)
+
+
+def test_every_auc_and_gain_of_the_main_table_is_on_the_page(results, page):
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page, flags=re.DOTALL)
+    for ubm in ("mean", "din", "sim"):
+        for variant in ("base", "mim", "mim_plus", "mim_permuted"):
+            for name in ("all", "age:S1", "item:unseen"):
+                values = [
+                    row.auc
+                    for row in results.rows
+                    if (row.ubm, row.variant, row.slice) == (ubm, variant, name)
+                ]
+                assert any(cell.startswith(f"{sum(values) / 2:.4f}<small>±") for cell in cells)
+    for gain in results.comparisons:
+        shown = gain.ubm == "pooled" or gain.variant != "untrained_cosine"
+        if shown and gain.against == "base" and gain.minus_slice is None and gain.slice in ("all", "age:S1"):
+            assert f"{gain.difference:+.4f}".replace("-", "\N{MINUS SIGN}") in page
+
+
+def test_changed_numbers_change_the_page_and_nothing_else_does(results, page, tmp_path):
+    run = make_run(tmp_path / "same", results)
+    assert render_page(read_results(run / "evaluate" / "results.json"), run / "evaluate") == page
+    for place, row in enumerate(results.rows):
+        if row.slice == "all" and row.variant == "mim":
+            rows = list(results.rows)
+            rows[place] = row.model_copy(update={"auc": row.auc + 0.01})
+            changed = render_page(results.model_copy(update={"rows": rows}), run / "evaluate")
+            assert changed != page
+            mean = Summary(results).mean(row.ubm, Summary(results).content, "all").mean + 0.005
+            assert f"{mean:.4f}<small>" in changed
+            break
+
+
+def test_the_headline_is_the_pooled_gain_with_its_interval(results, page):
+    (gain,) = (
+        item
+        for item in results.comparisons
+        if (item.ubm, item.variant, item.against, item.slice, item.minus_slice)
+        == ("pooled", "mim", "base", "all", None)
+    )
+    title = re.findall(r"<h1>(.*?)</h1>", page)[0]
+    assert title == (
+        "Content interest raised the test AUC on average over Avg Pooling, DIN and SIM by "
+        f"{gain.difference:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})."
+    )
+
+
+def test_an_unsure_gain_is_not_called_a_gain(results):
+    comparisons = [item.model_copy(update={"p_value": 0.3}) for item in results.comparisons]
+    summary = Summary(results.model_copy(update={"comparisons": comparisons}))
+    page = render_page(summary.results.model_copy(update={"pictures": []}), None)
+    assert "Content interest did not measurably change the test AUC" in page
+
+
+def test_a_leak_is_called_out(results):
+    comparisons = [item.model_copy(update={"p_value": 0.001}) for item in results.comparisons]
+    page = render_page(results.model_copy(update={"comparisons": comparisons, "pictures": []}), None)
+    assert "Caution: with vectors permuted within category the difference is still" in page
+
+
+def test_a_single_seed_is_called_out(tmp_path):
+    results = make_results(ubms=("sim",), variants=("base", "mim"), seeds=(3,), full=False)
+    page = render_page(results, tmp_path)
+    assert "Only one seed was trained" in page
+    assert "over SIM" in page
+
+
+@pytest.mark.parametrize("variants", [("base", "mim"), ("base",), ("mim",), ("untrained_cosine",)])
+def test_missing_parts_leave_no_trace(variants, tmp_path):
+    page = render_page(make_results(ubms=("sim",), variants=variants, full=False), tmp_path)
+    for title in ("Nearest neighbors", "Training of", "Coverage", "Settings of every stage"):
+        assert title not in page
+    assert "None" not in page
+    assert ("there is no gain to show" in page) == (variants != ("base", "mim"))
+
+
+def test_text_of_the_data_is_escaped(results, tmp_path):
+    dataset = results.dataset.model_copy(update={"name": "<script>alert(1)</script>"})
+    page = render_page(results.model_copy(update={"dataset": dataset, "pictures": []}), tmp_path)
+    assert "<script>" not in page
+
+
+def test_a_missing_picture_is_named(results, tmp_path):
+    with pytest.raises(RunError, match=r"neighbors-01\.png: a picture of results\.json is missing"):
+        render_page(results, tmp_path)
+
+
+def test_pictures_are_inside_the_page(page):
+    assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]{100,}"', page)) == 2
