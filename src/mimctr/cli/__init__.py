@@ -6,11 +6,13 @@ traceback), 2 wrong usage, 130 interrupted.
 Commands import what they run when they run: PyTorch takes seconds to load, ``mimctr --help`` should not.
 """
 
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -53,25 +55,30 @@ def _options(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what is expected to fail into lines on stderr and an exit status; anything else is a bug and shows itself."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except MimctrError as error:
+            print(f"mimctr: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except OSError as error:  # a full disk, a missing permission: the system's own words and the path say it all
+            print(f"mimctr: {error.filename or 'system'}: {error.strerror or error}.", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("mimctr: interrupted. Run the same command again to go on from where it stopped.", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return guarded
+
+
 for module in (run, bazaar, fashion, prepare, foundation, pretrain, plain, csft, embed, train, evaluate, report):
-    app.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
+    app.command(name=module.NAME, epilog=module.EXAMPLES)(_guarded(module.command))
 
 
 def main() -> None:
-    """Run the command line; turn expected failures into one line and exit status 1."""
-    try:
-        status = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        print("mimctr: interrupted. Run the same command again to go on from where it stopped.", file=sys.stderr)
-        sys.exit(130)
-    except MimctrError as error:
-        print(f"mimctr: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        # A full disk, a missing permission: the system's own words and the path say it all.
-        print(f"mimctr: {error.filename or 'system'}: {error.strerror}.", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(status or 0)
+    """Run the command line."""
+    app()

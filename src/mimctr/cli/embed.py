@@ -24,4 +24,4 @@ def command(
     from mimctr.recipes.config import load_config
 
     stages.embed(dataset, encoder, out, load_config(embed.Config, config, section=NAME, assignments=settings or []))
-    show(embed.read_summary(out), as_json=json)
+    show(embed.Summary.model_validate_json((out / "summary.json").read_text()), as_json=json)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -15,9 +15,9 @@ Settings = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
-def show(summary: BaseModel, *, as_json: bool) -> None:
+def show(summary: BaseModel | dict[str, Any], *, as_json: bool) -> None:
     """Print a summary on stdout: one ``name  value`` line a field, or one JSON document."""
-    values = summary.model_dump(mode="json")
+    values = summary if isinstance(summary, dict) else summary.model_dump(mode="json")
     if as_json:
         print(json.dumps(values, indent=2, ensure_ascii=False))
         return
@@ -31,8 +31,10 @@ def _plain(value: object) -> str:
         return f"{value:,.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, dict) and "message" in value:
+        return str(value["message"])
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return "\n".join(_plain(item) for item in value) if value else "none"
+        return "".join(f"\n  {_plain(item)}" for item in value) if value else "none"
     return str(value)

@@ -25,4 +25,4 @@ def command(
 
     assignments = [*(settings or []), *(["lenient=true"] if lenient else [])]
     stages.prepare(tables, out, load_config(prepare.Config, config, section=NAME, assignments=assignments))
-    show(prepare.read_summary(out), as_json=json)
+    show(prepare.Summary.model_validate_json((out / "summary.json").read_text()), as_json=json)

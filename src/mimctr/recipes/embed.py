@@ -15,6 +15,7 @@ from mimctr.center.snapshot import MANIFEST, Snapshot, read_manifest, write_snap
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import RunError
+from mimctr.files import write_json
 from mimctr.progress import track
 from mimctr.recipes.device import pick_device
 from mimctr.weights import load_tensors, save_tensors
@@ -76,12 +77,14 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
         raise RunError(f"{dataset}: none of its {len(titles)} items has an image or a title. There is nothing to embed.")
     _snapshot(with_image + 1, embed_queries, out, QUERIES, model, config)
     shutil.rmtree(out / SHARDS, ignore_errors=True)
-    return Summary(
+    summary = Summary(
         fingerprint=model.fingerprint,
         num_items=int(known.sum()),
         num_items_without_content=int((~known).sum()),
         num_queries=len(with_image),
     )
+    write_json(out / "summary.json", summary.model_dump(mode="json"))
+    return summary
 
 
 def _snapshot(

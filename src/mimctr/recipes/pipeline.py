@@ -7,7 +7,16 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mimctr.evaluate.results import read_results
-from mimctr.recipes import csft, embed, evaluate, foundation, plain, prepare, pretrain, sources, stages, train
+from mimctr.recipes import csft as csft_recipe
+from mimctr.recipes import embed as embed_recipe
+from mimctr.recipes import evaluate as evaluate_recipe
+from mimctr.recipes import foundation as foundation_recipe
+from mimctr.recipes import plain as plain_recipe
+from mimctr.recipes import prepare as prepare_recipe
+from mimctr.recipes import pretrain as pretrain_recipe
+from mimctr.recipes import sources, stages
+from mimctr.recipes import train as train_recipe
+from mimctr.recipes.ctr_config import Ubm, Variant
 from mimctr.report.table import results_table
 
 logger = logging.getLogger(__name__)
@@ -21,8 +30,8 @@ class Models(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ubms: list[train.Ubm] = Field(["mean", "din", "sim"], min_length=1, description="User behavior models.")
-    variants: list[train.Variant] = Field(
+    ubms: list[Ubm] = Field(["mean", "din", "sim"], min_length=1, description="User behavior models.")
+    variants: list[Variant] = Field(
         ["base", "mim"], min_length=1, description="Base, Base+MIM, MIM+ and the controls."
     )
     encoders: list[Encoder] = Field(["csft"], min_length=1, description="Whose vectors the content variants read.")
@@ -36,15 +45,15 @@ class Recipe(BaseModel):
 
     name: str = Field(description="Of the dataset, as shown in the report.")
     source: sources.Source
-    prepare: prepare.Config = prepare.Config()
-    foundation: foundation.Config = foundation.Config()
-    pretrain: pretrain.Config | None = Field(None, description="Without this section there is no DDA and no DMA.")
-    plain: plain.Config = plain.Config()
-    csft: csft.Config = csft.Config()
-    embed: embed.Config = embed.Config()
+    prepare: prepare_recipe.Config = prepare_recipe.Config()
+    foundation: foundation_recipe.Config = foundation_recipe.Config()
+    pretrain: pretrain_recipe.Config | None = Field(None, description="Without this section there is no DDA and no DMA.")
+    plain: plain_recipe.Config = plain_recipe.Config()
+    csft: csft_recipe.Config = csft_recipe.Config()
+    embed: embed_recipe.Config = embed_recipe.Config()
     models: Models = Models()
-    train: train.Config = train.Config()
-    evaluate: evaluate.Config = evaluate.Config()
+    train: train_recipe.Config = train_recipe.Config()
+    evaluate: evaluate_recipe.Config = evaluate_recipe.Config()
 
     @model_validator(mode="after")
     def _encoders_are_made(self) -> "Recipe":
@@ -81,7 +90,8 @@ def make_encoders(recipe: Recipe, tables: Path, dataset: Path, out: Path) -> dic
 
     *plain* and *csft* are always made: the report shows neighbors before and after.
     """
-    corpus = tables / "corpus" if recipe.foundation.needs_corpus else None
+    trained_here = None in (recipe.foundation.image_weights, recipe.foundation.text_weights)
+    corpus = tables / "corpus" if trained_here else None
     stages.foundation(corpus, out / "foundation", recipe.foundation)
     towers = out / "foundation"
     stages.plain(dataset, towers, out / "plain", recipe.plain)

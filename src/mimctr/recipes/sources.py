@@ -1,13 +1,14 @@
 """Where a run's raw tables come from: the bazaar, the fashion data, or the user's own folder."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr.errors import ConfigError
-from mimctr.sources.bazaar import BazaarSummary, write_bazaar
-from mimctr.sources.fashion import FashionSummary, write_fashion
+from mimctr.files import read_json
+from mimctr.sources.bazaar import write_bazaar
+from mimctr.sources.fashion import write_fashion
 from mimctr.train.stage import fill_folder, run_stage
 
 
@@ -44,7 +45,7 @@ class Tables(BaseModel):
 Source = Annotated[Bazaar | Fashion | Tables, Field(discriminator="kind")]
 
 
-def make(config: Bazaar | Fashion, out: Path) -> BazaarSummary | FashionSummary:
+def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
     """Fill ``out`` with the raw tables of ``config``, unless it holds them already; return what they are."""
     if isinstance(config, Bazaar):
         run_stage(
@@ -54,7 +55,7 @@ def make(config: Bazaar | Fashion, out: Path) -> BazaarSummary | FashionSummary:
             inputs={},
             work=lambda: fill_folder(out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)),
         )
-        return BazaarSummary.model_validate_json((out / "summary.json").read_text())
+        return read_json(out / "bazaar.json")
     run_stage(
         "fashion",
         out,
@@ -65,7 +66,7 @@ def make(config: Bazaar | Fashion, out: Path) -> BazaarSummary | FashionSummary:
             lambda folder: write_fashion(config.path, folder, negatives=config.negatives, seed=config.seed),
         ),
     )
-    return FashionSummary.model_validate_json((out / "summary.json").read_text())
+    return read_json(out / "summary.json")
 
 
 def tables_folder(config: Bazaar | Fashion | Tables, out: Path) -> Path:

@@ -1,0 +1,145 @@
+"""A dataset's whole catalogue seen through an item encoder's towers, and the plain geometry fitted on it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.plain import fit_plain_geometry
+from mimctr.encoders.text import TextEncoder
+from mimctr.recipes.content import Pictures, Titles, chunks, picture_vectors, title_vectors
+from mimctr.recipes.visual_search import Pairs, visual_search
+
+ITEMS_AT_ONCE = 2048
+
+
+class Catalogue:
+    """Pictures and titles of all items and of some queries, ready for the towers.
+
+    Args:
+        data: The dataset.
+        encoder: Says the image size and the tokens.
+        queries: Indices of the queries whose pictures are wanted.
+        path: File for the decoded pixels; :meth:`close` removes it.
+    """
+
+    def __init__(
+        self, data: CtrDataset, encoder: ItemEncoder, queries: Int[ndarray, "queries"], path: Path
+    ) -> None:
+        self.data = data
+        items = np.arange(data.num_items) + FIRST_INDEX
+        self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
+        self.titles = Titles.tokenize(data, encoder.text_encoder)
+        self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
+        self.has_text: Bool[ndarray, items] = self.titles.known
+        self._path = path
+
+    @property
+    def has_content(self) -> Bool[ndarray, "items"]:
+        """By ``item_index``: whether it has picture or title."""
+        return self.has_image | self.has_text
+
+    def close(self) -> None:
+        """Remove the decoded pixels."""
+        self._path.unlink(missing_ok=True)
+
+    def picture_vectors(
+        self,
+        encoder: ItemEncoder,
+        *,
+        device: torch.device,
+        bf16: bool,
+        also: Int[ndarray, "queries"] | None = None,
+    ) -> Float[Tensor, "pictures image"]:
+        """Return the L2-normalized image vector of every picture.
+
+        Args:
+            encoder: Whose image encoder is run, in its present mode.
+            device: Where.
+            bf16: Whether in bfloat16.
+            also: Rows of the query pictures that are wanted; all pictures where None. The others are zero.
+        """
+        rows = np.arange(len(self.pictures.pixels))
+        if also is not None:
+            rows = np.union1d(self.pictures.of_item[self.has_image], also)
+        width = encoder.image_encoder.dim
+        return picture_vectors(
+            encoder.image_vectors, self.pictures, rows, dim=width, device=device, bf16=bf16
+        )
+
+    def title_vectors(
+        self, encoder: ItemEncoder, *, device: torch.device, bf16: bool
+    ) -> Float[Tensor, "items text"]:
+        """Return the L2-normalized title vector by ``item_index``."""
+        width = encoder.text_encoder.dim
+        return title_vectors(encoder.text_vectors, self.titles, dim=width, device=device, bf16=bf16)
+
+    def item_vectors(
+        self,
+        items: Int[ndarray, "chosen"],
+        pictures: Float[Tensor, "pictures image"],
+        titles: Float[Tensor, "items text"],
+    ) -> ItemVectors:
+        """Gather the vectors of some items from what the two methods above returned."""
+        has_image, has_text = torch.from_numpy(self.has_image[items]), torch.from_numpy(self.has_text[items])
+        image = pictures[torch.from_numpy(self.pictures.of_item[items].clip(min=0))]
+        return ItemVectors(
+            image.masked_fill(~has_image.unsqueeze(1), 0.0), has_image, titles[items], has_text
+        )
+
+    def search(
+        self,
+        encoder: ItemEncoder,
+        pairs: Pairs,
+        pictures: Float[Tensor, "pictures image"],
+        titles: Float[Tensor, "items text"],
+    ) -> dict[str, float]:
+        """Return the visual-search metrics of ``pairs`` under the encoder's heads, given its towers' vectors."""
+        device = encoder.image_head.weight.device
+        with torch.no_grad():
+            fused = []
+            for items in chunks(np.arange(self.data.num_items + FIRST_INDEX), ITEMS_AT_ONCE):
+                vectors = self.item_vectors(items, pictures, titles)
+                fused.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
+            queries = encoder.query_view(pictures[torch.from_numpy(pairs.picture)].to(device)).cpu()
+        return visual_search(queries, torch.cat(fused), self.data, pairs, self.has_content)
+
+
+def load_towers(encoders: Path, *, dim: int, hidden: int, dropout: float) -> ItemEncoder:
+    """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained."""
+    image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
+    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout)
+
+
+def start_plain(
+    encoder: ItemEncoder,
+    catalogue: Catalogue,
+    pictures: Float[Tensor, "pictures image"],
+    titles: Float[Tensor, "items text"],
+    *,
+    max_items: int,
+    seed: int,
+) -> None:
+    """Set the heads to the plain geometry, fitted on items with picture and title known before the test part.
+
+    Args:
+        encoder: Its heads are set.
+        catalogue: The items.
+        pictures: From :meth:`Catalogue.picture_vectors`.
+        titles: From :meth:`Catalogue.title_vectors`.
+        max_items: A random sample of that size is enough for the covariance.
+        seed: Of the sample.
+    """
+    data = catalogue.data
+    known = np.flatnonzero(data.items["first_seen_time"].to_numpy() < data.manifest.test_start) + FIRST_INDEX
+    known = known[catalogue.has_image[known] & catalogue.has_text[known]]
+    chosen = np.random.default_rng([seed, len(known)]).permutation(known)[:max_items]
+    vectors = catalogue.item_vectors(np.sort(chosen), pictures, titles)
+    encoder.start_plain(fit_plain_geometry(vectors.image, vectors.text, dim=encoder.dim))

@@ -1,0 +1,197 @@
+"""A dataset's pictures and titles as arrays that encoders train on: decoded and tokenized once, gathered in batches."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.blobs import BlobStore
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.text import TextEncoder, Tokens
+from mimctr.progress import track
+
+PICTURES_AT_ONCE = 256
+NONE = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Decoded pictures of items and queries; equal files once."""
+
+    pixels: UInt8[ndarray, "pictures 3 height width"]
+    of_item: Int[ndarray, "items"]
+    """Row in ``pixels`` of each ``item_index``; -1 where there is no picture, or it was not asked for."""
+    of_query: Int[ndarray, "queries"]
+    """Row in ``pixels`` of each query index; likewise."""
+
+    @classmethod
+    def decode(
+        cls,
+        data: CtrDataset,
+        encoder: ImageEncoder,
+        path: Path,
+        *,
+        items: Int[ndarray, "chosen_items"],
+        queries: Int[ndarray, "chosen_queries"],
+    ) -> "Pictures":
+        """Decode the pictures of some items and queries.
+
+        Args:
+            data: Where they are.
+            encoder: Says the size.
+            path: File for the pixels, made anew and memory-mapped; the caller removes it.
+            items: ``item_index`` of each wanted item.
+            queries: Index of each wanted query.
+        """
+        item_blobs = _blobs_of(data.item_images, items, first=FIRST_INDEX)
+        query_blobs = _blobs_of(data.queries.images, queries, first=1)
+        item_numbers, query_numbers = (
+            np.unique(item_blobs[item_blobs >= 0]),
+            np.unique(query_blobs[query_blobs >= 0]),
+        )
+        of_query = _places(query_numbers, query_blobs)
+        return cls(
+            pixels=decode_pictures(
+                itertools.chain(
+                    map(data.item_images.blob, item_numbers.tolist()),
+                    map(data.queries.images.blob, query_numbers.tolist()),
+                ),
+                len(item_numbers) + len(query_numbers),
+                encoder,
+                path,
+            ),
+            of_item=_places(item_numbers, item_blobs),
+            of_query=np.where(of_query >= 0, of_query + len(item_numbers), NONE),
+        )
+
+    def gather(self, rows: Int[ndarray, "rows"]) -> UInt8[Tensor, "rows 3 height width"]:
+        """Return the pixels of some rows."""
+        return torch.from_numpy(self.pixels[rows])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Titles:
+    """Tokenized titles of all items."""
+
+    ids: Int[ndarray, "items tokens"]
+    """By ``item_index``; padding where there is no title."""
+    mask: Bool[ndarray, "items tokens"]
+
+    @classmethod
+    def tokenize(cls, data: CtrDataset, encoder: TextEncoder) -> "Titles":
+        """Tokenize every item's title."""
+        titles = data.items["title"].to_list()
+        rows = np.array([row for row, title in enumerate(titles) if title is not None], dtype=np.int64)
+        tokens = encoder.tokenize([titles[row] for row in rows])
+        shape = (len(titles) + FIRST_INDEX, tokens.ids.shape[1])
+        ids = np.full(shape, encoder.padding_index, dtype=np.int64)
+        mask = np.zeros(shape, dtype=bool)
+        ids[rows + FIRST_INDEX] = tokens.ids.numpy()
+        mask[rows + FIRST_INDEX] = tokens.mask.numpy()
+        return cls(ids=ids, mask=mask)
+
+    @property
+    def known(self) -> Bool[ndarray, "items"]:
+        """True where an item has a title."""
+        return np.asarray(self.mask.any(1))
+
+    def gather(self, items: Int[ndarray, "chosen"]) -> Tokens:
+        """Return the tokens of some items, cut to the longest of them."""
+        mask = self.mask[items]
+        width = max(int(mask.sum(1).max(initial=0)), 1)
+        return Tokens(torch.from_numpy(self.ids[items, :width]), torch.from_numpy(mask[:, :width]))
+
+
+def autocast(device: torch.device, *, enabled: bool) -> AbstractContextManager:
+    """Return the context in which towers run: bfloat16 matrix products where ``enabled``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def picture_vectors(
+    encode: Callable[[Tensor], Tensor],
+    pictures: Pictures,
+    rows: Int[ndarray, "rows"],
+    *,
+    dim: int,
+    device: torch.device,
+    bf16: bool,
+) -> Float[Tensor, "pictures dim"]:
+    """Run ``encode`` over some rows of the pictures, without gradient; float32 on the CPU, zero elsewhere."""
+    vectors = torch.zeros(len(pictures.pixels), dim)
+    count = math.ceil(len(rows) / PICTURES_AT_ONCE)
+    pieces = track(chunks(rows, PICTURES_AT_ONCE), total=count, description="encode", unit="batches")
+    with torch.no_grad(), autocast(device, enabled=bf16):
+        for piece in pieces:
+            vectors[piece] = encode(pictures.gather(piece).to(device)).float().cpu()
+    return vectors
+
+
+def title_vectors(
+    encode: Callable[[Tensor, Tensor], Tensor],
+    titles: Titles,
+    *,
+    dim: int,
+    device: torch.device,
+    bf16: bool,
+) -> Float[Tensor, "items dim"]:
+    """Run ``encode`` over all titles, alike lengths together, without gradient; zero where there is none."""
+    vectors = torch.zeros(len(titles.ids), dim)
+    lengths = titles.mask.sum(1)
+    order = np.argsort(lengths, kind="stable")
+    with torch.no_grad(), autocast(device, enabled=bf16):
+        for items in chunks(order[lengths[order] > 0], PICTURES_AT_ONCE):
+            ids, mask = titles.gather(items)
+            vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()
+    return vectors
+
+
+def chunks(rows: Int[ndarray, "rows"], size: int) -> Iterator[Int[ndarray, "chunk"]]:
+    """Yield ``rows`` in pieces of ``size``, the last one shorter."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[ndarray, "batch"]:
+    """Return which of ``count`` rows step ``step`` trains on: a shuffled pass an epoch, its remainder dropped.
+
+    The order of an epoch depends on seed and epoch alone, so that a resumed run sees what an undisturbed one sees.
+    """
+    size = min(batch_size, count)
+    epoch, position = divmod(step, count // size)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return order[position * size : (position + 1) * size]
+
+
+def decode_pictures(
+    pictures: Iterable[bytes], count: int, encoder: ImageEncoder, path: Path
+) -> UInt8[ndarray, "pictures 3 height width"]:
+    """Decode and resize ``count`` pictures once, into a memory-mapped file that is made anew; the caller removes it."""
+    shape = (count, 3, encoder.size, encoder.size)
+    if not count:
+        return np.zeros(shape, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for row, picture in enumerate(track(pictures, total=count, description="decode", unit="pictures")):
+        pixels[row] = encoder.pixels([picture])[0].numpy()
+    return pixels
+
+
+def _blobs_of(store: BlobStore, indices: Int[ndarray, "chosen"], *, first: int) -> Int[ndarray, "all"]:
+    """Return the blob number by index, -1 at every index that was not chosen; row r is index r + ``first``."""
+    numbers = np.full(len(store) + first, NONE, dtype=np.int64)
+    numbers[indices] = store.numbers[indices - first]
+    return numbers
+
+
+def _places(sorted_numbers: Int[ndarray, "numbers"], blobs: Int[ndarray, "all"]) -> Int[ndarray, "all"]:
+    return np.where(blobs >= 0, np.searchsorted(sorted_numbers, blobs), NONE)

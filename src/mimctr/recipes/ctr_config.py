@@ -1,0 +1,121 @@
+"""Settings of ``mimctr train``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.ubm.activations import ActivationName
+from mimctr.ubm.ciubm import NormName
+from mimctr.ubm.content_interest import ContentScope, InterestName
+from mimctr.ubm.content_module import MissingTarget
+
+Ubm = Literal["mean", "din", "sim"]
+Variant = Literal["base", "mim", "mim_plus", "mim_permuted", "untrained_cosine"]
+LONGEST_SCOPE_ALL = 100
+"""Behaviors up to which the content scope ``auto`` means ``all`` (paper.md, 2b)."""
+
+
+class Config(BaseModel):
+    """Settings of ``mimctr train``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ubm: Ubm = Field("sim", description="User behavior model. Paper's default: SIM.")
+    variant: Variant = Field(
+        "mim",
+        description="base: ID interest only; mim: Eq. (7) to (9); mim_plus: and the extensions; mim_permuted: mim on "
+        "vectors permuted within category (leak control); untrained_cosine: mean cosine of target and history.",
+    )
+    encoder: str = Field(
+        "none", description="Label of the encoder that made the vectors; goes into the results."
+    )
+    seed: int = Field(
+        0, ge=0, description="Of initial weights, data order, dropout and everything else drawn."
+    )
+
+    max_length: int = Field(50, ge=1, description="Newest behaviors that a model sees.")
+    batch_size: int = Field(1024, ge=1, description="Impressions per step. Paper: 1024.")
+    learning_rate: float = Field(0.005, gt=0, description="Of Adam. Paper: 0.005.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant",
+        description="Of the learning rate: constant as in the paper, or warm-up and half a cosine to zero.",
+    )
+    warmup_share: float = Field(
+        0.05, ge=0, lt=1, description="Steps of the warm-up, where there is a schedule."
+    )
+    epochs: int = Field(1, ge=1, description="Passes over the training part at most.")
+    evaluations_per_epoch: int = Field(4, ge=1, description="Looks at the validation part per epoch.")
+    patience: int = Field(4, ge=1, description="Looks without a better validation AUC before training stops.")
+    embedding_l2: float = Field(
+        1e-5, ge=0, description="L2 penalty of the embedding tables, part of Adam's gradient."
+    )
+    dense_l2: float = Field(0.0, ge=0, description="L2 penalty of all other weights.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units left out in training.")
+    unknown_rate: float = Field(
+        0.02, ge=0, lt=1, description="Users, targets, texts made unknown in training."
+    )
+    auxiliary_weight: float = Field(
+        1.0, ge=0, description="Of the user behavior model's own CTR loss (SIM: alpha)."
+    )
+    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
+    bf16: bool = Field(False, description="Matrix products in bfloat16.")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="Least time between two checkpoints.")
+
+    embedding_dim: int = Field(
+        16, ge=1, description="Width of user, item and query text. The paper gives none."
+    )
+    field_dim: int = Field(8, ge=1, description="Width of every other field.")
+    dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
+    min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
+    hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
+    activation: ActivationName = Field("relu", description="Of the deep network.")
+    interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")
+
+    din_activation: ActivationName = Field(
+        "sigmoid", description="Of DIN's activation unit. DIN's paper: dice."
+    )
+    din_softmax: bool = Field(
+        False, description="Normalize DIN's weights, as its authors' code does; its paper does not."
+    )
+    din_scale: bool = Field(
+        False, description="Divide DIN's relevance by sqrt(dim), as its authors' code does."
+    )
+    sim_search: Literal["hard", "soft"] = Field(
+        "soft", description="SIM's GSU: same category, or inner product."
+    )
+    sim_k: int = Field(20, ge=1, description="Behaviors that SIM's GSU keeps.")
+    sim_num_heads: int = Field(2, ge=1, description="Attention heads of SIM's ESU.")
+
+    interests: tuple[InterestName, ...] = Field(
+        ("id", "content", "fusion"),
+        min_length=1,
+        description="Parts of Eq. (9); fewer for an ablation (Table 5).",
+    )
+    content_scope: Literal["auto", "all", "retrieved"] = Field(
+        "auto",
+        description="Behaviors in Eq. (7) and (8): all, or what SIM's GSU kept; auto: all up to length 100.",
+    )
+    missing_target: MissingTarget = Field("learned", description="Vector of a target that has none.")
+    content_drop_rate: float = Field(
+        0.03, ge=0, lt=1, description="Targets that lose their vector in training."
+    )
+
+    plus_scalars: bool = Field(True, description="MIM+: mean and largest relevance, log of the count.")
+    plus_num_tiers: int = Field(20, ge=0, description="MIM+: tiers of the histogram of relevances; 0 = none.")
+    plus_tier_dim: int = Field(
+        0, ge=0, description="MIM+: width of a tier's embedding; 0 = log of its count."
+    )
+    plus_softmax_temperature: float = Field(
+        0.1, ge=0, description="MIM+: softmax-weighted interests; 0 = none."
+    )
+    plus_query: bool = Field(True, description="MIM+: cosines of the query image with target and behaviors.")
+    plus_target_dim: int = Field(
+        16, ge=0, description="MIM+: width of the target's projected vector; 0 = none."
+    )
+
+    @property
+    def resolved_scope(self) -> ContentScope:
+        """``content_scope`` with ``auto`` decided by ``max_length``."""
+        if self.content_scope != "auto":
+            return self.content_scope
+        return "all" if self.max_length <= LONGEST_SCOPE_ALL else "retrieved"

@@ -1,0 +1,142 @@
+"""Build a CTR model from a config and a dataset, and load a trained one."""
+
+from pathlib import Path
+
+import torch
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.errors import RunError
+from mimctr.files import read_json
+from mimctr.recipes.ctr_config import Config
+from mimctr.ubm.ciubm import CiUBM, DenseHalf
+from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.din import DIN
+from mimctr.ubm.embeddings import EmbeddingHalf, FieldSizes, trained_rows
+from mimctr.ubm.extensions import Extensions
+from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.mean import AvgPooling
+from mimctr.ubm.sim import SIM
+from mimctr.weights import load_tensors
+
+RECORD = "model.json"
+WEIGHTS = "model.safetensors"
+
+
+def field_sizes(dataset: CtrDataset) -> FieldSizes:
+    """Return the vocabulary sizes of every field of a dataset, by side."""
+    fields = dataset.fields
+    kinds = len(dataset.manifest.kinds)
+    return {
+        "item": fields.item,
+        "user": fields.user,
+        "query": fields.query,
+        "context": fields.context,
+        "behavior": {"kind": kinds + FIRST_INDEX} if kinds > 1 else {},
+    }
+
+
+def build_model(dataset: CtrDataset, config: Config, *, content_dim: int | None) -> CiUBM:
+    """Return an untrained model for ``dataset``, initialized from ``config.seed``.
+
+    Args:
+        dataset: Whose vocabularies and training counts decide the tables.
+        config: Settings.
+        content_dim: Width of the content vectors; None = Base.
+    """
+    torch.manual_seed(config.seed)
+    embedding = EmbeddingHalf(
+        item_rows=trained_rows(_tensor(dataset.item_train_counts), min_count=config.min_count),
+        user_rows=trained_rows(_tensor(dataset.user_train_counts), min_count=config.min_count),
+        item_fields=_tensor(dataset.item_fields),
+        fields=field_sizes(dataset),
+        embedding_dim=config.embedding_dim,
+        field_dim=config.field_dim,
+        dims=config.dims,
+        unknown_rate=config.unknown_rate,
+    )
+    return CiUBM(embedding, build_dense(embedding, config, content_dim=content_dim))
+
+
+def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | None) -> DenseHalf:
+    """Return the dense half that fits ``embedding``."""
+    ubm = build_ubm(config, embedding.item_dim)
+    content = None
+    if content_dim is not None:
+        content = ContentAwareInterest(
+            id_width=ubm.width,
+            dim=embedding.item_dim,
+            content_dim=content_dim,
+            interests=config.interests,
+            scope=config.resolved_scope,
+            missing_target=config.missing_target,
+            drop_rate=config.content_drop_rate,
+            extensions=build_extensions(config, content_dim=content_dim, dim=embedding.item_dim),
+        )
+    return DenseHalf(
+        side_dim=embedding.user_dim + embedding.query_dim + embedding.context_dim,
+        dim=embedding.item_dim,
+        ubm=ubm,
+        content=content,
+        hidden_dims=config.hidden_dims,
+        activation=config.activation,
+        dropout=config.dropout,
+        interest_norm=config.interest_norm,
+    )
+
+
+def build_ubm(config: Config, dim: int) -> UserBehaviorModel:
+    """Return the user behavior model that ``config`` names, for rows of width ``dim``."""
+    if config.ubm == "mean":
+        return AvgPooling(dim)
+    if config.ubm == "din":
+        return DIN(dim, activation=config.din_activation, softmax=config.din_softmax, scale=config.din_scale)
+    return SIM(dim, search=config.sim_search, k=config.sim_k, num_heads=config.sim_num_heads)
+
+
+def build_extensions(config: Config, *, content_dim: int, dim: int) -> Extensions | None:
+    """Return the extensions of MIM+; None for every other variant."""
+    if config.variant != "mim_plus":
+        return None
+    return Extensions(
+        content_dim=content_dim,
+        dim=dim,
+        scalars=config.plus_scalars,
+        num_tiers=config.plus_num_tiers,
+        tier_dim=config.plus_tier_dim,
+        softmax_temperature=config.plus_softmax_temperature or None,
+        query=config.plus_query,
+        target_dim=config.plus_target_dim,
+    )
+
+
+def load_model(folder: Path) -> CiUBM:
+    """Return the trained model in ``folder``, in evaluation mode; the dataset is not needed.
+
+    Raises:
+        RunError: the folder holds no trained model, or a damaged one.
+    """
+    record = read_json(folder / RECORD)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    config = Config.model_validate(record["config"])
+    try:
+        embedding = EmbeddingHalf(
+            item_rows=tensors["embedding.item_rows"],
+            user_rows=tensors["embedding.user_rows"],
+            item_fields=tensors["embedding.item_fields"],
+            fields=record["fields"],
+            embedding_dim=config.embedding_dim,
+            field_dim=config.field_dim,
+            dims=config.dims,
+            unknown_rate=config.unknown_rate,
+        )
+        model = CiUBM(embedding, build_dense(embedding, config, content_dim=record["content_dim"]))
+        model.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{folder}: its weights do not fit its {RECORD} ({reason}). Train it again.") from None
+    return model.eval()
+
+
+def _tensor(values: object) -> torch.Tensor:
+    return torch.tensor(values)  # a copy: the dataset's arrays are memory-mapped and read-only

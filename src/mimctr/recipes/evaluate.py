@@ -1,0 +1,263 @@
+"""Measure every trained model of a run on the test part: results.json and the neighbor pictures beside it.
+
+mimctr evaluate runs/demo --out runs/demo/evaluate
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.data.split import PARTS
+from mimctr.errors import RunError
+from mimctr.evaluate.cohorts import (
+    age_slices,
+    category_slices,
+    history_slices,
+    query_slices,
+    seen_slices,
+    whole,
+)
+from mimctr.evaluate.compare import UNTRAINED, compare
+from mimctr.evaluate.gather import gather_curves, gather_stages
+from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.results import (
+    Coverage,
+    DatasetFacts,
+    ModelFacts,
+    Part,
+    Results,
+    SkippedSlice,
+    write_results,
+)
+from mimctr.evaluate.scoring import Predictions, TestPart, score, split_off_one_class
+from mimctr.files import read_json
+from mimctr.recipes.embed import open_content
+from mimctr.recipes.neighbors import draw_neighbors
+from mimctr.weights import load_tensors
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+MODEL_RECORD = "model.json"
+
+
+class Config(BaseModel):
+    """Settings of ``mimctr evaluate``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset_name: str = Field("", description="As shown in the report; empty takes the run folder's name.")
+    num_resamples: int = Field(200, ge=2, description="Bootstrap resamples of users behind every interval.")
+    resample_seed: int = Field(0, ge=0, description="Of the resamples; all models share them.")
+    num_age_sets: int = Field(10, ge=2, description="Sets of items by age. Paper: 10 (Figure 6).")
+    num_pictures: int = Field(
+        8, ge=0, description="Held-out pairs whose neighbors are drawn, chosen at random."
+    )
+    num_neighbors: int = Field(5, ge=1, description="Neighbors per encoder on a picture.")
+    picture_seed: int = Field(0, ge=0, description="Of the choice of pairs.")
+
+
+class ModelRecord(BaseModel):
+    """What a trained model's folder says of itself, as far as the evaluation needs it (``model.json``)."""
+
+    ubm: str
+    variant: str
+    encoder: str | None
+    seed: int
+    dataset_hash: str
+    config: dict
+
+
+def main(run: Path, out: Path, config: Config) -> Results:
+    """Write ``out/results.json`` (docs/results-schema.md) and ``out/pictures``.
+
+    Args:
+        run: Run folder with ``dataset`` and ``train``; stage records, metrics, ``embed``, ``plain`` and ``csft`` are
+            used where they are there.
+        out: Created if missing.
+        config: Settings.
+
+    Raises:
+        RunError: there is no trained model, or one was trained on another test part.
+    """
+    dataset = CtrDataset.open(run / "dataset")
+    name = config.dataset_name or run.resolve().name
+    rows = np.array(dataset.rows("test"))
+    part, skipped = read_test_part(dataset, rows, name=name, num_age_sets=config.num_age_sets)
+    models, predictions = read_models(run, rows, dataset_hash=dataset.manifest.source_hash)
+    logger.info("evaluate: %d models on %d impressions", len(models), len(rows))
+    results = Results(
+        dataset=describe_dataset(dataset, name),
+        rows=score(part, predictions),
+        comparisons=compare(part, predictions, num_resamples=config.num_resamples, seed=config.resample_seed),
+        skipped_slices=skipped,
+        coverage=measure_coverage(dataset, run / "embed", rows),
+        models=models,
+        stages=gather_stages(run),
+        curves=gather_curves(run),
+        pictures=draw_neighbors(
+            dataset,
+            run,
+            out,
+            num_pictures=config.num_pictures,
+            num_neighbors=config.num_neighbors,
+            seed=config.picture_seed,
+        ),
+        settings=config.model_dump(mode="json"),
+        versions=describe_versions(),
+        machine=describe_machine(),
+    )
+    write_results(out / RESULTS, results)
+    return results
+
+
+def read_test_part(
+    dataset: CtrDataset, rows: Int[ndarray, "rows"], *, name: str, num_age_sets: int
+) -> tuple[TestPart, list[SkippedSlice]]:
+    """Return labels, users and slices of the impressions ``rows``, and the slices that have one class only."""
+    impressions = dataset.impressions
+    targets, users, clicks = impressions.target[rows], impressions.user[rows], impressions.click[rows] == 1
+    items = dataset.items
+    before_items = np.zeros(FIRST_INDEX, dtype=np.int64)
+    categories = [None] * FIRST_INDEX + items["category"].to_list()
+    queries = impressions.query[rows]
+    texts = np.array([False, *(text is not None for text in dataset.queries.texts)])
+    images = np.r_[False, dataset.queries.images.numbers >= 0]
+    slices = (
+        whole(len(rows))
+        | age_slices(targets, np.r_[before_items, items["first_seen_time"].to_numpy()], num_sets=num_age_sets)
+        | seen_slices(targets, dataset.item_train_counts)
+        | category_slices(targets, categories)
+        | history_slices(impressions.end[rows] - dataset.behaviors.offsets[users])
+        | query_slices(texts[queries], images[queries])
+    )
+    kept, skipped = split_off_one_class(slices, clicks)
+    if "all" not in kept:
+        raise RunError(
+            f"{dataset.folder}: its test part has no clicks, or nothing else. Nothing can be ranked there."
+        )
+    truth = impressions.true_probability
+    return (
+        TestPart(
+            dataset=name,
+            clicks=clicks,
+            users=users,
+            true_probability=None if truth is None else truth[rows],
+            slices=kept,
+        ),
+        skipped,
+    )
+
+
+def read_models(
+    run: Path, rows: Int[ndarray, "rows"], *, dataset_hash: str
+) -> tuple[list[ModelFacts], list[Predictions]]:
+    """Return every trained model below ``run/train`` and its predictions of the impressions ``rows``.
+
+    Raises:
+        RunError: there is none, a record is damaged, or a model was trained on other tables or another split.
+    """
+    records = sorted((run / "train").glob(f"*/{MODEL_RECORD}"))
+    if not records:
+        raise RunError(f"{run / 'train'}: holds no trained model. Run 'mimctr train' first.")
+    models, predictions = [], []
+    for path in records:
+        try:
+            record = ModelRecord.model_validate(read_json(path))
+        except ValidationError as error:
+            raise RunError(f"{path}: not a model's record ({error}). Train it again.") from None
+        if record.dataset_hash != dataset_hash:
+            raise RunError(
+                f"{path.parent}: it was trained on tables {record.dataset_hash[:12]}, the dataset was made from "
+                f"{dataset_hash[:12]}. Train it again on this dataset."
+            )
+        encoder = None if record.encoder == "none" else record.encoder
+        tensors, _ = load_tensors(path.parent / "predictions.safetensors")
+        if not np.array_equal(tensors["row"].numpy(), rows):
+            raise RunError(
+                f"{path.parent}: it scored {len(tensors['row']):,} impressions that are not the {len(rows):,} of this "
+                "test part. Train it again on this dataset."
+            )
+        model = ModelFacts(
+            ubm=record.ubm,
+            variant=record.variant,
+            seed=record.seed,
+            encoder=encoder,
+            folder=path.parent.relative_to(run).as_posix(),
+            config=record.config,
+        )
+        models.append(model)
+        predictions.append(
+            Predictions(
+                ubm=model.ubm,
+                variant=model.variant,
+                seed=model.seed,
+                encoder=encoder,
+                logits=tensors["logit"].numpy(),
+                probabilistic=model.variant != UNTRAINED,
+            )
+        )
+    return models, predictions
+
+
+def describe_dataset(dataset: CtrDataset, name: str) -> DatasetFacts:
+    """Return sizes, boundaries and the pair rule."""
+    manifest, impressions = dataset.manifest, dataset.impressions
+    bounds = [manifest.train_start, manifest.validation_start, manifest.test_start, manifest.test_end]
+    parts = []
+    for number, part in enumerate(PARTS):
+        rows = dataset.rows(part)
+        span = slice(rows.start, rows.stop)
+        parts.append(
+            Part(
+                part=part,
+                start_time=bounds[number],
+                end_time=bounds[number + 1],
+                num_impressions=len(rows),
+                num_clicks=int(np.count_nonzero(impressions.click[span])),
+                num_users=len(np.unique(impressions.user[span])),
+                num_items=len(np.unique(impressions.target[span])),
+            )
+        )
+    return DatasetFacts(
+        name=name,
+        num_items=dataset.num_items,
+        num_users=dataset.num_users,
+        num_behaviors=len(dataset.behaviors),
+        num_queries=len(dataset.queries),
+        num_pairs=dataset.pairs.height,
+        pair_rule=manifest.pair_rule,
+        parts=parts,
+    )
+
+
+def measure_coverage(dataset: CtrDataset, embedded: Path, rows: Int[ndarray, "rows"]) -> list[Coverage]:
+    """Return, per encoder below ``embedded``, the share of targets, behaviors and query images with a vector."""
+    impressions, behaviors = dataset.impressions, dataset.behaviors
+    images = np.r_[False, dataset.queries.images.numbers >= 0]
+    queries = impressions.query[rows]
+    start, end = behaviors.offsets[impressions.user[rows]], impressions.end[rows]
+    found = []
+    for folder in sorted(path for path in embedded.glob("*") if path.is_dir()):
+        table = open_content(dataset, folder)
+        known = table.item_rows >= 0
+        before = np.r_[0, np.cumsum(known[behaviors.item])]
+        asked = images[queries]
+        counts = {
+            "catalogue items": (int(known.sum()), dataset.num_items),
+            "test targets": (int(known[impressions.target[rows]].sum()), len(rows)),
+            "test behaviors": (int((before[end] - before[start]).sum()), int((end - start).sum())),
+            "test query images": (int((table.query_rows[queries[asked]] >= 0).sum()), int(asked.sum())),
+        }
+        found += [
+            Coverage(encoder=folder.name, of=of, known=number, total=total)
+            for of, (number, total) in counts.items()
+            if total
+        ]
+    return found

@@ -1,0 +1,108 @@
+"""The loop that all pre-training losses share: seeded steps, held-out loss, checkpoint, exact resume."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mimctr.progress import track
+from mimctr.train.run import Run
+from mimctr.train.schedule import set_learning_rate, warmup_cosine
+from mimctr.train.seeds import seed_step
+
+MAX_GRADIENT_NORM = 1.0
+WARMUP_SHARE = 0.05
+LOG_EVERY = 10
+"""Steps between two lines of training loss."""
+
+
+def adamw(
+    parts: Mapping[str, tuple[Iterable[nn.Parameter], float]], *, weight_decay: float
+) -> torch.optim.AdamW:
+    """Return AdamW over named parts with a peak learning rate each; decay reaches matrices only, not biases and norms.
+
+    Args:
+        parts: By name (for reading only): parameters and peak learning rate.
+        weight_decay: Decoupled decay of matrices.
+    """
+    groups: list[dict[str, Any]] = []
+    for parameters, rate in parts.values():
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        for chosen, decay in (
+            ([p for p in trained if p.ndim >= 2], weight_decay),
+            ([p for p in trained if p.ndim < 2], 0.0),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "peak_lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups)
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, step: int, num_steps: int) -> None:
+    """Make one optimizer step: warm-up and cosine of the learning rate, gradient clipped to norm one."""
+    set_learning_rate(
+        optimizer, warmup_cosine(step, num_steps=num_steps, warmup_steps=math.ceil(WARMUP_SHARE * num_steps))
+    )
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+    optimizer.step()
+
+
+def fit(
+    run: Run,
+    model: nn.Module,
+    step_loss: Callable[[int], Tensor],
+    held_out: Callable[[], dict[str, float]],
+    *,
+    num_steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+) -> dict[str, float]:
+    """Train ``model`` for ``num_steps``; return the held-out metrics at the end.
+
+    Held-out metrics are logged before the first step, four times in between, and at the end. A call after an
+    interruption goes on from the checkpoint and ends bit for bit where an undisturbed one ends.
+
+    Args:
+        run: Where metrics and checkpoint go.
+        model: Ends in evaluation mode.
+        step_loss: Loss of a step; what it draws comes from PyTorch's generator, seeded before.
+        held_out: Metrics in evaluation mode.
+        num_steps: Steps in all.
+        learning_rate: At the peak.
+        weight_decay: Of matrices.
+        seed: Of everything drawn.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    optimizer = adamw({"model": (model.parameters(), learning_rate)}, weight_decay=weight_decay)
+    start, _, _ = run.restore({"model": model}, optimizer)
+    evaluate_every = max(num_steps // 5, 1)
+    for step in track(range(start, num_steps), total=num_steps, description=run.folder.name, start=start):
+        if step % evaluate_every == 0:
+            run.log(step, **evaluate(model, held_out, seed))
+        seed_step(seed, step)
+        model.train()
+        loss = step_loss(step)
+        if step % LOG_EVERY == 0 or not loss.isfinite():
+            run.log(step, loss=loss.item())
+        take_step(optimizer, loss, step=step, num_steps=num_steps)
+        run.checkpoint_if_due(step + 1, {"model": model}, optimizer)
+    if start < num_steps:
+        run.checkpoint(num_steps, {"model": model}, optimizer)
+    metrics = evaluate(model, held_out, seed)
+    run.log(num_steps, **metrics)
+    return metrics
+
+
+def evaluate(model: nn.Module, held_out: Callable[[], dict[str, float]], seed: int) -> dict[str, float]:
+    """Return ``held_out()`` in evaluation mode, without gradient, with the same draws every time."""
+    model.eval()
+    seed_step(seed, 0)
+    with torch.no_grad():
+        return held_out()

@@ -1,0 +1,142 @@
+"""Train one CTR model, with or without content interest: MIM's third stage (Section 3.4).
+
+mimctr train dataset --content embed --set ubm=din --set variant=mim --out model
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from mimctr.center.attach import ContentTable
+from mimctr.data.dataset import CtrDataset
+from mimctr.errors import ConfigError, DataError
+from mimctr.files import write_json
+from mimctr.recipes.ctr_config import Config, Ubm, Variant
+from mimctr.recipes.ctr_fitting import Task, fit, measure, predict, rank_metrics
+from mimctr.recipes.ctr_model import RECORD, WEIGHTS, build_model, field_sizes
+from mimctr.recipes.device import pick_device
+from mimctr.recipes.embed import open_content
+from mimctr.train.run import Run
+from mimctr.ubm.content_interest import cosine
+from mimctr.ubm.masking import masked_mean
+from mimctr.weights import save_tensors
+
+__all__ = ["Config", "Ubm", "Variant", "main"]
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict[str, float]:
+    """Train a model and score the test part once with its best weights; return the validation metrics.
+
+    Written to ``out``: ``model.json``, ``model.safetensors``, ``metrics.jsonl`` and ``predictions.safetensors``
+    (``row`` of the impression, ``logit``). A call after an interruption goes on from the checkpoint there.
+
+    Args:
+        dataset: Written by ``mimctr prepare``.
+        content: Written by ``mimctr embed``; None for Base.
+        out: Created if missing.
+        config: Settings.
+
+    Raises:
+        ConfigError: the variant reads content and none is given.
+        DataError: the training part is empty.
+    """
+    data = CtrDataset.open(dataset)
+    vectors = open_vectors(data, content, config)
+    task = Task(dataset=data, content=vectors, config=config, device=pick_device(config.device))
+    if not len(data.rows("train")):
+        raise DataError(
+            f"{dataset}: its training part has no impressions. Let the validation part start later."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if config.variant == "untrained_cosine":
+        facts, validation = score_untrained(task, out)
+    else:
+        facts, validation = train(task, out)
+    write_json(out / RECORD, describe(task) | facts | {"validation": validation})
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    logger.info("train %s %s: validation AUC %.4f", config.ubm, config.variant, validation["auc"])
+    return validation
+
+
+def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
+    """Train, save the best weights and score the test part; return facts for the record and validation metrics."""
+    content_dim = None if task.content is None else task.content.dim
+    model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
+    progress = fit(model, Run(out, checkpoint_seconds=task.config.checkpoint_seconds), task)
+    save_tensors(out / WEIGHTS, model.state_dict())
+    rows = task.dataset.rows("test")
+    write_predictions(out, rows, predict(model, task, rows))
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"num_parameters": num_parameters, "best_step": progress.best_step}, measure(model, task)
+
+
+def score_untrained(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
+    """Score the test part by the mean cosine; return what :func:`train` returns."""
+    data = task.dataset
+    write_predictions(out, data.rows("test"), untrained_cosine(task, data.rows("test")))
+    rows = data.rows("validation")
+    return {"num_parameters": 0}, rank_metrics(data, rows, untrained_cosine(task, rows))
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Return what ``model.json`` says whatever the variant: enough to build the model again and to name its data."""
+    config, data, content = task.config, task.dataset, task.content
+    return {
+        "ubm": config.ubm,
+        "variant": config.variant,
+        "encoder": config.encoder,
+        "seed": config.seed,
+        "dataset": data.folder.resolve().name,
+        "dataset_hash": data.manifest.source_hash,
+        "content_fingerprint": None if content is None else content.snapshot.fingerprint,
+        "content_dim": None if content is None else content.dim,
+        "fields": field_sizes(data),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def open_vectors(dataset: CtrDataset, content: Path | None, config: Config) -> ContentTable | None:
+    """Return the content vectors that the variant reads; None for Base.
+
+    Raises:
+        ConfigError: the variant reads content and ``content`` is None.
+    """
+    if config.variant == "base":
+        return None
+    if content is None:
+        raise ConfigError(
+            f"content: the variant '{config.variant}' reads content vectors, and none are given. "
+            "Name the folder that 'mimctr embed' wrote, or train the variant 'base'."
+        )
+    table = open_content(dataset, content)
+    if config.variant == "mim_permuted":
+        return table.permuted(dataset.item_fields[:, 0], seed=config.seed)
+    return table
+
+
+def untrained_cosine(task: Task, rows: range) -> Float[ndarray, "rows"]:
+    """Return the mean cosine of target and behaviors, with no training; 0 where there is no history or no vector."""
+    scores = [np.zeros(0, dtype=np.float32)]
+    for batch in task.batches(rows):
+        content = batch.content
+        assert content is not None, "open_vectors refuses this variant without content"
+        relevance = cosine(content.target, content.behaviors)
+        counted = content.behaviors_known & content.target_known.unsqueeze(1)
+        scores.append(masked_mean(relevance, counted).cpu().numpy())
+    return np.concatenate(scores)
+
+
+def write_predictions(out: Path, rows: range, logits: Float[ndarray, "rows"]) -> None:
+    """Write ``predictions.safetensors``: ``row`` of each impression and its ``logit``."""
+    tensors = {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(logits)}
+    save_tensors(out / PREDICTIONS, tensors, meta={"part": "test"})

@@ -1,0 +1,100 @@
+"""Held-out visual search: does a query image find what its user bought? Judges an encoder before any CTR model."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.data.split import Part
+from mimctr.encoders.search import search_metrics, search_ranks
+from mimctr.recipes.content import Pictures
+
+NEVER = np.iinfo(np.int64).max
+
+
+class Pairs(NamedTuple):
+    """Interest pairs whose query has a picture and whose item has picture or title."""
+
+    picture: Int[ndarray, "pairs"]
+    """Row in the decoded pictures of the query image."""
+    query_item: Int[ndarray, "pairs"]
+    """``item_index`` whose picture is the query; 0 = none."""
+    item: Int[ndarray, "pairs"]
+    """``item_index`` of what was bought."""
+    user: Int[ndarray, "pairs"]
+    time: Int[ndarray, "pairs"]
+    """Of the purchase, seconds."""
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def sample(self, count: int, seed: int) -> "Pairs":
+        """Return at most ``count`` of the pairs, drawn by ``seed``, in order."""
+        if len(self.item) <= count:
+            return self
+        rows = np.sort(np.random.default_rng([seed, len(self.item)]).permutation(len(self.item))[:count])
+        return Pairs(*(column[rows] for column in self))
+
+
+def pair_table(data: CtrDataset, part: Part, kinds: Collection[str]) -> pl.DataFrame:
+    """Return the dataset's pairs of a part and of some kinds; all kinds where ``kinds`` is empty."""
+    table = data.pairs.filter(pl.col("part") == part)
+    return table.filter(pl.col("kind").is_in(list(kinds))) if kinds else table
+
+
+def usable_pairs(table: pl.DataFrame, pictures: Pictures, has_content: ndarray) -> Pairs:
+    """Return the pairs of ``table`` that can be trained on or searched.
+
+    Args:
+        table: From :func:`pair_table`.
+        pictures: Decoded.
+        has_content: By ``item_index``: whether it has picture or title.
+    """
+    query, query_item, item = (table[name].to_numpy() for name in ("query", "query_item", "item"))
+    picture = np.where(query > 0, pictures.of_query[query], pictures.of_item[query_item])
+    usable = (picture >= 0) & has_content[item] & ((query > 0) | (query_item > 0))
+    return Pairs(
+        *(v[usable] for v in (picture, query_item, item, table["user"].to_numpy(), table["time"].to_numpy()))
+    )
+
+
+def visual_search(
+    queries: Float[Tensor, "pairs content"],
+    items: Float[Tensor, "items content"],
+    data: CtrDataset,
+    pairs: Pairs,
+    has_content: ndarray,
+) -> dict[str, float]:
+    """Return recall@{1, 10, 100} and MRR of bought items among all items known by the purchase, and chance's recall@10.
+
+    Args:
+        queries: ``h_q^img`` of the pairs.
+        items: ``h^MM`` by ``item_index``.
+        data: Says when each item was first seen.
+        pairs: What was bought.
+        has_content: By ``item_index``: items without a vector do not compete.
+    """
+    first_seen = np.concatenate([np.full(FIRST_INDEX, NEVER), data.items["first_seen_time"].to_numpy()])
+    item_times = torch.from_numpy(np.where(has_content, first_seen, NEVER))
+    query_times = torch.from_numpy(pairs.time)
+    shown = torch.from_numpy(np.where(pairs.query_item > 0, pairs.query_item, -1))
+    ranks = search_ranks(
+        queries,
+        items,
+        torch.from_numpy(pairs.item),
+        query_times=query_times,
+        item_times=item_times,
+        shown=shown,
+    )
+    competing = np.searchsorted(np.sort(item_times.numpy()), pairs.time, side="right")
+    return {
+        **search_metrics(ranks),
+        "chance_recall@10": float(np.mean(np.minimum(10 / np.maximum(competing, 1), 1))),
+    }

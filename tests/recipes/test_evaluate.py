@@ -1,0 +1,232 @@
+"""The evaluation of a small run: real dataset and folders, generated predictions."""
+
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mimctr.center.snapshot import write_snapshot
+from mimctr.data.dataset import CtrDataset
+from mimctr.errors import DataError, RunError
+from mimctr.evaluate.results import read_results
+from mimctr.recipes import evaluate, prepare, report
+from mimctr.recipes.neighbors import choose_pairs
+from mimctr.weights import save_tensors
+
+START = 1_600_000_000
+NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS = 40, 30, 1500
+
+
+def picture(number):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), (number * 6, 90, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory):
+    """A prepared dataset whose items arrive over time, with known click probabilities."""
+    generator = np.random.default_rng(0)
+    first_seen = START + np.sort(generator.integers(0, 900, NUM_ITEMS)) * 60
+    first_seen[:10] = START
+    times = START + np.sort(generator.integers(100, 1000, NUM_IMPRESSIONS)) * 60
+    arrived = np.searchsorted(first_seen, times, side="right")
+    probability = generator.uniform(0.1, 0.7, NUM_IMPRESSIONS)
+    impressions = pl.DataFrame(
+        {
+            "user_id": generator.integers(1, NUM_USERS + 1, NUM_IMPRESSIONS),
+            "item_id": 100 + (generator.random(NUM_IMPRESSIONS) * arrived).astype(int),
+            "time": times,
+            "click": (generator.random(NUM_IMPRESSIONS) < probability).astype(int),
+            "true_probability": probability,
+        }
+    ).unique(["user_id", "item_id", "time"], keep="first", maintain_order=True)
+    items = pl.DataFrame(
+        {
+            "item_id": np.arange(100, 100 + NUM_ITEMS),
+            "title": [f"title {number}" for number in range(NUM_ITEMS)],
+            "image": [None if number == 3 else picture(number) for number in range(NUM_ITEMS)],
+            "category": [f"c{number % 3}" for number in range(NUM_ITEMS)],
+            "first_seen_time": first_seen,
+        }
+    )
+    folder = tmp_path_factory.mktemp("tables")
+    impressions.write_parquet(folder / "impressions.parquet")
+    items.write_parquet(folder / "items.parquet")
+    out = tmp_path_factory.mktemp("run") / "dataset"
+    prepare.main(
+        folder, out, prepare.Config(test_fraction=0.3, pair_kinds=("click",), pair_query_kinds=("click",))
+    )
+    return out
+
+
+@pytest.fixture
+def run(tmp_path, dataset_folder):
+    """A run with Base and Base+MIM of one UBM and two seeds, stage records, metrics and a snapshot."""
+    (tmp_path / "dataset").symlink_to(dataset_folder)
+    dataset = CtrDataset.open(tmp_path / "dataset")
+    for seed in (0, 1):
+        for variant, strength in [("base", 0.5), ("mim", 2.0)]:
+            write_model(tmp_path, dataset, variant, seed=seed, strength=strength)
+    items = np.arange(2, 2 + NUM_ITEMS - 5)
+    vectors = np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32)
+    write_snapshot(tmp_path / "embed/csft/items", dataset.item_keys[items], vectors, encoder="e1")
+    write_snapshot(
+        tmp_path / "embed/csft/queries",
+        np.empty(0, dtype=np.int64),
+        np.empty((0, 4), np.float32),
+        encoder="e1",
+    )
+    return tmp_path
+
+
+def write_model(run, dataset, variant, *, seed, strength, **changes):
+    folder = run / "train" / f"mean-{variant}-seed{seed}"
+    folder.mkdir(parents=True)
+    rows = dataset.rows("test")
+    truth = dataset.impressions.true_probability[rows.start : rows.stop]
+    noise = np.random.default_rng([seed, len(variant)]).normal(size=len(rows))
+    logits = (strength * 3 * (truth - 0.4) + noise).astype(np.float32)
+    record = {
+        "ubm": "mean",
+        "variant": variant,
+        "encoder": "none" if variant == "base" else "csft",
+        "seed": seed,
+        "dataset_hash": dataset.manifest.source_hash,
+        "config": {"batch_size": 1024},
+        "fields": {},
+    }
+    (folder / "model.json").write_text(json.dumps({**record, **changes}))
+    (folder / "metrics.jsonl").write_text('{"step": 3, "validation_auc": 0.6}\n')
+    save_tensors(
+        folder / "predictions.safetensors",
+        {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(logits)},
+    )
+    return logits
+
+
+CONFIG = evaluate.Config(dataset_name="small", num_resamples=20, num_age_sets=4)
+
+
+def test_results_hold_the_numbers_of_every_model(run):
+    evaluate.main(run, run / "evaluate", CONFIG)
+    results = read_results(run / "evaluate" / "results.json")
+    dataset = CtrDataset.open(run / "dataset")
+    rows = np.array(dataset.rows("test"))
+    clicks = dataset.impressions.click[rows]
+    logits = {(row.variant, row.seed): row.auc for row in results.rows if row.slice == "all"}
+    assert set(logits) == {("base", 0), ("base", 1), ("mim", 0), ("mim", 1)}
+    (row,) = (row for row in results.rows if (row.variant, row.seed, row.slice) == ("mim", 1, "all"))
+    assert row.ceiling_auc == pytest.approx(roc_auc_score(clicks, dataset.impressions.true_probability[rows]))
+    assert (row.num_impressions, row.num_clicks, row.encoder) == (len(rows), clicks.sum(), "csft")
+    assert results.dataset.parts[2].num_impressions == len(rows)
+    assert sum(part.num_impressions for part in results.dataset.parts) == len(dataset.impressions)
+    (gain,) = (
+        item
+        for item in results.comparisons
+        if (item.variant, item.slice, item.minus_slice) == ("mim", "all", None)
+    )
+    assert gain.difference > 0
+    assert {curve.metric for curve in results.curves} == {"validation_auc"}
+
+
+def test_slices_are_those_of_the_dataset(run):
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    dataset = CtrDataset.open(run / "dataset")
+    rows = np.array(dataset.rows("test"))
+    sizes = {row.slice: row.num_impressions for row in results.rows} | {
+        item.slice: item.num_impressions for item in results.skipped_slices
+    }
+    targets = dataset.impressions.target[rows]
+    newest = sorted(
+        set(targets.tolist()), key=lambda item: (dataset.items["first_seen_time"][item - 2], item)
+    )
+    quarter = [item for rank, item in enumerate(newest[::-1]) if rank * 4 // len(newest) == 0]
+    assert sizes["age:S1"] == np.isin(targets, quarter).sum()
+    assert sizes["item:unseen"] == sum(int(dataset.item_train_counts[item] == 0) for item in targets)
+    histories = [
+        int(dataset.impressions.end[row] - dataset.behaviors.offsets[dataset.impressions.user[row]])
+        for row in rows
+    ]
+    assert sizes["history:10-49"] == sum(10 <= length < 50 for length in histories)
+    assert sizes["category:c1"] == sum(
+        dataset.items["category"][item - 2] == "c1" for item in targets.tolist()
+    )
+
+
+def test_coverage_counts_what_a_loop_counts(run):
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    dataset = CtrDataset.open(run / "dataset")
+    known = set(range(2, 2 + NUM_ITEMS - 5))
+    behaviors = found = 0
+    for row in dataset.rows("test"):
+        start = dataset.behaviors.offsets[dataset.impressions.user[row]]
+        items = dataset.behaviors.item[start : dataset.impressions.end[row]].tolist()
+        behaviors += len(items)
+        found += sum(item in known for item in items)
+    coverage = {item.of: (item.known, item.total) for item in results.coverage}
+    targets = dataset.impressions.target[np.array(dataset.rows("test"))].tolist()
+    assert coverage == {
+        "catalogue items": (NUM_ITEMS - 5, NUM_ITEMS),
+        "test targets": (sum(item in known for item in targets), len(targets)),
+        "test behaviors": (found, behaviors),
+    }
+
+
+def test_the_report_of_an_evaluated_run_is_one_page(run):
+    evaluate.main(run, run / "evaluate", CONFIG)
+    page = report.main(run, run / "report").read_text()
+    assert "small" in page
+    assert "Base+MIM" in page
+
+
+def test_models_of_other_tables_are_refused(run):
+    dataset = CtrDataset.open(run / "dataset")
+    write_model(run, dataset, "mim_plus", seed=0, strength=1.0, dataset_hash="f" * 64)
+    with pytest.raises(RunError, match="mim_plus-seed0: it was trained on tables ffffffffffff"):
+        evaluate.main(run, run / "evaluate", CONFIG)
+
+
+def test_predictions_of_other_impressions_are_refused(run):
+    path = run / "train/mean-mim-seed0/predictions.safetensors"
+    save_tensors(path, {"row": torch.arange(5), "logit": torch.zeros(5)})
+    with pytest.raises(RunError, match="mean-mim-seed0: it scored 5 impressions that are not the"):
+        evaluate.main(run, run / "evaluate", CONFIG)
+
+
+def test_a_run_without_models_is_refused(tmp_path, dataset_folder):
+    (tmp_path / "dataset").symlink_to(dataset_folder)
+    with pytest.raises(RunError, match="holds no trained model"):
+        evaluate.main(tmp_path, tmp_path / "evaluate", CONFIG)
+
+
+def test_more_age_sets_than_items_are_refused(run):
+    with pytest.raises(DataError, match="cannot make 100 sets"):
+        evaluate.main(run, run / "evaluate", CONFIG.model_copy(update={"num_age_sets": 100}))
+
+
+def test_pictures_are_of_test_pairs_and_no_query_twice():
+    pairs = pl.DataFrame(
+        {
+            "query": [1, 1, 2, 0, 0, 3],
+            "query_item": [0, 0, 0, 7, 8, 0],
+            "item": [5, 6, 5, 5, 5, 5],
+            "kind": ["purchase"] * 6,
+            "part": ["test", "test", "test", "test", "train", "validation"],
+        }
+    )
+    chosen = choose_pairs(pairs, 10, seed=0)
+    assert {(pair["query"], pair["query_item"]) for pair in chosen} == {(1, 0), (2, 0), (0, 7)}
+    assert len(choose_pairs(pairs, 2, seed=0)) == 2
+    clicks = pairs.with_columns(
+        kind=pl.when(pl.col("query") == 2).then(pl.lit("purchase")).otherwise(pl.lit("click"))
+    )
+    assert [pair["query"] for pair in choose_pairs(clicks, 10, seed=0)] == [2]
+    held_out = choose_pairs(pairs.filter(pl.col("part") != "test"), 10, seed=0)
+    assert [pair["query"] for pair in held_out] == [3]
+    assert choose_pairs(pairs.filter(pl.col("part") == "train"), 10, seed=0) == []

@@ -1,0 +1,322 @@
+"""The training recipe on a small shop whose clicks depend on nothing but what items look like."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from mimctr.center.snapshot import write_snapshot
+from mimctr.data.dataset import CtrDataset
+from mimctr.data.prepare import prepare_tables
+from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.evaluate.metrics import auc
+from mimctr.files import read_json
+from mimctr.recipes import ctr_fitting
+from mimctr.recipes.ctr_model import load_model
+from mimctr.recipes.embed import ITEMS, QUERIES, open_content
+from mimctr.recipes.train import Config, main
+from mimctr.weights import load_tensors, save_tensors
+
+NUM_STYLES, NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS = 4, 160, 120, 6000
+NUM_NEW = 40
+"""Items that appear in the last fifth of the log only: no model has seen them."""
+DAY = 86_400
+SMALL = {
+    "embedding_dim": 4,
+    "field_dim": 2,
+    "hidden_dims": (16,),
+    "batch_size": 256,
+    "max_length": 10,
+    "device": "cpu",
+    "learning_rate": 0.01,
+}
+
+RESUMABLE = {
+    "variant": "mim",
+    "ubm": "sim",
+    "epochs": 2,
+    "dropout": 0.2,
+    "checkpoint_seconds": 0.0,
+    "patience": 50,
+}
+
+
+def write_shop(folder: Path) -> np.ndarray:
+    """Write raw tables and return each item's style. A user likes one style; content is all that shows it."""
+    rng = np.random.default_rng(0)
+    styles = rng.integers(0, NUM_STYLES, NUM_ITEMS)
+    liked = rng.integers(0, NUM_STYLES, NUM_USERS)
+    time = np.sort(rng.integers(0, 100 * DAY, NUM_IMPRESSIONS)) + 1_700_000_000
+    user = rng.integers(0, NUM_USERS, NUM_IMPRESSIONS)
+    late = np.arange(NUM_IMPRESSIONS) >= NUM_IMPRESSIONS * 4 // 5
+    old = NUM_ITEMS - NUM_NEW
+    item = np.where(
+        late, rng.integers(old, NUM_ITEMS, NUM_IMPRESSIONS), rng.integers(0, old, NUM_IMPRESSIONS)
+    )
+    click = rng.random(NUM_IMPRESSIONS) < np.where(styles[item] == liked[user], 0.8, 0.1)
+    folder.mkdir()
+    catalogue = {"item_id": np.arange(NUM_ITEMS), "title": [f"item {i}" for i in range(NUM_ITEMS)]}
+    pl.DataFrame(catalogue | {"category": ["lamp", "chair"] * (NUM_ITEMS // 2)}).write_parquet(
+        folder / "items.parquet"
+    )
+    pl.DataFrame(
+        {"user_id": user, "item_id": item, "time": time, "click": click.astype(np.int8)}
+    ).write_parquet(folder / "impressions.parquet")
+    return styles
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset and, in ``content``, a vector per item that is its style."""
+    folder = tmp_path_factory.mktemp("shop")
+    styles = write_shop(folder / "tables")
+    prepare_tables(folder / "tables", folder / "dataset")
+    items = CtrDataset.open(folder / "dataset").items
+    vectors = np.eye(NUM_STYLES, dtype=np.float32)[styles[items["item_id"].to_numpy()]]
+    write_snapshot(folder / "content" / ITEMS, items["item_key"].to_numpy(), vectors, encoder="styles")
+    nothing = np.zeros((0, NUM_STYLES), dtype=np.float32)
+    write_snapshot(folder / "content" / QUERIES, np.zeros(0, dtype=np.int64), nothing, encoder="styles")
+    return folder
+
+
+def train(shop: Path, out: Path, **settings: object) -> dict[str, float]:
+    config = Config(**(SMALL | settings))
+    return main(shop / "dataset", None if config.variant == "base" else shop / "content", out, config)
+
+
+def score(shop: Path, out: Path) -> float:
+    dataset = CtrDataset.open(shop / "dataset")
+    rows = dataset.rows("test")
+    tensors, _ = load_tensors(out / "predictions.safetensors")
+    assert tensors["row"].tolist() == list(rows)
+    assert tensors["logit"].dtype == torch.float32
+    return auc(dataset.impressions.click[rows.start : rows.stop], tensors["logit"].numpy())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that nobody kills."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(shop, out, **RESUMABLE)
+    return out
+
+
+class TestLearning:
+    """All test items are new, so IDs know nothing of them; their style is in their vectors."""
+
+    def test_base_cannot_know_new_items(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="base", ubm="din", epochs=2)
+        assert 0.44 < score(shop, tmp_path) < 0.56
+
+    @pytest.mark.parametrize("ubm", ["mean", "din", "sim"])
+    def test_content_interest_tells_what_a_user_will_click(self, ubm: str, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="mim", ubm=ubm, epochs=8)
+        assert score(shop, tmp_path) > 0.75
+
+    def test_the_extensions_do_no_harm(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="mim_plus", ubm="mean", epochs=4)
+        assert score(shop, tmp_path) > 0.78
+
+    def test_permuted_vectors_tell_nothing(self, shop: Path, tmp_path: Path):
+        # Mutant: the permutation forgotten, and the leak control a copy of mim.
+        train(shop, tmp_path, variant="mim_permuted", ubm="mean", epochs=4)
+        assert 0.44 < score(shop, tmp_path) < 0.56
+
+    def test_the_untrained_cosine_is_the_mean_over_the_history(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="untrained_cosine")
+        tensors, _ = load_tensors(tmp_path / "predictions.safetensors")
+        dataset = CtrDataset.open(shop / "dataset")
+        vectors = np.eye(NUM_STYLES)[np.random.default_rng(0).integers(0, NUM_STYLES, NUM_ITEMS)]
+        item_id = np.r_[-1, -1, dataset.items["item_id"].to_numpy()]
+        for row, logit in zip(tensors["row"][:50].tolist(), tensors["logit"][:50].tolist(), strict=True):
+            impression = dataset.impressions
+            start = dataset.behaviors.offsets[impression.user[row]]
+            seen = dataset.behaviors.item[start : impression.end[row]][-10:]
+            same = [vectors[item_id[item]] @ vectors[item_id[impression.target[row]]] for item in seen]
+            assert logit == pytest.approx(np.mean(same) if same else 0.0, abs=1e-6)
+        assert score(shop, tmp_path) > 0.78
+
+
+class TestResume:
+    """Mutants: best weights or patience missing from the checkpoint; dropout drawn from a running generator; batches
+    of a resumed epoch started over."""
+
+    @pytest.mark.parametrize("fatal_step", [1, 20, 33])
+    def test_a_killed_run_ends_bit_for_bit_where_an_undisturbed_one_ends(
+        self, fatal_step: int, undisturbed: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        real = ctr_fitting.take_step
+
+        def killed(*arguments: object, step: int, **named: object) -> float:
+            if step == fatal_step:
+                raise KeyboardInterrupt
+            return real(*arguments, step=step, **named)
+
+        monkeypatch.setattr(ctr_fitting, "take_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(shop, tmp_path, **RESUMABLE)
+        assert not (tmp_path / "model.json").exists()
+        monkeypatch.undo()
+        train(shop, tmp_path, **RESUMABLE)
+        for name in ("metrics.jsonl", "model.json"):
+            assert (tmp_path / name).read_text() == (undisturbed / name).read_text()
+        for name in ("model.safetensors", "predictions.safetensors"):
+            expected, _ = load_tensors(undisturbed / name)
+            found, _ = load_tensors(tmp_path / name)
+            assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+    def test_a_run_killed_after_its_early_stop_trains_no_further(
+        self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        settings = RESUMABLE | {"patience": 1, "learning_rate": 1e-9, "epochs": 20}
+        monkeypatch.setattr("mimctr.recipes.train.save_tensors", self.fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(shop, tmp_path, **settings)
+        lines = (tmp_path / "metrics.jsonl").read_text()
+        monkeypatch.undo()
+        train(shop, tmp_path, **settings)
+        assert (tmp_path / "metrics.jsonl").read_text() == lines
+
+    def fail(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    def test_a_checkpoint_of_other_settings_is_refused(
+        self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("mimctr.recipes.train.save_tensors", self.fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(shop, tmp_path, **RESUMABLE)
+        with pytest.raises(RunError, match="belongs to a training with other settings"):
+            train(shop, tmp_path, **(RESUMABLE | {"learning_rate": 0.5}))
+
+
+class TestEarlyStop:
+    def test_the_best_weights_on_validation_are_the_ones_that_score(self, shop: Path, tmp_path: Path):
+        # Mutant: the last weights kept.
+        validation = train(shop, tmp_path, variant="mim", ubm="mean", epochs=6, learning_rate=0.1)
+        looks = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        best = max(looks, key=lambda look: look["validation_auc"])
+        assert validation["auc"] == best["validation_auc"]
+        assert read_json(tmp_path / "model.json")["best_step"] == best["step"]
+
+    def test_training_stops_when_patience_is_over(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="base", ubm="mean", epochs=50, patience=2, evaluations_per_epoch=1)
+        looks = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        aucs = [look["validation_auc"] for look in looks]
+        assert len(aucs) < 50
+        assert aucs.index(max(aucs)) == len(aucs) - 3
+
+    def test_the_test_part_has_no_say(self, shop: Path, tmp_path: Path):
+        # Mutant: early stop on the test part. Its clicks turned round must not change a single weight.
+        tables = pl.read_parquet(shop / "tables" / "impressions.parquet")
+        start = CtrDataset.open(shop / "dataset").manifest.test_start
+        turned = tables.with_columns(
+            pl.when(pl.col("time") >= start)
+            .then(1 - pl.col("click"))
+            .otherwise(pl.col("click"))
+            .cast(pl.Int8)
+            .alias("click")
+        )
+        (tmp_path / "tables").mkdir()
+        turned.write_parquet(tmp_path / "tables" / "impressions.parquet")
+        pl.read_parquet(shop / "tables" / "items.parquet").write_parquet(
+            tmp_path / "tables" / "items.parquet"
+        )
+        prepare_tables(tmp_path / "tables", tmp_path / "dataset")
+        settings = SMALL | {"variant": "base", "ubm": "din", "epochs": 2}
+        for dataset, out in ((shop / "dataset", "a"), (tmp_path / "dataset", "b")):
+            main(dataset, None, tmp_path / out, Config(**settings))
+        weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class TestModelFolder:
+    @pytest.mark.parametrize("variant", ["base", "mim_plus"])
+    def test_a_loaded_model_predicts_what_was_written(self, variant: str, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant=variant, ubm="sim", din_activation="dice", interest_norm="batch")
+        model = load_model(tmp_path)
+        dataset = CtrDataset.open(shop / "dataset")
+        rows = np.array(dataset.rows("test"))[:100]
+        batch = dataset.batch(rows, max_length=10)
+        if variant != "base":
+            batch = open_content(dataset, shop / "content").attach(batch)
+        with torch.no_grad():
+            found = model(batch).logit
+        expected = load_tensors(tmp_path / "predictions.safetensors")[0]["logit"][:100]
+        torch.testing.assert_close(found, expected)
+
+    def test_the_record_names_the_model_and_what_it_was_made_from(self, shop: Path, tmp_path: Path):
+        validation = train(shop, tmp_path, variant="mim", ubm="din", encoder="csft", seed=3)
+        record = read_json(tmp_path / "model.json")
+        names = {
+            name: record[name]
+            for name in ("ubm", "variant", "encoder", "seed", "content_fingerprint", "content_dim")
+        }
+        assert names == {
+            "ubm": "din",
+            "variant": "mim",
+            "encoder": "csft",
+            "seed": 3,
+            "content_fingerprint": "styles",
+            "content_dim": NUM_STYLES,
+        }
+        assert record["validation"] == validation
+        assert Config.model_validate(record["config"]) == Config(
+            **(SMALL | {"variant": "mim", "ubm": "din", "encoder": "csft", "seed": 3})
+        )
+        weights, _ = load_tensors(tmp_path / "model.safetensors")
+        buffers = ("embedding.item_rows", "embedding.user_rows", "embedding.item_fields")
+        counted = sum(value.numel() for name, value in weights.items() if name not in buffers)
+        assert record["num_parameters"] == counted
+        assert not (tmp_path / "checkpoint.safetensors").exists()
+
+    def test_weights_of_another_model_are_refused(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="base", ubm="mean")
+        weights, _ = load_tensors(tmp_path / "model.safetensors")
+        weights.pop("dense.mlp.out.bias")
+        save_tensors(tmp_path / "model.safetensors", weights)
+        with pytest.raises(RunError, match=r"do not fit its model.json .*mlp.out.bias.*Train it again"):
+            load_model(tmp_path)
+
+    def test_seeds_give_different_models_and_one_seed_the_same(self, shop: Path, tmp_path: Path):
+        for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+            train(shop, tmp_path / out, variant="base", ubm="mean", seed=seed)
+        logits = [load_tensors(tmp_path / out / "predictions.safetensors")[0]["logit"] for out in "abc"]
+        assert torch.equal(logits[0], logits[1])
+        assert not torch.equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "cosine"}, {"bf16": True}, {"din_activation": "dice"}], ids=str
+)
+def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Path):
+    train(shop, tmp_path, variant="mim", ubm="din", epochs=8, **settings)
+    assert score(shop, tmp_path) > 0.72
+
+
+class TestBadInput:
+    def test_content_is_asked_for_where_the_variant_reads_it(self, shop: Path, tmp_path: Path):
+        with pytest.raises(ConfigError, match="'mim' reads content vectors, and none are given"):
+            main(shop / "dataset", None, tmp_path, Config(variant="mim"))
+
+    def test_a_dataset_without_training_part_is_refused(self, shop: Path, tmp_path: Path):
+        # The warm-up takes everything that would be the training part.
+        dataset = CtrDataset.open(shop / "dataset")
+        manifest = read_json(shop / "dataset" / "manifest.json") | {
+            "train_start": dataset.manifest.validation_start
+        }
+        copy = tmp_path / "dataset"
+        copy.mkdir()
+        for path in (shop / "dataset").iterdir():
+            if path.name != "manifest.json":
+                (copy / path.name).symlink_to(path)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match="its training part has no impressions"):
+            main(copy, None, tmp_path / "out", Config(variant="base"))
+
+    def test_a_diverged_training_says_at_which_step(self, shop: Path, tmp_path: Path):
+        with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+; training has diverged"):
+            train(shop, tmp_path, variant="base", ubm="din", learning_rate=1e30, epochs=3)
