@@ -66,8 +66,9 @@ def main() -> None:
     print(f"          {result['cpu_seconds']:8.1f} s of processor time")
     print(f"memory    {result['peak_bytes'] / 2**30:8.2f} GiB of {MEMORY_LIMIT / 2**30:.0f} GiB")
     print(f"dataset   {result['dataset_bytes'] / 1e9:8.2f} GB")
+    batches = result["batches"]
     print(
-        f"batches   {result['batches']['samples_per_second']:,} samples/s at length {result['batches']['length']}"
+        f"batches   {batches['samples_per_second']:,} samples/s, {batches['mean_length']:.1f} behaviors each (mean)"
     )
     machine = {
         "machine": platform.machine(),

@@ -122,8 +122,26 @@ def test_a_named_test_catches_the_mutant(mutant, tmp_path):
     assert text.count(mutant.right) == 1, f"{mutant.file} has changed; name the line to mutate anew"
     path.write_text(text.replace(mutant.right, mutant.wrong))
 
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", mutant.test]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        mutant.test,
+    ]
     run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert run.returncode == TESTS_FAILED, f"not caught: {mutant.name}\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+    assert run.returncode == TESTS_FAILED, (
+        f"not caught: {mutant.name}\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+    )

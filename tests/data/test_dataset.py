@@ -296,6 +296,17 @@ def test_rows_of_an_empty_history_are_all_padding(tmp_path):
     assert not batch.mask.any()
 
 
+def test_users_that_only_behave_do_not_shift_the_others(tmp_path):
+    """Mutant: every table numbers its own users; the behaviors of one user then go to another."""
+    tables = make_tables()
+    stranger = tables["behaviors"].head(3).with_columns(user_id=pl.lit(0, dtype=pl.Int64))
+    tables["behaviors"] = pl.concat([tables["behaviors"], stranger])
+    prepare_tables(write_tables(tmp_path / "tables", tables), tmp_path / "dataset")
+    dataset = CtrDataset.open(tmp_path / "dataset")
+    everything = dataset.batch(np.arange(len(dataset.impressions)), max_length=1000)
+    assert list(decoded(dataset, everything)) == list(expected(tables))
+
+
 def test_warm_up_impressions_are_in_no_part_but_in_histories(tmp_path):
     tables = make_tables()
     del tables["behaviors"]

@@ -31,7 +31,8 @@ def test_every_setting_reaches_the_dataset(tables, write, tmp_path):
     assert manifest.fields.context == {"context_hour": 2}
     assert manifest.pair_rule == (
         "behaviors: query = image of an earlier click of the same user, at most 0.1 days before; positive = "
-        "another item with the same brand, a later click or purchase; at most 2 pairs per positive, newest queries first"
+        "another item with the same brand, a later click or purchase; at most 2 pairs per positive, "
+        "newest queries first"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mimctr.errors import DataError, RunError
-from mimctr.evaluate.gather import gather_curves, gather_stages
+from mimctr.evaluate.gather import gather_curves, gather_searches, gather_stages
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.results import DatasetFacts, Results, read_results, write_results
 
@@ -31,6 +31,7 @@ def make_results():
         models=[],
         stages=[],
         curves=[],
+        searches=[],
         pictures=[],
         settings={"num_resamples": 10},
         versions=describe_versions(),
@@ -128,3 +129,17 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path):
         RunError, match=r"metrics.jsonl: line 2: not a line of metrics \(KeyError\('step'\)\)"
     ):
         gather_curves(tmp_path)
+
+
+def test_visual_search_is_gathered_by_encoder_and_part(tmp_path):
+    (tmp_path / "csft").mkdir()
+    (tmp_path / "csft" / "search.json").write_text('{"test": {"mrr": 0.5}, "test_before": {"mrr": 0.25}}')
+    found = [(item.encoder, item.part, item.metrics) for item in gather_searches(tmp_path)]
+    assert found == [("csft", "test", {"mrr": 0.5}), ("csft", "test_before", {"mrr": 0.25})]
+
+
+@pytest.mark.parametrize("text", ["[]", '{"test": {"mrr": "high"}}'])
+def test_a_damaged_record_of_visual_search_is_named(tmp_path, text):
+    (tmp_path / "search.json").write_text(text)
+    with pytest.raises(RunError, match="not a record of visual search"):
+        gather_searches(tmp_path)

@@ -16,6 +16,7 @@ from mimctr.evaluate.results import (
     Part,
     PictureSheet,
     Results,
+    Search,
     StageFacts,
     write_results,
 )
@@ -125,6 +126,27 @@ def make_results(
         models=models,
         stages=_stages(models) if full else [],
         curves=_curves(models) if full else [],
+        searches=[
+            Search(
+                encoder=encoder,
+                part=part,
+                metrics={
+                    "recall@1": recall / 8,
+                    "recall@10": recall,
+                    "recall@100": 2 * recall,
+                    "mrr": recall / 3,
+                    "chance_recall@10": 0.0031,
+                },
+            )
+            for encoder, part, recall in [
+                ("plain", "validation", 0.06123),
+                ("plain", "test", 0.0534),
+                ("csft", "test", 0.31),
+                ("csft", "test_before", 0.0891),
+            ]
+        ]
+        if full
+        else [],
         pictures=[
             PictureSheet(
                 file=f"pictures/neighbors-{number:02d}.png",
@@ -183,8 +205,11 @@ def _curves(models: list[ModelFacts]) -> list[Curve]:
         curves.append(curve(model.folder, "loss", 0.5 + 0.2 * fall))
         curves.append(curve(model.folder, "validation_auc", top - 0.1 * fall))
     curves.append(curve("csft", "loss", 2 + 3 * fall))
-    curves.append(curve("csft", "validation_recall_at_10", 0.4 - 0.3 * fall))
+    curves.append(curve("csft", "recall@10", 0.4 - 0.3 * fall))
+    curves.append(curve("csft", "chance_recall@10", np.full(40, 0.02)))
+    curves.append(curve("csft", "negatives", 1000 * (1 - fall)))
     curves.append(curve("pretrain/dma", "loss", 1 + 3 * fall))
+    curves.append(curve("pretrain/dma", "held_out_loss", 1.2 + 3 * fall))
     return curves
 
 

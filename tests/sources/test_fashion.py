@@ -191,7 +191,24 @@ def test_items_are_the_purchased_articles_with_the_first_day_they_were_bought_or
     log = read(data, "purchases_two_years").sort("t_dat", maintain_order=True)
     assert first["price"] in log.filter(pl.col("article_id") == "0000000001")["price"].to_list()
     assert items["image"].null_count() == summary.num_items_without_image == 1
-    assert {"product_group", "pattern", "color", "department", "section"} <= set(items.columns)
+    assert set(items.columns) == {"item_id", "title", "image", "category", "price", "first_seen_time"}
+
+
+def test_attributes_are_further_fields_of_the_items(tmp_path: Path):
+    data = write_log(tmp_path / "data")
+    write_fashion(data, tmp_path / "plain")
+    write_fashion(data, tmp_path / "out", attributes=True)
+    plain, items = read(tmp_path / "plain", "items"), read(tmp_path / "out", "items")
+    added = ["product_group", "pattern", "color", "department", "index_group", "section"]
+    assert items.drop(added).equals(plain.select(items.drop(added).columns))
+    assert items.select(added).row(0) == (
+        "Garment",
+        "Solid",
+        "Dark Blue",
+        "Knitwear",
+        "Ladieswear",
+        "Everyday",
+    )
 
 
 def test_the_seed_fixes_the_tables(tmp_path: Path):

@@ -18,7 +18,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mimctr import __version__
-from mimctr.cli import bazaar, csft, embed, evaluate, fashion, foundation, plain, prepare, pretrain, report, run, train
+from mimctr.cli import (
+    bazaar,
+    csft,
+    embed,
+    evaluate,
+    fashion,
+    foundation,
+    plain,
+    prepare,
+    pretrain,
+    report,
+    run,
+    train,
+)
 from mimctr.errors import MimctrError
 
 # An OpenMP thread that finds its core busy spins for long; bounding that avoids a 10-25 fold slow-down.
@@ -42,7 +55,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     quiet: bool = typer.Option(False, "--quiet", "-q", help="only warnings on stderr"),
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="print the version"),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="print the version"
+    ),
 ) -> None:
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO,
@@ -56,7 +71,7 @@ def _options(
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what is expected to fail into lines on stderr and an exit status; anything else is a bug and shows itself."""
+    """Turn expected failures into lines on stderr and an exit status; anything else is a bug and shows itself."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **options: Any) -> None:
@@ -65,17 +80,35 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except MimctrError as error:
             print(f"mimctr: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
-        except OSError as error:  # a full disk, a missing permission: the system's own words and the path say it all
+        except (
+            OSError
+        ) as error:  # a full disk, a missing permission: the system's own words and the path say it all
             print(f"mimctr: {error.filename or 'system'}: {error.strerror or error}.", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print("mimctr: interrupted. Run the same command again to go on from where it stopped.", file=sys.stderr)
+            print(
+                "mimctr: interrupted. Run the same command again to go on from where it stopped.",
+                file=sys.stderr,
+            )
             raise typer.Exit(130) from None
 
     return guarded
 
 
-for module in (run, bazaar, fashion, prepare, foundation, pretrain, plain, csft, embed, train, evaluate, report):
+for module in (
+    run,
+    bazaar,
+    fashion,
+    prepare,
+    foundation,
+    pretrain,
+    plain,
+    csft,
+    embed,
+    train,
+    evaluate,
+    report,
+):
     app.command(name=module.NAME, epilog=module.EXAMPLES)(_guarded(module.command))
 
 

@@ -13,7 +13,9 @@ EXAMPLES = "Example: mimctr csft dataset --encoders pretrain --out csft"
 
 def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
-    encoders: Annotated[Path, typer.Option(help="folder with image/ and text/, written by 'mimctr pretrain'")],
+    encoders: Annotated[
+        Path, typer.Option(help="folder with image/ and text/, written by 'mimctr pretrain'")
+    ],
     out: Out,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -22,5 +24,7 @@ def command(
     from mimctr.recipes import csft, stages
     from mimctr.recipes.config import load_config
 
-    stages.csft(dataset, encoders, out, load_config(csft.Config, config, section=NAME, assignments=settings or []))
+    stages.csft(
+        dataset, encoders, out, load_config(csft.Config, config, section=NAME, assignments=settings or [])
+    )
     print(out)

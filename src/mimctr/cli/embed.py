@@ -23,5 +23,7 @@ def command(
     from mimctr.recipes import embed, stages
     from mimctr.recipes.config import load_config
 
-    stages.embed(dataset, encoder, out, load_config(embed.Config, config, section=NAME, assignments=settings or []))
+    stages.embed(
+        dataset, encoder, out, load_config(embed.Config, config, section=NAME, assignments=settings or [])
+    )
     show(embed.Summary.model_validate_json((out / "summary.json").read_text()), as_json=json)

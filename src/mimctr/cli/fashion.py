@@ -12,9 +12,13 @@ EXAMPLES = "Example: mimctr fashion ../shared/data/fashion --out tables"
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="folder of the original data (docs/fashion.md says where to get it)")],
+    data: Annotated[
+        Path, typer.Argument(help="folder of the original data (docs/fashion.md says where to get it)")
+    ],
     out: Out,
-    negatives: Annotated[str, typer.Option(help="popularity (the fixed protocol) or category")] = "popularity",
+    negatives: Annotated[
+        str, typer.Option(help="popularity (the fixed protocol) or category")
+    ] = "popularity",
     seed: Annotated[int, typer.Option(min=0, help="of the sampled negatives")] = 0,
     json: Json = False,
 ) -> None:

@@ -21,5 +21,7 @@ def command(
     from mimctr.recipes import foundation, stages
     from mimctr.recipes.config import load_config
 
-    stages.foundation(corpus, out, load_config(foundation.Config, config, section=NAME, assignments=settings or []))
+    stages.foundation(
+        corpus, out, load_config(foundation.Config, config, section=NAME, assignments=settings or [])
+    )
     print(out)

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-Out = Annotated[Path, typer.Option(help="folder for the result; an unchanged result is kept, a half-made one resumed")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="recipe (TOML) whose section of this name is used")]
+Out = Annotated[
+    Path, typer.Option(help="folder for the result; an unchanged result is kept, a half-made one resumed")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="recipe (TOML) whose section of this name is used")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, overrides the recipe; may be repeated")
 ]

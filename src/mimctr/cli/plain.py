@@ -22,5 +22,7 @@ def command(
     from mimctr.recipes import plain, stages
     from mimctr.recipes.config import load_config
 
-    stages.plain(dataset, encoders, out, load_config(plain.Config, config, section=NAME, assignments=settings or []))
+    stages.plain(
+        dataset, encoders, out, load_config(plain.Config, config, section=NAME, assignments=settings or [])
+    )
     print(out)

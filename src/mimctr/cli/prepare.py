@@ -12,9 +12,13 @@ EXAMPLES = "Example: mimctr prepare tables --out dataset --lenient"
 
 
 def command(
-    tables: Annotated[Path, typer.Argument(help="folder with items, impressions and, if you have them, behaviors and searches")],
+    tables: Annotated[
+        Path, typer.Argument(help="folder with items, impressions and, if any, behaviors and searches")
+    ],
     out: Out,
-    lenient: Annotated[bool, typer.Option(help="drop bad rows, counted, instead of refusing the tables")] = False,
+    lenient: Annotated[
+        bool, typer.Option(help="drop bad rows, counted, instead of refusing the tables")
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     json: Json = False,

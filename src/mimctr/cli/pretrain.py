@@ -13,7 +13,9 @@ EXAMPLES = "Example: mimctr pretrain dataset --encoders foundation --out pretrai
 
 def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
-    encoders: Annotated[Path, typer.Option(help="folder with image/ and text/, written by 'mimctr foundation'")],
+    encoders: Annotated[
+        Path, typer.Option(help="folder with image/ and text/, written by 'mimctr foundation'")
+    ],
     out: Out,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -22,5 +24,7 @@ def command(
     from mimctr.recipes import pretrain, stages
     from mimctr.recipes.config import load_config
 
-    stages.pretrain(dataset, encoders, out, load_config(pretrain.Config, config, section=NAME, assignments=settings or []))
+    stages.pretrain(
+        dataset, encoders, out, load_config(pretrain.Config, config, section=NAME, assignments=settings or [])
+    )
     print(out)

@@ -14,7 +14,9 @@ EXAMPLES = "Example: mimctr train dataset --content embed --set ubm=din --set va
 def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
     out: Out,
-    content: Annotated[Path | None, typer.Option(help="folder written by 'mimctr embed'; base models need none")] = None,
+    content: Annotated[
+        Path | None, typer.Option(help="folder written by 'mimctr embed'; base models need none")
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
@@ -22,5 +24,7 @@ def command(
     from mimctr.recipes import stages, train
     from mimctr.recipes.config import load_config
 
-    stages.train(dataset, content, out, load_config(train.Config, config, section=NAME, assignments=settings or []))
+    stages.train(
+        dataset, content, out, load_config(train.Config, config, section=NAME, assignments=settings or [])
+    )
     print(out)

@@ -172,7 +172,7 @@ class CtrDataset:
             rows: Rows of ``impressions``, any order, repeats allowed.
             max_length: Most behaviors per impression, the newest are kept.
         """
-        impressions, behaviors = self.impressions, self.behaviors
+        impressions, behaviors, rows = self.impressions, self.behaviors, np.asarray(rows)
         user_fields = impressions.user_fields[rows].astype(np.int64)
         start = behaviors.offsets[user_fields[:, 0]]
         positions, mask = pad_positions(start, impressions.end[rows], max_length)  # (B, L)

@@ -29,6 +29,8 @@ from mimctr.data.vocabulary import (
 from mimctr.errors import ConfigError
 from mimctr.files import write_json
 
+SEARCH_RULE = "searches: query = the image that was searched with"
+
 
 def write_dataset(
     raw: Raw,
@@ -40,17 +42,7 @@ def write_dataset(
     problems: Problems,
     source_hash: str,
 ) -> Manifest:
-    """Write every file of the dataset but the summary; return its manifest.
-
-    Args:
-        raw: The tables after the door.
-        folder: Where the images are already.
-        split_rule: Lengths of the parts.
-        pair_rule: For tables without searches.
-        min_count: User, query and context values that are rarer in the training part are unknown.
-        problems: What was tolerated.
-        source_hash: Names the raw tables.
-    """
+    """Write every file of the dataset but the summary (and the images, which are there); return its manifest."""
     users = _all_users([raw.impressions, raw.behaviors, raw.searches])
     order = np.flatnonzero(raw.impressions.keep)
     order = order[np.argsort(raw.impressions.time[order], kind="stable")]
@@ -71,14 +63,15 @@ def write_dataset(
     write_counts(folder, impressions, histories, split, num_items=len(raw.items.frame), num_users=len(users))
     users.select(user_index="index", user_id="value").write_parquet(folder / "users.parquet")
     if searches is None:
-        pairs = _pairs_by_rule(histories, kinds, raw.items, item_fields, pair_rule, split)
-        pairs_from, rule = "behaviors", str(pair_rule)
+        pairs, rule = (
+            _pairs_by_rule(histories, kinds, raw.items, item_fields, pair_rule, split),
+            str(pair_rule),
+        )
     else:
-        pairs = _pairs_from_searches(searches, search_queries, split)
-        pairs_from, rule = "searches", "searches: query = the image that was searched with"
+        pairs, rule = _pairs_from_searches(searches, search_queries, split), SEARCH_RULE
     pairs.write_parquet(folder / "pairs.parquet")
     if not len(pairs):
-        _note_no_pairs(problems, pairs_from)
+        _note_no_pairs(problems, "behaviors" if searches is None else "searches")
 
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,

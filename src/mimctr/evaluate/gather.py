@@ -1,4 +1,4 @@
-"""What a run's folders say of themselves: stage records and training curves, for results.json."""
+"""What a run's folders say of themselves, for results.json: stage records, training curves, visual search."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from mimctr.errors import RunError
-from mimctr.evaluate.results import Curve, StageFacts
+from mimctr.evaluate.results import Curve, Search, StageFacts
 from mimctr.files import read_json
 
 STAGE_RECORD = "stage.json"
 METRICS = "metrics.jsonl"
+SEARCH = "search.json"
 AFTERWARDS = {"evaluate", "report"}
 """Stages that come after the gathering; a record of one is an earlier run's."""
 
@@ -56,6 +57,26 @@ def gather_curves(run: Path, *, max_points: int = 150) -> list[Curve]:
                     series.setdefault(name, []).append((step, float(value)))
         curves += [_curve(_below(run, path), name, points, max_points) for name, points in series.items()]
     return curves
+
+
+def gather_searches(run: Path) -> list[Search]:
+    """Return the visual-search metrics that encoders below ``run`` wrote, in the order in which they were written.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    found = []
+    for path in sorted(run.rglob(SEARCH), key=lambda path: (path.stat().st_mtime_ns, path)):
+        try:
+            found += [
+                Search(encoder=_below(run, path), part=part, metrics=metrics)
+                for part, metrics in read_json(path).items()
+            ]
+        except (ValidationError, AttributeError) as error:
+            raise RunError(
+                f"{path}: not a record of visual search ({error}). Make the encoder again."
+            ) from None
+    return found
 
 
 def _curve(folder: str, metric: str, points: Sequence[tuple[int, float]], max_points: int) -> Curve:

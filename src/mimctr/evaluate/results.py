@@ -160,6 +160,17 @@ class Curve(Record):
     values: list[float]
 
 
+class Search(Record):
+    """Visual search with one encoder on held-out interest pairs: an encoder's quality before any CTR model."""
+
+    encoder: str
+    """Folder of the encoder, relative to the run."""
+    part: str
+    """``validation`` or ``test``; with ``_before``: the same encoder before C-SFT trained it."""
+    metrics: dict[str, float]
+    """``recall@1`` ..., ``mrr``, ``chance_recall@10``."""
+
+
 class PictureSheet(Record):
     """A picture file beside ``results.json``."""
 
@@ -189,6 +200,7 @@ class Results(Record):
     models: list[ModelFacts]
     stages: list[StageFacts]
     curves: list[Curve]
+    searches: list[Search]
     pictures: list[PictureSheet]
     settings: dict
     """Config of the evaluation itself."""

@@ -37,8 +37,8 @@ class Config(BaseModel):
     batch_size: int = Field(1024, ge=1, description="Impressions per step. Paper: 1024.")
     learning_rate: float = Field(0.005, gt=0, description="Of Adam. Paper: 0.005.")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant",
-        description="Of the learning rate: constant as in the paper, or warm-up and half a cosine to zero.",
+        "cosine",
+        description="Of the learning rate: warm-up and half a cosine to zero, or constant. The paper is silent.",
     )
     warmup_share: float = Field(
         0.05, ge=0, lt=1, description="Steps of the warm-up, where there is a schedule."

@@ -32,7 +32,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: int = Field(256, ge=1, description="Items per forward pass.")
-    batches_per_shard: int = Field(16, ge=1, description="An interrupted run loses at most this many batches.")
+    batches_per_shard: int = Field(
+        16, ge=1, description="An interrupted run loses at most this many batches."
+    )
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
 
 
@@ -62,7 +64,9 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     data = CtrDataset.open(dataset)
     model = ItemEncoder.load(encoder).to(pick_device(config.device))
     titles = data.items["title"].to_list()
-    with_image = np.flatnonzero([data.queries.images.get(row) is not None for row in range(len(data.queries))])
+    with_image = np.flatnonzero(
+        [data.queries.images.get(row) is not None for row in range(len(data.queries))]
+    )
 
     def embed_items(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         return model.embed_items([data.item_images.get(row) for row in rows], [titles[row] for row in rows])
@@ -74,7 +78,7 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
 
     known = _snapshot(data.items["item_key"].to_numpy(), embed_items, out, ITEMS, model, config)
     if not known.any():
-        raise RunError(f"{dataset}: none of its {len(titles)} items has an image or a title. There is nothing to embed.")
+        raise RunError(f"{dataset}: none of its {len(titles)} items has an image or a title. Add content.")
     _snapshot(with_image + 1, embed_queries, out, QUERIES, model, config)
     shutil.rmtree(out / SHARDS, ignore_errors=True)
     summary = Summary(
@@ -103,15 +107,22 @@ def _embed_in_shards(
     """Embed rows 0 ... ``num_rows`` - 1 shard by shard; a shard that is on disk already is read instead."""
     vectors, known = np.zeros((num_rows, dim), dtype=np.float32), np.zeros(num_rows, dtype=bool)
     size = config.batch_size * config.batches_per_shard
-    for start in track(range(0, num_rows, size), total=-(-num_rows // size), description=f"embed {name}", unit="shards"):
+    for start in track(
+        range(0, num_rows, size), total=-(-num_rows // size), description=f"embed {name}", unit="shards"
+    ):
         shard = slice(start, min(start + size, num_rows))
         path = folder / f"{start:012d}.safetensors"
         if not path.exists():
             rows = list(range(shard.start, shard.stop))
-            parts = [embed(rows[at : at + config.batch_size]) for at in range(0, len(rows), config.batch_size)]
+            parts = [
+                embed(rows[at : at + config.batch_size]) for at in range(0, len(rows), config.batch_size)
+            ]
             save_tensors(
                 path,
-                {"vectors": torch.cat([part[0] for part in parts]), "known": torch.cat([part[1] for part in parts])},
+                {
+                    "vectors": torch.cat([part[0] for part in parts]),
+                    "known": torch.cat([part[1] for part in parts]),
+                },
             )
         tensors, _ = load_tensors(path)
         vectors[shard], known[shard] = tensors["vectors"].numpy(), tensors["known"].numpy()

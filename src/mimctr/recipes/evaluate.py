@@ -24,7 +24,7 @@ from mimctr.evaluate.cohorts import (
     whole,
 )
 from mimctr.evaluate.compare import UNTRAINED, compare
-from mimctr.evaluate.gather import gather_curves, gather_stages
+from mimctr.evaluate.gather import gather_curves, gather_searches, gather_stages
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.results import (
     Coverage,
@@ -101,6 +101,7 @@ def main(run: Path, out: Path, config: Config) -> Results:
         models=models,
         stages=gather_stages(run),
         curves=gather_curves(run),
+        searches=gather_searches(run),
         pictures=draw_neighbors(
             dataset,
             run,

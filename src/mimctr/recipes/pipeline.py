@@ -34,8 +34,12 @@ class Models(BaseModel):
     variants: list[Variant] = Field(
         ["base", "mim"], min_length=1, description="Base, Base+MIM, MIM+ and the controls."
     )
-    encoders: list[Encoder] = Field(["csft"], min_length=1, description="Whose vectors the content variants read.")
-    seeds: list[int] = Field([0], min_length=1, description="One training each; the table shows mean and deviation.")
+    encoders: list[Encoder] = Field(
+        ["csft"], min_length=1, description="Whose vectors the content variants read."
+    )
+    seeds: list[int] = Field(
+        [0], min_length=1, description="One training each; the table shows mean and deviation."
+    )
 
 
 class Recipe(BaseModel):
@@ -47,7 +51,7 @@ class Recipe(BaseModel):
     source: sources.Source
     prepare: prepare_recipe.Config = prepare_recipe.Config()
     foundation: foundation_recipe.Config = foundation_recipe.Config()
-    pretrain: pretrain_recipe.Config | None = Field(None, description="Without this section there is no DDA and no DMA.")
+    pretrain: pretrain_recipe.Config | None = Field(None, description="Without it, no DDA and no DMA.")
     plain: plain_recipe.Config = plain_recipe.Config()
     csft: csft_recipe.Config = csft_recipe.Config()
     embed: embed_recipe.Config = embed_recipe.Config()
@@ -58,7 +62,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _encoders_are_made(self) -> "Recipe":
         if "pretrained" in self.models.encoders and self.pretrain is None:
-            raise ValueError("models.encoders asks for 'pretrained', but there is no [pretrain] section. Add one")
+            raise ValueError(
+                "models.encoders asks for 'pretrained', but there is no [pretrain] section. Add one"
+            )
         return self
 
 

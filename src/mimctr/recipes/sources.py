@@ -18,7 +18,9 @@ class Bazaar(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["bazaar"]
-    size: Literal["tiny", "small", "medium", "large"] = Field("small", description="How big; small is the demo.")
+    size: Literal["tiny", "small", "medium", "large"] = Field(
+        "small", description="How big; small is the demo."
+    )
     seed: int = Field(0, ge=0, description="The same seed gives the same bytes.")
 
 
@@ -39,7 +41,9 @@ class Tables(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["tables"]
-    path: Path = Field(description="Folder with items, impressions and, where there are any, behaviors and searches.")
+    path: Path = Field(
+        description="Folder with items, impressions and, where there are any, behaviors and searches."
+    )
 
 
 Source = Annotated[Bazaar | Fashion | Tables, Field(discriminator="kind")]
@@ -53,7 +57,9 @@ def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
             out,
             config=config,
             inputs={},
-            work=lambda: fill_folder(out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)),
+            work=lambda: fill_folder(
+                out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)
+            ),
         )
         return read_json(out / "bazaar.json")
     run_stage(
@@ -75,5 +81,7 @@ def tables_folder(config: Bazaar | Fashion | Tables, out: Path) -> Path:
         make(config, out)
         return out
     if not config.path.is_dir():
-        raise ConfigError(f"source.path: {config.path} is no folder. Give the folder that holds the raw tables.")
+        raise ConfigError(
+            f"source.path: {config.path} is no folder. Give the folder that holds the raw tables."
+        )
     return config.path

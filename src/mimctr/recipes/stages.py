@@ -29,7 +29,11 @@ def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config)
     """Generic corpus, or public weights -> plain encoders."""
     inputs = {} if corpus is None else {"corpus": corpus}
     return run_stage(
-        "foundation", out, config=config, inputs=inputs, work=lambda: foundation_recipe.main(corpus, out, config)
+        "foundation",
+        out,
+        config=config,
+        inputs=inputs,
+        work=lambda: foundation_recipe.main(corpus, out, config),
     )
 
 
@@ -81,7 +85,11 @@ def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.C
     """Dataset and content -> one trained CTR model and its predictions."""
     inputs = {"dataset": dataset} if content is None else {"dataset": dataset, "content": content}
     return run_stage(
-        "train", out, config=config, inputs=inputs, work=lambda: train_recipe.main(dataset, content, out, config)
+        "train",
+        out,
+        config=config,
+        inputs=inputs,
+        work=lambda: train_recipe.main(dataset, content, out, config),
     )
 
 

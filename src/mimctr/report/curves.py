@@ -7,7 +7,7 @@ from mimctr.evaluate.results import Curve
 from mimctr.report.plots import COLORS, UBM_STYLES
 from mimctr.report.summary import Summary
 from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg
-from mimctr.report.wording import variant_name
+from mimctr.report.wording import metric_words, variant_name
 
 FEW_POINTS = 15
 
@@ -17,7 +17,7 @@ def ctr_curves(summary: Summary) -> list[Plot]:
     """Return one plot per metric that the CTR models logged: every model a line, colored by variant."""
     models = {model.folder: model for model in summary.results.models}
     curves = [curve for curve in summary.results.curves if curve.folder in models]
-    plots = []
+    plots: list[Plot] = []
     for number, metric in enumerate(dict.fromkeys(curve.metric for curve in curves)):
         figure, axes = new_axes()
         named: set[str] = set()
@@ -28,7 +28,7 @@ def ctr_curves(summary: Summary) -> list[Plot]:
             color = COLORS.get(variant, INK)
             _line(axes, curve, color=color, label=label, thin=True)
         axes.set_xlabel("step")
-        axes.set_title(_metric_words(metric))
+        axes.set_title(metric_words(metric))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         legend_below(axes)
         svg = to_svg(figure, name=f"ctr-{number}", title=f"CTR models: {metric} by step")
@@ -38,27 +38,33 @@ def ctr_curves(summary: Summary) -> list[Plot]:
 
 @styled
 def encoder_curves(summary: Summary) -> list[Plot]:
-    """Return, per encoder training, one plot of its losses and one of its other metrics (recall ...)."""
+    """Return, per encoder training, a plot of its losses, one of its search metrics, and one of each other metric."""
     models = {model.folder for model in summary.results.models}
     curves = [curve for curve in summary.results.curves if curve.folder not in models]
-    plots = []
-    for number, folder in enumerate(dict.fromkeys(curve.folder for curve in curves)):
-        own = [curve for curve in curves if curve.folder == folder]
-        losses = [curve for curve in own if curve.metric.endswith("loss")]
-        others = [curve for curve in own if curve not in losses]
-        for kind, group in [("loss", losses), ("quality", others)]:
-            if not group:
-                continue
+    plots: list[Plot] = []
+    for folder in dict.fromkeys(curve.folder for curve in curves):
+        groups: dict[str, list[Curve]] = {}
+        for curve in curves:
+            if curve.folder == folder and (len(set(curve.values)) > 1 or "chance" in curve.metric):
+                groups.setdefault(_group(curve.metric), []).append(curve)
+        for group, members in groups.items():
             figure, axes = new_axes()
-            for curve, (color, _) in zip(group, UBM_STYLES * len(group), strict=False):
-                _line(axes, curve, color=color, label=_metric_words(curve.metric))
+            for curve, (color, _) in zip(members, UBM_STYLES * len(members), strict=False):
+                _line(axes, curve, color=color, label=metric_words(curve.metric))
             axes.set_xlabel("step")
-            axes.set_title(f"{folder}: {kind}")
+            axes.set_title(f"{folder}: {group}")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             legend_below(axes)
-            svg = to_svg(figure, name=f"encoder-{number}-{kind}", title=f"{folder}: {kind} by step")
+            svg = to_svg(figure, name=f"encoder-{len(plots)}", title=f"{folder}: {group} by step")
             plots.append(Plot(svg, ""))
     return plots
+
+
+def _group(metric: str) -> str:
+    """Return the plot that a metric belongs on: those of one scale share one."""
+    if metric.endswith("loss"):
+        return "loss"
+    return "search on held-out pairs" if "recall" in metric or metric == "mrr" else metric_words(metric)
 
 
 def _line(axes: Axes, curve: Curve, *, color: str, label: str | None, thin: bool = False) -> None:
@@ -73,7 +79,3 @@ def _line(axes: Axes, curve: Curve, *, color: str, label: str | None, thin: bool
         marker="o" if len(curve.steps) <= FEW_POINTS else None,
         markersize=3 if thin else 4,
     )
-
-
-def _metric_words(metric: str) -> str:
-    return metric.replace("_", " ").replace("auc", "AUC")

@@ -55,6 +55,12 @@ def slice_name(name: str) -> str:
     )
 
 
+def metric_words(metric: str) -> str:
+    """Return a logged metric's name in words."""
+    words = metric.replace("_", " ")
+    return " ".join({"auc": "AUC", "gauc": "GAUC", "mrr": "MRR"}.get(word, word) for word in words.split())
+
+
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return each name once: those of ``known`` in its order, then the others as they come."""
     found = list(dict.fromkeys(names))

@@ -55,6 +55,8 @@ class FashionSummary(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     negatives: Negatives
+    attributes: bool
+    """Whether items carry more fields than the category."""
     seed: int
     num_items: int
     num_items_without_image: int
@@ -70,7 +72,12 @@ class FashionSummary(BaseModel):
 
 
 def write_fashion(
-    data: Path, out: Path, *, negatives: Negatives = "popularity", seed: int = 0
+    data: Path,
+    out: Path,
+    *,
+    negatives: Negatives = "popularity",
+    attributes: bool = False,
+    seed: int = 0,
 ) -> FashionSummary:
     """Write the raw tables ``items``, ``impressions`` and ``behaviors`` of the fashion log to a folder.
 
@@ -81,6 +88,8 @@ def write_fashion(
         out: New folder; wholly there or, after a failure, not there at all.
         negatives: ``popularity`` draws a negative from all purchases of its window, ``category`` from those of
             the positive's product type.
+        attributes: Whether items carry the merchandiser's six attributes (color, section ...) as fields beside
+            the category. They are content, made by hand, and help a model without vectors, too.
         seed: Of the negatives. The same data and seed give the same tables.
 
     Raises:
@@ -90,7 +99,7 @@ def write_fashion(
     """
     log = _read_columns(data / "purchases_two_years.parquet", PURCHASE_COLUMNS)
     purchases = _read_purchases(data / "purchases_two_years.parquet", log)
-    items = _make_items(data, purchases)
+    items = _make_items(data, purchases, attributes=attributes)
     item_codes = _codes(purchases["item_id"])
     types = _codes(items["category"].fill_null(""))[item_codes]  # items stand in the order of their codes
     sampled = sample_negatives(
@@ -106,6 +115,7 @@ def write_fashion(
     items = _add_first_seen(items, purchases, impressions)
     summary = FashionSummary(
         negatives=negatives,
+        attributes=attributes,
         seed=seed,
         num_items=len(items),
         num_items_without_image=items["image"].null_count(),
@@ -213,7 +223,7 @@ def _read_purchases(path: Path, log: pl.DataFrame) -> pl.DataFrame:
     return purchases.unique(keys, keep="first", maintain_order=True).sort(keys)
 
 
-def _make_items(data: Path, purchases: pl.DataFrame) -> pl.DataFrame:
+def _make_items(data: Path, purchases: pl.DataFrame, *, attributes: bool) -> pl.DataFrame:
     """Return one row per purchased article, in the order of the ids; its price is that of its first purchase."""
     path = data / "articles.parquet"
     articles = _read_columns(path, ARTICLE_COLUMNS).with_columns(item_id=pl.col("article_id").cast(pl.String))
@@ -230,7 +240,7 @@ def _make_items(data: Path, purchases: pl.DataFrame) -> pl.DataFrame:
         pl.col("colour_group_name").str.to_lowercase(),
         separator=", ",
     )
-    fields = {name: pl.col(column) for column, name in ARTICLE_FIELDS.items()}
+    chosen = ARTICLE_FIELDS if attributes else {}
     items = first.join(articles, on="item_id", how="left").join(_read_images(data), on="item_id", how="left")
     return items.sort("item_id").select(
         "item_id",
@@ -240,7 +250,7 @@ def _make_items(data: Path, purchases: pl.DataFrame) -> pl.DataFrame:
             title, pl.col("detail_desc").str.strip_chars(), separator=". ", ignore_nulls=True
         ),
         category=pl.col("product_type_name"),
-        **fields,
+        **{field: pl.col(column) for column, field in chosen.items()},
     )
 
 

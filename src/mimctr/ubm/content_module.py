@@ -97,17 +97,21 @@ class ContentAwareInterest(nn.Module):
         in_scope = mask if self.scope == "all" else interest.kept & mask
         counted = in_scope & content.behaviors_known
         target, has_content = self._target(content)
-        vectors = zero_padding(content.behaviors, counted)
         added = content_interest(
-            target_content=target, behaviors_content=vectors, behaviors=behaviors, mask=counted
+            target_content=target, behaviors_content=content.behaviors, behaviors=behaviors, mask=counted
         )
         whole = concatenate_interests(interest.vector, added, interests=self.interests)
         flag = has_content.to(whole.dtype).unsqueeze(-1)
         if self.extensions is None:
             return ContentAware(whole, flag, flag[:, :0])
-        query = content.query.masked_fill(~content.query_known.unsqueeze(-1), 0.0)
         tensors = ContentTensors(
-            target, vectors, query, content.query_known, behaviors, added.relevance, counted
+            target=target,
+            behaviors=zero_padding(content.behaviors, counted),
+            query=content.query.masked_fill(~content.query_known.unsqueeze(-1), 0.0),
+            query_known=content.query_known,
+            rows=behaviors,
+            relevance=added.relevance,
+            mask=counted,
         )
         features, scalars = self.extensions(tensors)
         return ContentAware(whole, torch.cat([flag, features], dim=-1), scalars)

@@ -72,7 +72,7 @@ class Extensions(nn.Module):
         self, content: ContentTensors
     ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch scalars"]]:
         """Return all features, and those among them that are single numbers with a meaning of their own."""
-        scalars = [content.relevance.new_zeros(len(content.target), 0)]
+        scalars = [content.relevance[:, :0]]
         if self.scalars:
             scalars.append(relevance_scalars(content.relevance, content.mask))
         if self.query:
@@ -142,7 +142,7 @@ class Tiers(nn.Module):
     ) -> Int[Tensor, "batch tiers"]:
         """Return the histogram of the relevances that count."""
         tier = ((relevance.detach() + 1) * (self.num_tiers / 2)).long().clamp(0, self.num_tiers - 1)
-        empty = torch.zeros(len(relevance), self.num_tiers, dtype=torch.long, device=relevance.device)
+        empty = torch.zeros(relevance.shape[0], self.num_tiers, dtype=torch.long, device=relevance.device)
         return empty.scatter_add(1, tier, mask.long())
 
     def forward(
