@@ -162,9 +162,7 @@ def test_a_corpus_with_gaps_is_refused(tmp_path):
 
 def test_a_diverging_run_stops_with_its_step(shop, encoders, tmp_path):
     wild = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False, "text_learning_rate": 1e30})
-    with pytest.raises(
-        RunError, match=r"masked_language: loss is (nan|inf) at step \d; training has diverged"
-    ):
+    with pytest.raises(RunError, match=r"masked_language: (held_out_)?loss is nan at step \d; training has diverged"):
         pretrain.main(shop, encoders, tmp_path, wild)
 
 

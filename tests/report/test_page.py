@@ -2,6 +2,7 @@
 
 import html.parser
 import re
+from statistics import fmean
 
 import pytest
 from fake_run import make_results, make_run
@@ -9,6 +10,7 @@ from fake_run import make_results, make_run
 from mimctr.errors import RunError
 from mimctr.evaluate.results import read_results
 from mimctr.recipes import report
+from mimctr.report.headline import headline, remarks
 from mimctr.report.page import render_page
 from mimctr.report.summary import Summary
 
@@ -123,14 +125,30 @@ def test_the_headline_is_the_pooled_gain_with_its_interval(results, page):
 def test_an_unsure_gain_is_not_called_a_gain(results):
     comparisons = [item.model_copy(update={"p_value": 0.3}) for item in results.comparisons]
     summary = Summary(results.model_copy(update={"comparisons": comparisons}))
-    page = render_page(summary.results.model_copy(update={"pictures": []}), None)
-    assert "Content interest did not measurably change the test AUC" in page
+    assert headline(summary).startswith("Content interest did not measurably change the test AUC")
+    assert "(not significant)" in " ".join(remarks(summary))
 
 
 def test_a_leak_is_called_out(results):
-    comparisons = [item.model_copy(update={"p_value": 0.001}) for item in results.comparisons]
-    page = render_page(results.model_copy(update={"comparisons": comparisons, "pictures": []}), None)
-    assert "Caution: with vectors permuted within category the difference is still" in page
+    for difference, words in [
+        (0.02, "Caution: with vectors permuted within category the gain is still +0.0200"),
+        (-0.02, "with vectors permuted within category nothing is gained, \N{MINUS SIGN}0.0200"),
+    ]:
+        changed = {"p_value": 0.001, "difference": difference}
+        comparisons = [item.model_copy(update=changed) for item in results.comparisons]
+        assert words in " ".join(remarks(Summary(results.model_copy(update={"comparisons": comparisons}))))
+
+
+def test_the_share_of_the_way_to_the_ceiling_is_told_only_of_a_gain(results):
+    summary = Summary(results)
+    (told,) = (text for text in remarks(summary) if "known probabilities" in text)
+    ceiling = next(row.ceiling_auc for row in results.rows if row.slice == "all")
+    base = fmean(row.auc for row in results.rows if (row.variant, row.slice) == ("base", "all"))
+    share = summary.overall_gain("all").difference / (ceiling - base)
+    assert f"content closes {100 * share:.0f} % of the distance from Base ({base:.4f}) to it" in told
+    worse = [item.model_copy(update={"difference": -0.01}) for item in results.comparisons]
+    texts = remarks(Summary(results.model_copy(update={"comparisons": worse})))
+    assert any(f"is the best that can be reached; Base has {base:.4f}" in text for text in texts)
 
 
 def test_a_single_seed_is_called_out(tmp_path):

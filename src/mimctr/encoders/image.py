@@ -28,8 +28,8 @@ _HALF = (0.5, 0.5, 0.5)
 class ImageEncoder(nn.Module):
     """Turn pictures into one vector each, and into a feature map.
 
-    Batch norm of a loaded network keeps its stored statistics, also while training: a fine-tuning batch, or one with
-    masked patches, is no sample of the pictures they were taken from.
+    Batch norm of a loaded network keeps its stored statistics, also while training, unless it is told otherwise: a
+    small batch, or one with masked patches, is no sample of the pictures they were taken from.
 
     Args:
         network: A vision network of transformers.
@@ -37,7 +37,7 @@ class ImageEncoder(nn.Module):
         mean: Per-channel mean that normalization subtracts, of values in [0, 1].
         std: Per-channel standard deviation that normalization divides by.
         pooling: How the feature map becomes one vector.
-        adapt_batch_norm: Train batch norm's statistics; only right for a network built from a configuration.
+        adapt_batch_norm: Let batch norm's statistics follow the batches in training mode.
     """
 
     def __init__(

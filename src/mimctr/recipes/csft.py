@@ -76,6 +76,9 @@ class Config(BaseModel):
         1e-3, gt=0, description="Peak learning rate of heads and fusion, AdamW."
     )
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    adapt_batch_norm: bool = Field(
+        True, description="Let batch norm's statistics follow the trained towers; false for small batches."
+    )
     start_pull: float = Field(
         0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
     )
@@ -135,6 +138,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         learn_temperature=config.learn_temperature,
         drop_modality=config.drop_modality,
     ).to(device)
+    encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
     after = search_parts(towers, held_out)

@@ -70,10 +70,12 @@ def draw_neighbors(
         file = f"{FOLDER}/neighbors-{number + 1:02d}.jpg"
         with atomic_path(out / file) as temporary:
             draw_sheet(image, positive, strips, label=pair["kind"]).save(temporary, format="JPEG", quality=90)
-        place = (
-            f"Rank of the {pair['kind']} among {int(allowed.sum()):,}: {', '.join(ranks)}." if ranks else ""
-        )
-        sheets.append(PictureSheet(file=file, title=f"Held-out pair {number + 1}", caption=place))
+        caption = f"Rank of the {pair['kind']} among {int(allowed.sum()):,}: {', '.join(ranks)}."
+        if not ranks:
+            caption = (
+                f"The {pair['kind']} has no image, so it is not among the {int(allowed.sum()):,} candidates."
+            )
+        sheets.append(PictureSheet(file=file, title=f"Held-out pair {number + 1}", caption=caption))
     return sheets
 
 

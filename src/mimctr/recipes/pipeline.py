@@ -85,7 +85,8 @@ def main(recipe: Recipe, out: Path) -> Finished:
     for label, encoder in encoders.items():
         stages.embed(dataset, encoder, out / "embed" / label, recipe.embed)
     train_models(recipe, dataset, out)
-    stages.evaluate(out, out / "evaluate", recipe.evaluate)
+    named = recipe.evaluate.model_copy(update={"dataset_name": recipe.name})
+    stages.evaluate(out, out / "evaluate", named)
     stages.report(out, out / "report")
     results = out / "evaluate" / "results.json"
     return Finished(results_table(read_results(results)), results, out / "report" / "report.html")

@@ -67,6 +67,9 @@ class Config(BaseModel):
         64, ge=1, description="Width of the common space of DMA; its projections are not kept."
     )
     temperature: float = Field(0.07, gt=0, description="Of DMA at the start; learned from there. CLIP: 0.07.")
+    adapt_batch_norm: bool = Field(
+        True, description="Let batch norm's statistics follow the image encoder in DMA; never while patches are masked."
+    )
     seed: int = Field(0, ge=0, description="Of order, masks and projections.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(True, description="Matrix products in bfloat16.")
@@ -189,6 +192,7 @@ def align(
     """DMA of both encoders, in place: symmetric InfoNCE. Items of equal titles are no negatives of one another."""
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
+    image.adapt_batch_norm = config.adapt_batch_norm
     model = AlignmentModel(image, text, dim=config.alignment_dim, temperature=config.temperature).to(device)
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:

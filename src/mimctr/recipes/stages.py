@@ -95,12 +95,13 @@ def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.C
 
 def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecord:
     """All trained models of a run -> results.json."""
-    models = {path.name: path for path in sorted((run / "train").glob("*")) if path.is_dir()}
+    read = [*(run / "train").glob("*"), *(run / "embed").glob("*"), run / "plain", run / "csft"]
+    stages = {path.relative_to(run).as_posix(): path for path in sorted(read) if path.is_dir()}
     return run_stage(
         "evaluate",
         out,
         config=config,
-        inputs={"dataset": run / "dataset", **models},
+        inputs={"dataset": run / "dataset", **stages},
         work=lambda: evaluate_recipe.main(run, out, config),
     )
 

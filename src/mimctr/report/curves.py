@@ -1,5 +1,7 @@
 """Training curves: CTR models, and the encoders' losses and recall by stage, from results.json alone."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -40,7 +42,9 @@ def ctr_curves(summary: Summary) -> list[Plot]:
 def encoder_curves(summary: Summary) -> list[Plot]:
     """Return, per encoder training, a plot of its losses, one of its search metrics, and one of each other metric."""
     models = {model.folder for model in summary.results.models}
+    stages = [stage.folder for stage in summary.results.stages]
     curves = [curve for curve in summary.results.curves if curve.folder not in models]
+    curves.sort(key=lambda curve: _stage_number(curve.folder, stages))
     plots: list[Plot] = []
     for folder in dict.fromkeys(curve.folder for curve in curves):
         groups: dict[str, list[Curve]] = {}
@@ -52,7 +56,7 @@ def encoder_curves(summary: Summary) -> list[Plot]:
             for curve, (color, _) in zip(members, UBM_STYLES * len(members), strict=False):
                 _line(axes, curve, color=color, label=metric_words(curve.metric))
             axes.set_xlabel("step")
-            axes.set_title(f"{folder}: {group}")
+            axes.set_title(f"{folder.replace('/run/', ', ')}: {group}")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             legend_below(axes)
             svg = to_svg(figure, name=f"encoder-{len(plots)}", title=f"{folder}: {group} by step")
@@ -60,11 +64,16 @@ def encoder_curves(summary: Summary) -> list[Plot]:
     return plots
 
 
+def _stage_number(folder: str, stages: Sequence[str]) -> int:
+    """Return the place of the stage that ``folder`` belongs to in the order in which they ran; last where unknown."""
+    return next((n for n, stage in enumerate(stages) if f"{folder}/".startswith(f"{stage}/")), len(stages))
+
+
 def _group(metric: str) -> str:
     """Return the plot that a metric belongs on: those of one scale share one."""
     if metric.endswith("loss"):
         return "loss"
-    return "search on held-out pairs" if "recall" in metric or metric == "mrr" else metric_words(metric)
+    return "held-out search" if "recall" in metric or metric.endswith("mrr") else metric_words(metric)
 
 
 def _line(axes: Axes, curve: Curve, *, color: str, label: str | None, thin: bool = False) -> None:

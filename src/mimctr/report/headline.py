@@ -1,6 +1,5 @@
 """The report's first sentences: what content interest gained, in plain words and no more certain than it is."""
 
-from statistics import fmean
 from typing import NamedTuple
 
 from mimctr.evaluate.compare import BASE, Contender
@@ -74,50 +73,47 @@ def _within(gain: Comparison) -> str:
 
 
 def _new_items(summary: Summary) -> str:
-    newest, unseen = summary.overall_gain("age:S1"), summary.overall_gain("item:unseen")
+    places = [("age:S1", "on the newest items (S1)"), ("item:unseen", "on items that training never saw")]
     parts = []
-    if newest:
-        parts.append(f"{signed(newest.difference)} on the newest items (S1)")
-    if unseen:
-        parts.append(f"{signed(unseen.difference)} on items that training never saw")
+    for name, words in places:
+        gain = summary.overall_gain(name)
+        if gain:
+            parts.append(f"{signed(gain.difference)} {words}{'' if _is_sure(gain) else ' (not significant)'}")
     if not parts:
         return ""
     contrast = summary.overall_gain("age:S1", minus="age:S10")
     tail = ""
     if contrast and _is_sure(contrast):
         word = "more" if contrast.difference > 0 else "less"
-        tail = f"; the newest items gain {signed(abs(contrast.difference))[1:]} {word} than the oldest"
-    return f"The gain is {listing(parts)}{tail}."
+        tail = f"; the newest items gain {abs(contrast.difference):.4f} {word} than the oldest"
+    return f"The difference is {listing(parts)}{tail}."
 
 
 def _ceiling(summary: Summary, gain: Comparison) -> str:
-    ceiling = summary.ceiling("all")
-    base = [summary.mean(ubm, Contender(BASE, None), "all") for ubm in summary.ubms]
-    levels = [value.mean for value in base if value]
-    if ceiling is None or not levels or ceiling <= fmean(levels):
+    ceiling, base = summary.ceiling("all"), summary.mean_over_ubms(Contender(BASE, None), "all")
+    if ceiling is None or base is None or ceiling <= base:
         return ""
-    share = gain.difference / (ceiling - fmean(levels))
-    return (
+    words = (
         f"The clicks here were generated with known probabilities, whose AUC, {ceiling:.4f}, is the best that can be "
-        f"reached: content closes {share * 100:.0f} % of the distance from Base ({fmean(levels):.4f}) to it."
+        "reached"
     )
+    if gain.difference <= 0:
+        return f"{words}; Base has {base:.4f}."
+    share = 100 * gain.difference / (ceiling - base)
+    return f"{words}: content closes {share:.0f} % of the distance from Base ({base:.4f}) to it."
 
 
 def _leak(summary: Summary) -> str:
     control = next((item for item in summary.contenders if item.variant == "mim_permuted"), None)
     gain = summary.overall_gain("all", control) if control else None
-    if gain is None:
+    if gain is None or gain.p_value is None:
         return ""
-    measured = (
-        f"{signed(gain.difference)}{_within(gain)}, {probability(gain.p_value)}"
-        if gain.p_value is not None
-        else ""
+    measured = f"{signed(gain.difference)}{_within(gain)}, {probability(gain.p_value)}"
+    if not _is_sure(gain):
+        return f"Leak control: with vectors permuted within category there is no measurable gain, {measured}."
+    if gain.difference < 0:
+        return f"Leak control: with vectors permuted within category nothing is gained, {measured}."
+    return (
+        f"Caution: with vectors permuted within category the gain is still {measured}. Part of the gain is not due "
+        "to content."
     )
-    if not measured:
-        return ""
-    if _is_sure(gain):
-        return (
-            f"Caution: with vectors permuted within category the difference is still {measured}. Part of the gain is "
-            "not due to content."
-        )
-    return f"Leak control: with vectors permuted within category nothing is gained, {measured}."

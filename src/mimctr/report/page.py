@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.errors import RunError
 from mimctr.evaluate.compare import BASE
-from mimctr.evaluate.results import POOLED, Comparison, Results
+from mimctr.evaluate.results import POOLED, Comparison, Results, Search
 from mimctr.report import wording
 from mimctr.report.curves import ctr_curves, encoder_curves
 from mimctr.report.headline import figures, headline, remarks
@@ -59,6 +59,7 @@ def render_page(results: Results, pictures: Path) -> str:
         ctr_plots=ctr_curves(summary),
         encoder_plots=encoder_curves(summary),
         other_comparisons=other_comparisons(results.comparisons),
+        searches=in_order_of_training(results.searches),
         search_metrics=list(dict.fromkeys(name for item in results.searches for name in item.metrics)),
         sheets=[(sheet, _data_address(pictures / sheet.file)) for sheet in results.pictures],
         variants={contender.variant for contender in summary.contenders},
@@ -75,6 +76,14 @@ def other_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:
         if item.minus_slice is not None
         or (item.slice in TABLE_SLICES and (item.ubm == POOLED or item.against != BASE))
     ]
+
+
+def in_order_of_training(searches: Sequence[Search]) -> list[Search]:
+    """Return search metrics by encoder, as they were made; those from before C-SFT ahead of those after it."""
+    encoders = list(dict.fromkeys(item.encoder for item in searches))
+    return sorted(
+        searches, key=lambda item: (encoders.index(item.encoder), not item.part.endswith("_before"))
+    )
 
 
 def _data_address(path: Path) -> str:
