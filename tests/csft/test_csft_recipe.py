@@ -40,8 +40,7 @@ def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("trainable", ["all", "heads"])
-@pytest.mark.parametrize("killed_at", [0, 3, 5])
+@pytest.mark.parametrize(("trainable", "killed_at"), [("all", 0), ("all", 5), ("heads", 3)])
 def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
     shop, encoders, tmp_path, monkeypatch, trainable, killed_at
 ):

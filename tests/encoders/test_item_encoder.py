@@ -23,11 +23,14 @@ def encoder() -> ItemEncoder:
 def test_embedding_follows_equations_2_to_4(encoder):
     vectors, known = encoder.embed_items(PICTURES, TITLES)
     with torch.no_grad():
-        image = encoder.image_head(
-            F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES)), dim=1)
-        )
-        text = encoder.text_head(
-            F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES)), dim=1)
+        image = F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES)), dim=1)
+        text = F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES)), dim=1)
+        state = encoder.heads_state()
+        image, text = (
+            (vectors - state[f"{name}_coordinates.mean"])
+            @ state[f"{name}_coordinates.axes"].T
+            @ state[f"{name}_head.weight"].T
+            for name, vectors in (("image", image), ("text", text))
         )
         one = torch.ones(6, 1)
         z = torch.stack(
@@ -37,6 +40,7 @@ def test_embedding_follows_equations_2_to_4(encoder):
             ]
         )
         fused = encoder.fusion.skip(z.flatten(1)) + encoder.fusion.out(encoder.fusion.branch(z.flatten(1)))
+        fused = fused - encoder.center
     torch.testing.assert_close(vectors, F.normalize(fused, dim=1))
     assert known.all()
 
@@ -44,16 +48,14 @@ def test_embedding_follows_equations_2_to_4(encoder):
 def test_a_missing_picture_or_title_is_replaced_by_its_stand_in(encoder):
     vectors, known = encoder.embed_items([PICTURES[0], None, None], [None, TITLES[1], None])
     with torch.no_grad():
-        image = encoder.image_head(
-            F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES[:1])), dim=1)
-        )
-        text = encoder.text_head(
-            F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES[1:2])), dim=1)
-        )
+        image = F.normalize(encoder.image_encoder(encoder.image_encoder.pixels(PICTURES[:1])), dim=1)
+        image = encoder.image_head(encoder.image_coordinates(image))
+        text = F.normalize(encoder.text_encoder(*encoder.text_encoder.tokenize(TITLES[1:2])), dim=1)
+        text = encoder.text_head(encoder.text_coordinates(text))
         expected = torch.cat(
             [encoder.fusion(image, encoder.no_text[None]), encoder.fusion(encoder.no_image[None], text)]
         )
-    torch.testing.assert_close(vectors[:2], F.normalize(expected, dim=1))
+    torch.testing.assert_close(vectors[:2], F.normalize(expected - encoder.center, dim=1))
     assert known.tolist() == [True, True, False]
     assert torch.equal(vectors[2], torch.zeros(6))
 
@@ -169,3 +171,18 @@ def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
     with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 1 is wanted"):
         ItemEncoder.load(tmp_path / "image")
+
+
+def test_after_centering_the_mean_of_the_items_is_zero(encoder):
+    vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.rand(9) > 0.5)
+    with torch.no_grad():
+        encoder.set_center(encoder(vectors).fused)
+        fused = encoder(vectors).fused
+    assert fused.mean(0).abs().max() < 1e-5
+    assert fused.std() > 0.01
+
+
+def test_in_training_a_batch_is_its_own_center(encoder):
+    vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.ones(9).bool())
+    encoder.train()
+    assert encoder(vectors).fused.mean(0).abs().max() < 1e-5

@@ -17,10 +17,8 @@ def test_both_parts_add_up_to_the_pca_of_the_concatenation():
     images, texts = unit(50, 5), unit(50, 7)
     geometry = fit_plain_geometry(images, texts, dim=6)
     found = (
-        images @ geometry.image_weight.T
-        + geometry.image_bias
-        + texts @ geometry.text_weight.T
-        + geometry.text_bias
+        (images - geometry.image_mean) @ geometry.image_axes.T
+        + (texts - geometry.text_mean) @ geometry.text_axes.T
     ).numpy()
 
     joint = torch.cat([images, texts], 1).double().numpy()
@@ -28,6 +26,28 @@ def test_both_parts_add_up_to_the_pca_of_the_concatenation():
     scale = np.sqrt((expected**2).sum(1).mean())
     sign = np.sign((found * expected).sum(0))
     np.testing.assert_allclose(found * sign, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_whitening_brings_the_variances_together(whitening):
+    images, texts = unit(200, 5), unit(200, 7)
+    geometry = fit_plain_geometry(images, texts, dim=6, num_axes=8, whitening=whitening)
+    found = (images - geometry.image_mean) @ geometry.image_axes.T
+    found = found + (texts - geometry.text_mean) @ geometry.text_axes.T
+
+    joint = torch.cat([images, texts], 1).double().numpy()
+    expected = PCA(8, svd_solver="full").fit(joint).explained_variance_ ** (1 - whitening)
+    variances = found.var(0).numpy()
+    np.testing.assert_allclose(variances / variances[0], expected / expected[0], rtol=1e-4)
+    assert found[:, :6].square().sum(1).mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_axes_without_variance_are_zero():
+    images, texts = unit(5, 5), unit(5, 7)  # five items span four dimensions
+    geometry = fit_plain_geometry(images, texts, dim=2, num_axes=8, whitening=1.0)
+    norms = torch.cat([geometry.image_axes, geometry.text_axes], 1).norm(dim=1)
+    assert (norms[:4] > 0).all()
+    assert not norms[4:].any()
 
 
 def test_the_sign_of_an_axis_does_not_depend_on_the_order_of_the_items():
@@ -46,7 +66,7 @@ def test_the_item_encoder_starts_exactly_at_the_pca():
     with torch.no_grad():
         images = encoder.image_vectors(encoder.image_encoder.pixels(pictures))
         texts = encoder.text_vectors(*encoder.text_encoder.tokenize(titles))
-    encoder.start_plain(fit_plain_geometry(images, texts, dim=6))
+    encoder.start_plain(fit_plain_geometry(images, texts, dim=6, num_axes=24))
 
     scores = PCA(6, svd_solver="full").fit_transform(torch.cat([images, texts], 1).double().numpy())
     cosines = scores @ scores.T / np.linalg.norm(scores, axis=1)[:, None] / np.linalg.norm(scores, axis=1)
@@ -57,11 +77,11 @@ def test_the_item_encoder_starts_exactly_at_the_pca():
 def test_a_query_image_goes_through_the_image_part():
     encoder = item_encoder(dim=4)
     images, texts = unit(30, 16), unit(30, 16)
-    geometry = fit_plain_geometry(images, texts, dim=4)
+    geometry = fit_plain_geometry(images, texts, dim=4, num_axes=16)
     encoder.start_plain(geometry)
     with torch.no_grad():
         vector = encoder.image_vectors(encoder.image_encoder.pixels([picture(1)]))
-    expected = F.normalize(vector @ geometry.image_weight.T + geometry.image_bias, dim=-1)
+    expected = F.normalize((vector - geometry.image_mean) @ geometry.image_axes[:4].T, dim=-1)
     torch.testing.assert_close(encoder.embed_query_images([picture(1)]), expected)
 
 

@@ -29,7 +29,7 @@ def test_equal_similarities_give_the_logarithm_of_the_batch():
 
 
 def test_the_temperature_is_learned_and_clamped():
-    model = AlignmentModel(image_encoder(), text_encoder(), dim=4, temperature=0.05)
+    model = AlignmentModel(image_encoder(), text_encoder(), temperature=0.05)
     assert model.scale.item() == pytest.approx(20.0)
     with torch.no_grad():
         model.log_scale.fill_(math.log(250.0))
@@ -41,7 +41,7 @@ def test_the_temperature_is_learned_and_clamped():
 
 def test_both_encoders_learn():
     image, text = image_encoder(), text_encoder()
-    model = AlignmentModel(image, text, dim=4)
+    model = AlignmentModel(image, text)
     images = model.encode_images(image.pixels([picture(n) for n in range(6)]))
     texts = model.encode_texts(*text.tokenize(TITLES))
     torch.testing.assert_close(images.norm(dim=1), torch.ones(6))

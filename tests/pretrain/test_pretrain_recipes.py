@@ -33,7 +33,6 @@ PRETRAIN = pretrain.Config(
     batch_size=8,
     masked_patch=8,
     masked_language_ratio=0.5,
-    alignment_dim=4,
     device="cpu",
     bf16=False,
 )
@@ -60,7 +59,7 @@ def kill_at(monkeypatch, number):
     return take_step
 
 
-@pytest.mark.parametrize("killed_at", [1, 4, 9, 12])
+@pytest.mark.parametrize("killed_at", [4, 9])
 def test_a_killed_foundation_ends_bit_for_bit_like_an_undisturbed_one(tmp_path, monkeypatch, killed_at):
     monkeypatch.setattr(foundation, "Run", functools.partial(Run, checkpoint_seconds=0.0))
     corpus = write_corpus(tmp_path / "corpus")
@@ -76,7 +75,7 @@ def test_a_killed_foundation_ends_bit_for_bit_like_an_undisturbed_one(tmp_path, 
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("killed_at", [2, 8, 15])
+@pytest.mark.parametrize("killed_at", [8, 15])
 def test_a_killed_pretraining_ends_bit_for_bit_like_an_undisturbed_one(
     shop, encoders, tmp_path, monkeypatch, killed_at
 ):
@@ -162,7 +161,9 @@ def test_a_corpus_with_gaps_is_refused(tmp_path):
 
 def test_a_diverging_run_stops_with_its_step(shop, encoders, tmp_path):
     wild = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False, "text_learning_rate": 1e30})
-    with pytest.raises(RunError, match=r"masked_language: (held_out_)?loss is nan at step \d; training has diverged"):
+    with pytest.raises(
+        RunError, match=r"masked_language: (held_out_)?loss is nan at step \d; training has diverged"
+    ):
         pretrain.main(shop, encoders, tmp_path, wild)
 
 

@@ -180,6 +180,26 @@ class TestResume:
         train(shop, tmp_path, **settings)
         assert (tmp_path / "metrics.jsonl").read_text() == lines
 
+    def test_a_killed_run_stops_early_where_an_undisturbed_one_does(
+        self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Four looks an epoch that find nothing better than the first one: patience is over after the fourth.
+        monkeypatch.setattr(ctr_fitting, "measure", lambda *_: {"auc": 0.5})
+        settings = RESUMABLE | {"patience": 3}
+        real = ctr_fitting.take_step
+
+        def killed(*arguments: object, step: int, **named: object) -> float:
+            if step == 13:
+                raise KeyboardInterrupt
+            return real(*arguments, step=step, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ctr_fitting, "take_step", killed)
+            train(shop, tmp_path, **settings)
+        before = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        train(shop, tmp_path, **settings)
+        assert (len(before), len((tmp_path / "metrics.jsonl").read_text().splitlines())) == (2, 4)
+
     def fail(self, *_: object) -> None:
         raise KeyboardInterrupt
 
@@ -231,6 +251,9 @@ class TestEarlyStop:
             main(dataset, None, tmp_path / out, Config(**settings))
         weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        assert (tmp_path / "a" / "metrics.jsonl").read_text() == (
+            tmp_path / "b" / "metrics.jsonl"
+        ).read_text()
 
 
 class TestModelFolder:

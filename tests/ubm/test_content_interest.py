@@ -86,6 +86,14 @@ def test_a_missing_embedding_drops_out(rows: Rows, content: Content):
     torch.testing.assert_close(without.fusion[row], shorter.fusion[0])
 
 
+def test_a_vector_that_is_not_known_is_not_read(dense: DenseHalf, rows: Rows, content: Content):
+    # Mutant: the module counts every real behavior, known or not.
+    missing = ~content.behaviors_known & MASK
+    assert missing.any()
+    garbage = replace(content, behaviors=content.behaviors.masked_fill(missing.unsqueeze(-1), float("nan")))
+    torch.testing.assert_close(dense(rows, garbage).logit, dense(rows, content).logit, rtol=0, atol=0)
+
+
 def test_a_zero_vector_has_no_relevance_and_a_finite_gradient():
     one = torch.zeros(1, 4, requires_grad=True)
     many = torch.randn(1, 3, 4)

@@ -73,6 +73,12 @@ def test_every_table_gets_a_gradient(embedding: EmbeddingHalf, batch: CtrBatch):
 
 def test_same_category_is_a_known_category_shared_with_the_target(embedding: EmbeddingHalf, batch: CtrBatch):
     # Mutant: two items without a category count as of one category.
+    batch = replace(
+        batch, target=torch.tensor([2, 1, 4, 1, 9]), behaviors=batch.behaviors.masked_fill(MASK, 1)
+    )
+    batch = replace(
+        batch, behaviors=torch.where(torch.arange(MASK.shape[1]) % 2 == 0, batch.behaviors, 4 * MASK)
+    )
     found = embedding(batch).same_category
     category = embedding.item_fields[:, 0].tolist()
     for b in range(len(batch)):

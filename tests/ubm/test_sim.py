@@ -39,7 +39,7 @@ def test_equal_scores_keep_exactly_k():
     st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 14), st.randoms(use_true_random=False)
 )
 def test_searches_equal_a_loop(mask: list[bool], k: int, random):
-    scores = [random.uniform(-5, 5) for _ in mask]
+    scores = [float(score) for score in random.sample(range(-50, 50), len(mask))]  # no ties
     real = [i for i, value in enumerate(mask) if value]
     newest, best = set(real[-k:]), set(sorted(real, key=lambda i: -scores[i])[:k])
     found = keep_newest(torch.tensor([mask]), k)[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimctr.encoders.fusion import FusionMLP
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.plain import PlainGeometry
+from mimctr.encoders.plain import Coordinates, PlainGeometry
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json, read_json, write_json
@@ -19,6 +19,8 @@ from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
 FORMAT = 1
+AXES_PER_DIM = 4
+"""Coordinates that a head sees, for each one that it gives."""
 
 
 class ItemVectors(NamedTuple):
@@ -47,7 +49,8 @@ class ItemEncoder(nn.Module):
     """``F_V``, ``F_L``, one linear head each, tensor fusion and MLP.
 
     A missing image or title is replaced by a learned vector behind its head, zero at first: in the plain geometry, the
-    catalogue's mean.
+    catalogue's mean. ``h^MM`` is centered: on its batch in training, on the catalogue (:meth:`set_center`) afterwards.
+    Heads act on centered coordinates and have no bias. A common part of all vectors would drown their cosines.
 
     Args:
         image_encoder: ``F_V``.
@@ -72,11 +75,16 @@ class ItemEncoder(nn.Module):
         self.dropout = dropout
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.image_head = nn.Linear(image_encoder.dim, dim)
-        self.text_head = nn.Linear(text_encoder.dim, dim)
+        num_axes = min(AXES_PER_DIM * dim, image_encoder.dim + text_encoder.dim)
+        self.image_coordinates = Coordinates(image_encoder.dim, num_axes)
+        self.text_coordinates = Coordinates(text_encoder.dim, num_axes)
+        self.image_head = nn.Linear(num_axes, dim, bias=False)
+        self.text_head = nn.Linear(num_axes, dim, bias=False)
         self.no_image = nn.Parameter(torch.zeros(dim))
         self.no_text = nn.Parameter(torch.zeros(dim))
         self.fusion = FusionMLP(dim, hidden=hidden, dropout=dropout)
+        self.center: Tensor
+        self.register_buffer("center", torch.zeros(dim))
         self.eval()
 
     @classmethod
@@ -163,10 +171,16 @@ class ItemEncoder(nn.Module):
     def start_plain(self, geometry: PlainGeometry) -> None:
         """Set the heads so that ``h^MM`` is the plain geometry's; call it on a fresh encoder."""
         with torch.no_grad():
-            self.image_head.weight.copy_(geometry.image_weight)
-            self.image_head.bias.copy_(geometry.image_bias)
-            self.text_head.weight.copy_(geometry.text_weight)
-            self.text_head.bias.copy_(geometry.text_bias)
+            self.image_coordinates.mean.copy_(geometry.image_mean)
+            self.image_coordinates.axes.copy_(geometry.image_axes)
+            self.text_coordinates.mean.copy_(geometry.text_mean)
+            self.text_coordinates.axes.copy_(geometry.text_axes)
+            for head in (self.image_head, self.text_head):
+                head.weight.copy_(torch.eye(*head.weight.shape))
+
+    def set_center(self, fused: Float[Tensor, "items content"]) -> None:
+        """Let the mean of ``h^MM`` over some items be zero; ``fused`` is theirs now, in evaluation mode."""
+        self.center += fused.mean(0)
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
@@ -180,13 +194,17 @@ class ItemEncoder(nn.Module):
 
     def query_view(self, image: Float[Tensor, "queries image"]) -> Float[Tensor, "queries content"]:
         """Return ``h_q^img`` from the query's image vector: the same head as an item's image."""
-        return self.image_head(image)
+        return self.image_head(self.image_coordinates(image))
 
     def forward(self, vectors: ItemVectors) -> ItemViews:
         """Return ``h^img``, ``h^txt`` and ``h^MM`` of some items, Eq. (2) to (4)."""
-        image = torch.where(vectors.has_image.unsqueeze(-1), self.image_head(vectors.image), self.no_image)
-        text = torch.where(vectors.has_text.unsqueeze(-1), self.text_head(vectors.text), self.no_text)
-        return ItemViews(self.fusion(image, text), image, text, vectors.has_image, vectors.has_text)
+        image = self.image_head(self.image_coordinates(vectors.image))
+        text = self.text_head(self.text_coordinates(vectors.text))
+        image = torch.where(vectors.has_image.unsqueeze(-1), image, self.no_image)
+        text = torch.where(vectors.has_text.unsqueeze(-1), text, self.no_text)
+        fused = self.fusion(image, text)
+        center = fused.mean(0) if self.training else self.center
+        return ItemViews(fused - center, image, text, vectors.has_image, vectors.has_text)
 
     def embed_items(
         self, images: Sequence[bytes | None], titles: Sequence[str | None]

@@ -15,28 +15,26 @@ MAX_SCALE = 100.0
 
 
 class AlignmentModel(nn.Module):
-    """Image and text encoder with a linear projection each into a common space, and a learned temperature.
+    """Image and text encoder in a common space, and a learned temperature.
+
+    The common space is that of the narrower encoder; the wider one gets a linear projection into it, and of encoders
+    of one width neither does. So the vectors that leave this stage are the aligned ones, as far as widths allow.
 
     Args:
         image_encoder: Trained along.
         text_encoder: Trained along.
-        dim: Width of the common space.
         temperature: At the start. CLIP: 0.07.
     """
 
     def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        *,
-        dim: int = 64,
-        temperature: float = 0.07,
+        self, image_encoder: ImageEncoder, text_encoder: TextEncoder, *, temperature: float = 0.07
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.image_projection = nn.Linear(image_encoder.dim, dim, bias=False)
-        self.text_projection = nn.Linear(text_encoder.dim, dim, bias=False)
+        dim = min(image_encoder.dim, text_encoder.dim)
+        self.image_projection = _projection(image_encoder.dim, dim)
+        self.text_projection = _projection(text_encoder.dim, dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     @property
@@ -81,3 +79,7 @@ def symmetric_info_nce(
     accidental[own, own] = False
     logits = logits.masked_fill(accidental, -torch.inf)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def _projection(width: int, dim: int) -> nn.Module:
+    return nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)

@@ -103,13 +103,34 @@ class Catalogue:
     ) -> dict[str, float]:
         """Return the visual-search metrics of ``pairs`` under the encoder's heads, given its towers' vectors."""
         device = encoder.image_head.weight.device
+        fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), pictures, titles)
         with torch.no_grad():
-            fused = []
-            for items in chunks(np.arange(self.data.num_items + FIRST_INDEX), ITEMS_AT_ONCE):
-                vectors = self.item_vectors(items, pictures, titles)
-                fused.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
             queries = encoder.query_view(pictures[torch.from_numpy(pairs.picture)].to(device)).cpu()
-        return visual_search(queries, torch.cat(fused), self.data, pairs, self.has_content)
+        return visual_search(queries, fused, self.data, pairs, self.has_content)
+
+    def fused(
+        self,
+        encoder: ItemEncoder,
+        items: Int[ndarray, "chosen"],
+        pictures: Float[Tensor, "pictures image"],
+        titles: Float[Tensor, "items text"],
+    ) -> Float[Tensor, "chosen content"]:
+        """Return ``h^MM`` of some items, in evaluation mode and not normalized, given the towers' vectors."""
+        encoder.eval()
+        device = encoder.image_head.weight.device
+        found = []
+        with torch.no_grad():
+            for some in chunks(items, ITEMS_AT_ONCE):
+                vectors = self.item_vectors(some, pictures, titles)
+                found.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
+        return torch.cat(found)
+
+    @property
+    def complete(self) -> Int[ndarray, "items"]:
+        """``item_index`` of the items with picture and title that were known before the test part."""
+        known = self.data.items["first_seen_time"].to_numpy() < self.data.manifest.test_start
+        index = np.flatnonzero(known) + FIRST_INDEX
+        return index[self.has_image[index] & self.has_text[index]]
 
 
 def load_towers(encoders: Path, *, dim: int, hidden: int, dropout: float) -> ItemEncoder:
@@ -125,6 +146,7 @@ def start_plain(
     titles: Float[Tensor, "items text"],
     *,
     max_items: int,
+    whitening: float,
     seed: int,
 ) -> None:
     """Set the heads to the plain geometry, fitted on items with picture and title known before the test part.
@@ -135,11 +157,15 @@ def start_plain(
         pictures: From :meth:`Catalogue.picture_vectors`.
         titles: From :meth:`Catalogue.title_vectors`.
         max_items: A random sample of that size is enough for the covariance.
+        whitening: How far the variances are made equal.
         seed: Of the sample.
     """
-    data = catalogue.data
-    known = np.flatnonzero(data.items["first_seen_time"].to_numpy() < data.manifest.test_start) + FIRST_INDEX
-    known = known[catalogue.has_image[known] & catalogue.has_text[known]]
+    known = catalogue.complete
     chosen = np.random.default_rng([seed, len(known)]).permutation(known)[:max_items]
     vectors = catalogue.item_vectors(np.sort(chosen), pictures, titles)
-    encoder.start_plain(fit_plain_geometry(vectors.image, vectors.text, dim=encoder.dim))
+    num_axes = encoder.image_head.in_features
+    encoder.start_plain(
+        fit_plain_geometry(
+            vectors.image, vectors.text, dim=encoder.dim, num_axes=num_axes, whitening=whitening
+        )
+    )

@@ -53,7 +53,7 @@ class Config(BaseModel):
     )
     batch_size: int = Field(128, ge=2, description="Pairs per step, N. Paper: 1024.")
     num_memory_batches: int = Field(10, ge=0, description="Batches of the negative memory, k. Paper: 10.")
-    memory_warmup_steps: int = Field(50, ge=0, description="Steps before the negative memory is used.")
+    memory_warmup_steps: int = Field(150, ge=0, description="Steps before the negative memory is used.")
     hard_negatives: bool = Field(True, description="Same-category negative for each pair, as in the paper.")
     mask_same_user: bool = Field(
         True, description="Other items the query's user bought are no negatives of it."
@@ -65,15 +65,15 @@ class Config(BaseModel):
     drop_modality: float = Field(
         0.05, ge=0, lt=1, description="Share of items that lose picture or title in a step."
     )
-    num_steps: int = Field(400, ge=1, description="Most training steps.")
+    num_steps: int = Field(250, ge=1, description="Most training steps.")
     evaluate_every: int = Field(50, ge=1, description="Steps between two evaluations on held-out pairs.")
     patience: int = Field(4, ge=1, description="Evaluations without a better one before training stops.")
-    metric: Literal["recall@10", "mrr"] = Field(
+    metric: Literal["recall@10", "recall@100", "mrr"] = Field(
         "recall@10", description="Held-out metric that early stopping watches."
     )
-    tower_learning_rate: float = Field(2e-4, ge=0, description="Peak learning rate of the towers, AdamW.")
+    tower_learning_rate: float = Field(1e-3, ge=0, description="Peak learning rate of the towers, AdamW.")
     head_learning_rate: float = Field(
-        1e-3, gt=0, description="Peak learning rate of heads and fusion, AdamW."
+        3e-3, gt=0, description="Peak learning rate of heads and fusion, AdamW."
     )
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
     adapt_batch_norm: bool = Field(
@@ -84,6 +84,9 @@ class Config(BaseModel):
     )
     max_held_out_pairs: int = Field(
         2000, ge=1, description="Held-out pairs that an evaluation ranks, at most."
+    )
+    whitening: float = Field(
+        0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
     )
     max_plain_items: int = Field(
         20_000, ge=2, description="Items that the starting PCA is fitted on, at most."
@@ -113,25 +116,33 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     data = CtrDataset.open(dataset)
     torch.manual_seed(config.seed)
     encoder = load_towers(encoders, dim=config.dim, hidden=config.hidden, dropout=config.dropout).to(device)
-    tables = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
-    queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
+    wanted = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
+    queries = np.unique(np.concatenate([table["query"].to_numpy() for table in wanted.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
     pairs = {
-        name: usable_pairs(table, catalogue.pictures, catalogue.has_content) for name, table in tables.items()
+        name: usable_pairs(table, catalogue.pictures, catalogue.has_content) for name, table in wanted.items()
     }
     held_out = {
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
     }
     towers = Towers(catalogue, encoder, device, cached=config.trainable == "heads", bf16=config.bf16)
-    pictures, titles = towers.tables()
-    start_plain(encoder, catalogue, pictures, titles, max_items=config.max_plain_items, seed=config.seed)
+    judged = np.concatenate([chosen.picture for chosen in held_out.values()])
+    tables = towers.tables(judged)
+    start_plain(
+        encoder,
+        catalogue,
+        *tables,
+        max_items=config.max_plain_items,
+        whitening=config.whitening,
+        seed=config.seed,
+    )
     examples = Examples(data, pairs["train"], config)
     if not len(held_out["validation"]):
         raise DataError(
             f"{dataset}: no interest pair in the validation part to stop early by. Prepare a longer one."
         )
 
-    before = search_parts(towers, held_out)
+    before = search_parts(catalogue, encoder, held_out, *tables)
     model = InterestModel(
         encoder,
         temperature=config.temperature,
@@ -141,7 +152,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
-    after = search_parts(towers, held_out)
+    after = search_parts(catalogue, encoder, held_out, *towers.tables(judged))
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     logger.info("visual search: %s", found)
     encoder.cpu().save(out)
@@ -226,8 +237,8 @@ def _judge(
 
 def distance(encoder: ItemEncoder, anchor: Mapping[str, Tensor]) -> Tensor:
     """Return the squared distance of heads and fusion from where they started."""
-    now = dict(encoder.named_parameters())
-    return torch.stack([(now[name] - start).square().sum() for name, start in anchor.items()]).sum()
+    now = {name: value for name, value in encoder.named_parameters() if name in anchor}
+    return torch.stack([(value - anchor[name]).square().sum() for name, value in now.items()]).sum()
 
 
 class Batch(NamedTuple):
@@ -324,8 +335,11 @@ class Towers:
         return self._tables or self._run_all(pictures)
 
     def search(self, pairs: Pairs) -> dict[str, float]:
-        """Return the visual-search metrics of ``pairs`` with the present weights."""
-        return self._catalogue.search(self._encoder, pairs, *self.tables(pairs.picture))
+        """Center ``h^MM`` on the catalogue; return the visual-search metrics of ``pairs`` with the present weights."""
+        tables = self.tables(pairs.picture)
+        catalogue, encoder = self._catalogue, self._encoder
+        encoder.set_center(catalogue.fused(encoder, catalogue.complete, *tables).to(self._device))
+        return catalogue.search(encoder, pairs, *tables)
 
     def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"], ItemVectors]:
         """Return the query vectors and the item vectors of a batch, on the device; with gradient unless cached."""
@@ -356,9 +370,19 @@ class Towers:
         return images, self._catalogue.title_vectors(self._encoder, device=self._device, bf16=self._bf16)
 
 
-def search_parts(towers: Towers, held_out: Mapping[str, Pairs]) -> dict[str, dict[str, float]]:
-    """Return the visual-search metrics of every part that has pairs."""
-    return {part: towers.search(pairs) for part, pairs in held_out.items() if len(pairs)}
+def search_parts(
+    catalogue: Catalogue,
+    encoder: ItemEncoder,
+    held_out: Mapping[str, Pairs],
+    pictures: Float[Tensor, "pictures image"],
+    titles: Float[Tensor, "items text"],
+) -> dict[str, dict[str, float]]:
+    """Return the visual-search metrics of every part that has pairs, given the towers' vectors."""
+    return {
+        part: catalogue.search(encoder, pairs, pictures, titles)
+        for part, pairs in held_out.items()
+        if len(pairs)
+    }
 
 
 def _spread(found: Tensor, there: ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

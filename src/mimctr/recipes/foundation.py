@@ -73,7 +73,7 @@ class Config(BaseModel):
         None, description="How a feature map becomes a vector; None: its own."
     )
     text_pooling: TextPooling | None = Field(None, description="How token vectors become one; None: its own.")
-    max_tokens: int = Field(32, ge=4, description="Most tokens of a title, special ones included.")
+    max_tokens: int = Field(48, ge=4, description="Most tokens of a title, special ones included.")
     image_network: dict[str, Any] = Field(
         RESNET, description="transformers configuration of a network to train."
     )

@@ -26,6 +26,9 @@ class Config(BaseModel):
     dim: int = Field(64, ge=1, description="Content dimension. The paper does not give it.")
     hidden: int = Field(128, ge=1, description="Width of the fusion MLP, which gives zero here.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Of the fusion MLP.")
+    whitening: float = Field(
+        0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
+    )
     max_items: int = Field(20_000, ge=2, description="Items that PCA is fitted on, at most.")
     pair_kinds: list[str] = Field(
         ["purchase"], description="Kinds of pair that search is judged on; empty for all."
@@ -53,7 +56,15 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
     pictures = catalogue.picture_vectors(encoder, device=device, bf16=config.bf16)
     titles = catalogue.title_vectors(encoder, device=device, bf16=config.bf16)
-    start_plain(encoder, catalogue, pictures, titles, max_items=config.max_items, seed=config.seed)
+    start_plain(
+        encoder,
+        catalogue,
+        pictures,
+        titles,
+        max_items=config.max_items,
+        whitening=config.whitening,
+        seed=config.seed,
+    )
     found = {}
     for part, table in tables.items():
         pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(

@@ -46,29 +46,27 @@ class Config(BaseModel):
     masked_image: bool = Field(True, description="DDA of the image encoder.")
     masked_language: bool = Field(True, description="DDA of the text encoder.")
     alignment: bool = Field(True, description="DMA.")
-    masked_image_steps: int = Field(150, ge=1, description="Training steps of masked image modelling.")
-    masked_language_steps: int = Field(300, ge=1, description="Training steps of masked language modelling.")
+    masked_image_steps: int = Field(60, ge=1, description="Training steps of masked image modelling.")
+    masked_language_steps: int = Field(200, ge=1, description="Training steps of masked language modelling.")
     alignment_steps: int = Field(200, ge=1, description="Training steps of DMA.")
     batch_size: int = Field(128, ge=2, description="Items per step.")
     image_learning_rate: float = Field(
-        3e-4, gt=0, description="Peak learning rate of masked image modelling, AdamW."
+        1e-4, gt=0, description="Peak learning rate of masked image modelling, AdamW."
     )
     text_learning_rate: float = Field(
         5e-4, gt=0, description="Peak learning rate of masked language modelling, AdamW."
     )
-    alignment_learning_rate: float = Field(3e-4, gt=0, description="Peak learning rate of DMA, AdamW.")
+    alignment_learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of DMA, AdamW.")
     weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay.")
     masked_patch: int = Field(16, ge=1, description="Height and width in pixels of what is hidden at once.")
     masked_image_ratio: float = Field(0.5, gt=0, lt=1, description="Share of patches hidden. SimMIM: 0.6.")
     masked_language_ratio: float = Field(
         0.15, gt=0, lt=1, description="Share of tokens to predict. BERT: 0.15."
     )
-    alignment_dim: int = Field(
-        64, ge=1, description="Width of the common space of DMA; its projections are not kept."
-    )
     temperature: float = Field(0.07, gt=0, description="Of DMA at the start; learned from there. CLIP: 0.07.")
     adapt_batch_norm: bool = Field(
-        True, description="Let batch norm's statistics follow the image encoder in DMA; never while patches are masked."
+        True,
+        description="Let batch norm's statistics follow the image encoder in DMA; never while patches are masked.",
     )
     seed: int = Field(0, ge=0, description="Of order, masks and projections.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
@@ -193,7 +191,7 @@ def align(
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     image.adapt_batch_norm = config.adapt_batch_norm
-    model = AlignmentModel(image, text, dim=config.alignment_dim, temperature=config.temperature).to(device)
+    model = AlignmentModel(image, text, temperature=config.temperature).to(device)
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:
         tokens = titles.gather(chosen)

@@ -77,7 +77,6 @@ class ExactSearch(nn.Module):
         time_gaps: Int[Tensor, "batch length"],
     ) -> Float[Tensor, "batch width"]:
         """Return the heads, concatenated; zero where nothing was kept."""
-        time_gaps = time_gaps.masked_fill(~mask, 0)
         timed = torch.cat([zero_padding(behaviors, mask), self.time(time_gaps)], dim=-1)  # (B, L, Z)
         queries = self.queries(target).unflatten(-1, (self.num_heads, self.head_dim))  # (B, H, A)
         directions = torch.einsum("bha,haz->bhz", queries, self.keys)  # (B, H, Z)
