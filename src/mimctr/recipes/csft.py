@@ -27,7 +27,7 @@ from mimctr.recipes.content import autocast, epoch_batch
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import LOG_EVERY, adamw, take_step
 from mimctr.recipes.plain import SEARCH
-from mimctr.recipes.visual_search import Pairs, pair_table, usable_pairs
+from mimctr.recipes.visual_search import Pairs, cosine_auc, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
 from mimctr.weights import load_tensors, save_tensors
@@ -68,8 +68,10 @@ class Config(BaseModel):
     num_steps: int = Field(250, ge=1, description="Most training steps.")
     evaluate_every: int = Field(50, ge=1, description="Steps between two evaluations on held-out pairs.")
     patience: int = Field(4, ge=1, description="Evaluations without a better one before training stops.")
-    metric: Literal["recall@10", "recall@100", "mrr"] = Field(
-        "recall@10", description="Held-out metric that early stopping watches."
+    metric: Literal["recall@10", "recall@100", "mrr", "cosine_auc"] = Field(
+        "recall@10",
+        description="Held-out metric that early stopping watches; cosine_auc is that of the mean cosine of target and "
+        "behaviors on validation impressions.",
     )
     tower_learning_rate: float = Field(1e-3, ge=0, description="Peak learning rate of the towers, AdamW.")
     head_learning_rate: float = Field(
@@ -339,7 +341,11 @@ class Towers:
         tables = self.tables(pairs.picture)
         catalogue, encoder = self._catalogue, self._encoder
         encoder.set_center(catalogue.fused(encoder, catalogue.complete, *tables).to(self._device))
-        return catalogue.search(encoder, pairs, *tables)
+        found = catalogue.search(encoder, pairs, *tables)
+        every_item = np.arange(len(catalogue.has_content))
+        return found | {
+            "cosine_auc": cosine_auc(catalogue.data, catalogue.fused(encoder, every_item, *tables))
+        }
 
     def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"], ItemVectors]:
         """Return the query vectors and the item vectors of a batch, on the device; with gradient unless cached."""

@@ -32,6 +32,9 @@ class Fashion(BaseModel):
     kind: Literal["fashion"]
     path: Path = Field(description="Folder of the original data.")
     negatives: Literal["popularity", "category"] = Field("popularity", description="How negatives are drawn.")
+    attributes: bool = Field(
+        False, description="Add the merchandiser's attributes (color, pattern ...) as item fields."
+    )
     seed: int = Field(0, ge=0, description="Of the sampled negatives.")
 
 
@@ -69,7 +72,13 @@ def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
         inputs={"data": config.path},
         work=lambda: fill_folder(
             out,
-            lambda folder: write_fashion(config.path, folder, negatives=config.negatives, seed=config.seed),
+            lambda folder: write_fashion(
+                config.path,
+                folder,
+                negatives=config.negatives,
+                attributes=config.attributes,
+                seed=config.seed,
+            ),
         ),
     )
     return read_json(out / "summary.json")

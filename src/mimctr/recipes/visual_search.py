@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -14,8 +15,10 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import Part
 from mimctr.encoders.search import search_metrics, search_ranks
-from mimctr.recipes.content import Pictures
+from mimctr.evaluate.metrics import auc
+from mimctr.recipes.content import Pictures, chunks
 
+MAX_IMPRESSIONS, IMPRESSIONS_AT_ONCE, MAX_BEHAVIORS = 20_000, 1024, 50
 NEVER = np.iinfo(np.int64).max
 
 
@@ -98,3 +101,21 @@ def visual_search(
         **search_metrics(ranks),
         "chance_recall@10": float(np.mean(np.minimum(10 / np.maximum(competing, 1), 1))),
     }
+
+
+def cosine_auc(data: CtrDataset, items: Float[Tensor, "items content"]) -> float:
+    """Return the AUC of the mean cosine of target and behaviors on validation impressions: what stage 3 starts from.
+
+    Args:
+        data: Its newest ``MAX_IMPRESSIONS`` validation impressions are judged.
+        items: ``h^MM`` by ``item_index``.
+    """
+    unit = F.normalize(items, dim=-1)
+    rows = np.array(data.rows("validation"))[-MAX_IMPRESSIONS:]
+    scores, clicks = [], []
+    for chosen in chunks(rows, IMPRESSIONS_AT_ONCE):
+        batch = data.batch(chosen, max_length=MAX_BEHAVIORS)
+        total = (unit[batch.behaviors] * batch.mask.unsqueeze(-1)).sum(1)  # (B, C)
+        scores.append((total * unit[batch.target]).sum(-1) / batch.mask.sum(1).clamp(min=1))
+        clicks.append(batch.clicks)
+    return auc(torch.cat(clicks).numpy(), torch.cat(scores).numpy())
