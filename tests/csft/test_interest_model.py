@@ -56,3 +56,20 @@ def test_the_temperature_is_fixed_unless_it_is_to_be_learned():
     assert learned.temperature.item() == pytest.approx(0.01)
     learned.temperature.backward()
     assert learned.log_temperature.grad > 0
+
+
+def test_a_common_part_of_all_items_does_not_reach_the_training_candidates():
+    encoder = item_encoder()
+    shake(encoder)
+    model = InterestModel(encoder, drop_modality=0.0).train()
+    encoder.fusion.eval()  # no dropout
+    items = vectors(6)
+    items.has_text[2] = False
+    _, plain = model(items.image[:2], items, torch.arange(6), torch.arange(6))
+    with torch.no_grad():
+        for coordinates in (encoder.image_coordinates, encoder.text_coordinates):
+            coordinates.mean += 3 * torch.randn_like(coordinates.mean)
+    _, moved = model(items.image[:2], items, torch.arange(6), torch.arange(6))
+    torch.testing.assert_close(moved.image, plain.image, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved.text[items.has_text], plain.text[items.has_text], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(plain.fused.mean(0), torch.zeros(6), rtol=0, atol=1e-5)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.csft.loss import Candidates
@@ -55,7 +55,10 @@ class InterestModel(nn.Module):
         item_keys: Int[Tensor, "candidates"],
         users: Int[Tensor, "candidates"],
     ) -> tuple[Float[Tensor, "batch content"], Candidates]:
-        """Return ``h_q^img`` and the batch's own candidates.
+        """Return ``h_q^img`` and the batch's own candidates, in training each view centered on the batch.
+
+        Without that the negative memory has a shortcut: to move all items of this batch (and the queries) the same way
+        tells them from remembered ones, which lowers the loss, step after step, and says nothing about interest.
 
         Args:
             query: L2-normalized image vectors of the queries.
@@ -68,12 +71,18 @@ class InterestModel(nn.Module):
             item_keys=item_keys,
             users=users,
             fused=views.fused,
-            image=views.image,
-            text=views.text,
+            image=self.center(views.image, views.has_image),
+            text=self.center(views.text, views.has_text),
             has_image=views.has_image,
             has_text=views.has_text,
         )
         return self.encoder.query_view(query), candidates
+
+    def center(
+        self, view: Float[Tensor, "candidates content"], there: Bool[Tensor, "candidates"]
+    ) -> Float[Tensor, "candidates content"]:
+        """Subtract the mean of the rows that are there, in training; the encoder does so for ``h^MM`` itself."""
+        return view - view[there].mean(0) if self.training and there.any() else view
 
     def drop(self, items: ItemVectors) -> ItemVectors:
         """Take picture or title, one as likely as the other, from some items that have both."""

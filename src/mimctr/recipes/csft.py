@@ -52,7 +52,11 @@ class Config(BaseModel):
         ["purchase"], description="Kinds of interest pair; empty for all. Paper: purchases."
     )
     batch_size: int = Field(128, ge=2, description="Pairs per step, N. Paper: 1024.")
-    num_memory_batches: int = Field(10, ge=0, description="Batches of the negative memory, k. Paper: 10.")
+    num_memory_batches: int = Field(
+        0,
+        ge=0,
+        description="Batches of the negative memory, k. Paper: 10; it wants towers that hardly move any more.",
+    )
     memory_warmup_steps: int = Field(150, ge=0, description="Steps before the negative memory is used.")
     hard_negatives: bool = Field(True, description="Same-category negative for each pair, as in the paper.")
     mask_same_user: bool = Field(

@@ -1,5 +1,6 @@
 """Who shops, asks and sees what, a slot of some hours at a time."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ from mimctr.sources.bazaar.world import (
     stream,
 )
 
-NUM_DRAWN = 28
-"""Items drawn by popularity for a session, of which those that match the query best are shown."""
+NUM_DRAWN = {"feed": 28, "text": 28, "image": 200}
+"""Items drawn by popularity for a session, of which those that match the query best are shown; visual search goes
+through much more of the catalogue."""
 NUM_PHOTOS_SEEN = 12
 """Photos a user could take; one near to the user's taste becomes the image query."""
 RETRIEVAL = 1.6
@@ -174,11 +176,12 @@ def _show(
     age = (begin - items.first_seen_time[:arrived]) / DAY
     weight = items.popularity[:arrived] * (0.4 + 4 * np.exp(-age / 3) + np.exp(-age / 20))
     shown = np.full((len(sessions.user), SESSION_LENGTH), -1)
-    for value in range(len(CATEGORIES)):
-        rows = np.flatnonzero(sessions.category == value)
+    for value, kind in itertools.product(range(len(CATEGORIES)), range(len(QUERY_KINDS))):
+        rows = np.flatnonzero((sessions.category == value) & (sessions.kind == kind))
         pool = np.flatnonzero(items.category[:arrived] == value)
         chances = np.cumsum(weight[pool] / weight[pool].sum())
-        drawn = np.searchsorted(chances, rng.random((len(rows), NUM_DRAWN))).clip(max=len(pool) - 1)
+        size = (len(rows), NUM_DRAWN[QUERY_KINDS[kind]])
+        drawn = np.searchsorted(chances, rng.random(size)).clip(max=len(pool) - 1)
         drawn = np.sort(pool[drawn], axis=1)  # (S, drawn)
         match = query_match(sessions.asked[rows, None], wanted[rows, None], items.style[drawn])
         score = RETRIEVAL * match + rng.gumbel(size=drawn.shape)
