@@ -47,7 +47,7 @@ def test_titles_find_their_item(shop, encoders):
 
 def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=data)
     catalogue = Catalogue(data, encoder, np.array([1]), tmp_path / "pixels.npy")
     device = torch.device("cpu")
     tables = [
@@ -55,13 +55,18 @@ def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_pat
         for run in (catalogue.picture_vectors, catalogue.title_vectors)
     ]
     items = np.arange(2, 2 + NUM_ITEMS)
+    catalogue.recenter(encoder, *tables)
     with torch.no_grad():
         fused = encoder(catalogue.item_vectors(items, *tables)).fused
     images = [data.item_images.get(row) for row in range(NUM_ITEMS)]
-    vectors, known = encoder.embed_items(images, data.items["title"].to_list())
+    vectors, known = encoder.embed_items(
+        images, data.items["title"].to_list(), data.items["category"].to_list()
+    )
     assert known.tolist() == catalogue.has_content[2:].tolist()
-    found = torch.nn.functional.normalize(fused, dim=1)[known]
+    found = encoder.content(fused, catalogue.category_index(encoder)[items])[known]
     torch.testing.assert_close(found, vectors[known], rtol=1e-4, atol=1e-5)
+    assert len(encoder.categories) > 1
+    assert encoder.category_centers.abs().max() > 0
     catalogue.close()
     assert not (tmp_path / "pixels.npy").exists()
 

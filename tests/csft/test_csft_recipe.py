@@ -163,7 +163,7 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
     table = pair_table(data, "train", ["purchase"])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
@@ -185,7 +185,7 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0)
+    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
     table = pair_table(data, "train", [])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)

@@ -88,8 +88,10 @@ def text_encoder(*, seed: int = 0, texts: list[str] = TITLES) -> TextEncoder:
     return TextEncoder.from_config(BERT, train_tokenizer(texts, vocab_size=80), max_length=12)
 
 
-def item_encoder(*, dim: int = 6, hidden: int = 5) -> ItemEncoder:
-    return ItemEncoder(image_encoder(), text_encoder(), dim=dim, hidden=hidden)
+def item_encoder(
+    *, dim: int = 6, hidden: int = 5, categories: tuple[str, ...] = ("bags", "hats")
+) -> ItemEncoder:
+    return ItemEncoder(image_encoder(), text_encoder(), dim=dim, hidden=hidden, categories=categories)
 
 
 def shake(module: torch.nn.Module, *, scale: float = 0.3) -> None:

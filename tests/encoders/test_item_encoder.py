@@ -169,14 +169,14 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 1 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 2 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
 def test_after_centering_the_mean_of_the_items_is_zero(encoder):
     vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.rand(9) > 0.5)
     with torch.no_grad():
-        encoder.set_center(encoder(vectors).fused)
+        encoder.set_center(encoder(vectors).fused, encoder.category_index([None] * 9))
         fused = encoder(vectors).fused
     assert fused.mean(0).abs().max() < 1e-5
     assert fused.std() > 0.01
@@ -186,3 +186,27 @@ def test_in_training_a_batch_is_its_own_center(encoder):
     vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.ones(9).bool())
     encoder.train()
     assert encoder(vectors).fused.mean(0).abs().max() < 1e-5
+
+
+def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left_alone(encoder, tmp_path):
+    names = ["bags", "hats", "bags", None, "boats", "hats"]
+    with torch.no_grad():
+        views = encoder(
+            ItemVectors(
+                encoder.image_vectors(encoder.image_encoder.pixels(PICTURES)),
+                torch.ones(6).bool(),
+                encoder.text_vectors(*encoder.text_encoder.tokenize(TITLES)),
+                torch.ones(6).bool(),
+            )
+        )
+        encoder.set_center(views.fused, encoder.category_index(names))
+        fused = views.fused - views.fused.mean(0)
+    expected = fused.clone()
+    for rows in ([0, 2], [1, 5]):
+        expected[rows] -= fused[rows].mean(0)
+    encoder.save(tmp_path)
+    for one in (encoder, ItemEncoder.load(tmp_path)):
+        vectors, _ = one.embed_items(PICTURES, TITLES, names)
+        torch.testing.assert_close(vectors, F.normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
+    without, _ = encoder.embed_items(PICTURES, TITLES)
+    torch.testing.assert_close(without, F.normalize(fused, dim=1), rtol=1e-4, atol=1e-5)

@@ -18,7 +18,7 @@ from mimctr.files import hash_json, read_json, write_json
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
-FORMAT = 1
+FORMAT = 2
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
 
@@ -50,7 +50,8 @@ class ItemEncoder(nn.Module):
 
     A missing image or title is replaced by a learned vector behind its head, zero at first: in the plain geometry, the
     catalogue's mean. ``h^MM`` is centered: on its batch in training, on the catalogue (:meth:`set_center`) afterwards.
-    Heads act on centered coordinates and have no bias. A common part of all vectors would drown their cosines.
+    Heads act on centered coordinates and have no bias. A common part of all vectors would drown their cosines; so would
+    a common part of a category's vectors where targets compete within a category, hence ``categories``.
 
     Args:
         image_encoder: ``F_V``.
@@ -58,6 +59,7 @@ class ItemEncoder(nn.Module):
         dim: Content dimension C.
         hidden: Width of the MLP's hidden layer.
         dropout: Of the MLP's hidden layer.
+        categories: Names of the categories whose items are centered on their category's mean; empty for none.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class ItemEncoder(nn.Module):
         dim: int = 64,
         hidden: int = 128,
         dropout: float = 0.1,
+        categories: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.categories = tuple(categories)
         self.hidden = hidden
         self.dropout = dropout
         self.image_encoder = image_encoder
@@ -85,6 +89,8 @@ class ItemEncoder(nn.Module):
         self.fusion = FusionMLP(dim, hidden=hidden, dropout=dropout)
         self.center: Tensor
         self.register_buffer("center", torch.zeros(dim))
+        self.category_centers: Tensor
+        self.register_buffer("category_centers", torch.zeros(len(self.categories), dim))
         self.eval()
 
     @classmethod
@@ -109,6 +115,7 @@ class ItemEncoder(nn.Module):
             dim=record["dim"],
             hidden=record["hidden"],
             dropout=record["dropout"],
+            categories=record["categories"],
         )
         tensors, _ = load_tensors(folder / HEADS)
         encoder.heads_load(tensors)
@@ -132,6 +139,7 @@ class ItemEncoder(nn.Module):
             "dim": self.dim,
             "hidden": self.hidden,
             "dropout": self.dropout,
+            "categories": list(self.categories),
             "fingerprint": self.fingerprint,
         }
         write_json(folder / RECORD, record)
@@ -144,6 +152,7 @@ class ItemEncoder(nn.Module):
                 "image": self.image_encoder.fingerprint,
                 "text": self.text_encoder.fingerprint,
                 "heads": digest_tensors(self.heads_state()),
+                "categories": list(self.categories),
                 "dim": self.dim,
                 "dtype": "float32",
                 "normalization": "l2",
@@ -178,9 +187,32 @@ class ItemEncoder(nn.Module):
             for head in (self.image_head, self.text_head):
                 head.weight.copy_(torch.eye(*head.weight.shape))
 
-    def set_center(self, fused: Float[Tensor, "items content"]) -> None:
-        """Let the mean of ``h^MM`` over some items be zero; ``fused`` is theirs now, in evaluation mode."""
-        self.center += fused.mean(0)
+    def set_center(self, fused: Float[Tensor, "items content"], category: Int[Tensor, "items"]) -> None:
+        """Let the mean of ``h^MM`` be zero over some items, and after :meth:`content` over those of each category.
+
+        Args:
+            fused: ``h^MM`` of the items as it is now, in evaluation mode.
+            category: From :meth:`category_index`.
+        """
+        mean = fused.mean(0)
+        self.center += mean
+        for index in range(len(self.categories)):
+            own = fused[category == index]
+            self.category_centers[index] = own.mean(0) - mean if len(own) else 0.0
+
+    def category_index(self, names: Sequence[str | None]) -> Int[Tensor, "items"]:
+        """Return the place of each name in ``categories``; -1 for any other."""
+        places = {name: index for index, name in enumerate(self.categories)}
+        return torch.tensor([places.get(name, -1) if name else -1 for name in names], dtype=torch.int64)
+
+    def content(
+        self, fused: Float[Tensor, "items content"], category: Int[Tensor, "items"]
+    ) -> Float[Tensor, "items content"]:
+        """Return the content embeddings as they are stored: ``h^MM`` within its category, L2-normalized."""
+        if self.categories:
+            offset = self.category_centers[category.clamp(min=0)]
+            fused = fused - offset.masked_fill((category < 0).unsqueeze(-1), 0.0)
+        return F.normalize(fused, dim=-1)
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
@@ -207,13 +239,17 @@ class ItemEncoder(nn.Module):
         return ItemViews(fused - center, image, text, vectors.has_image, vectors.has_text)
 
     def embed_items(
-        self, images: Sequence[bytes | None], titles: Sequence[str | None]
+        self,
+        images: Sequence[bytes | None],
+        titles: Sequence[str | None],
+        categories: Sequence[str | None] | None = None,
     ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
         """Return ``h^MM`` of raw items: float32 on the CPU, rows L2-normalized, in evaluation mode, without gradient.
 
         Args:
             images: Encoded pictures; None where there is none.
             titles: Texts; None where there is none.
+            categories: Names, for an encoder that centers by category; None where all are unknown.
 
         Returns:
             vectors: Zero where an item has neither.
@@ -236,7 +272,8 @@ class ItemEncoder(nn.Module):
                 ids, mask = self.text_encoder.tokenize([value for value in titles if value is not None])
                 text[has_text] = self.text_vectors(ids.to(device), mask.to(device)).cpu()
             vectors = ItemVectors(*(value.to(device) for value in (image, has_image, text, has_text)))
-            fused = F.normalize(self(vectors).fused, dim=-1).cpu()
+            category = self.category_index(categories or [None] * len(images)).to(device)
+            fused = self.content(self(vectors).fused, category).cpu()
         known = has_image | has_text
         return fused.masked_fill(~known.unsqueeze(-1), 0.0), known
 

@@ -125,6 +125,21 @@ class Catalogue:
                 found.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
         return torch.cat(found)
 
+    def recenter(
+        self,
+        encoder: ItemEncoder,
+        pictures: Float[Tensor, "pictures image"],
+        titles: Float[Tensor, "items text"],
+    ) -> None:
+        """Center ``h^MM`` on the items with picture and title known before the test part, and on their categories."""
+        device = encoder.image_head.weight.device
+        fused = self.fused(encoder, self.complete, pictures, titles).to(device)
+        encoder.set_center(fused, self.category_index(encoder)[self.complete].to(device))
+
+    def category_index(self, encoder: ItemEncoder) -> Int[Tensor, "items"]:
+        """Return the encoder's number of each item's category, by ``item_index``."""
+        return encoder.category_index([None] * FIRST_INDEX + self.data.items["category"].to_list())
+
     @property
     def complete(self) -> Int[ndarray, "items"]:
         """``item_index`` of the items with picture and title that were known before the test part."""
@@ -133,10 +148,23 @@ class Catalogue:
         return index[self.has_image[index] & self.has_text[index]]
 
 
-def load_towers(encoders: Path, *, dim: int, hidden: int, dropout: float) -> ItemEncoder:
-    """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained."""
+def load_towers(
+    encoders: Path, *, dim: int, hidden: int, dropout: float, center_on: CtrDataset | None
+) -> ItemEncoder:
+    """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained.
+
+    Args:
+        encoders: Folder.
+        dim: Content dimension.
+        hidden: Width of the fusion MLP.
+        dropout: Of the fusion MLP.
+        center_on: Whose categories the items are to be centered on; None for the catalogue as a whole.
+    """
+    categories = (
+        [] if center_on is None else center_on.items["category"].drop_nulls().unique().sort().to_list()
+    )
     image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
-    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout)
+    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout, categories=categories)
 
 
 def start_plain(

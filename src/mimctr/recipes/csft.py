@@ -91,6 +91,10 @@ class Config(BaseModel):
     max_held_out_pairs: int = Field(
         2000, ge=1, description="Held-out pairs that an evaluation ranks, at most."
     )
+    center_by_category: bool = Field(
+        False,
+        description="Center content vectors on their category; for logs whose targets compete within a category.",
+    )
     whitening: float = Field(
         0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
     )
@@ -121,7 +125,13 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     device = pick_device(config.device)
     data = CtrDataset.open(dataset)
     torch.manual_seed(config.seed)
-    encoder = load_towers(encoders, dim=config.dim, hidden=config.hidden, dropout=config.dropout).to(device)
+    encoder = load_towers(
+        encoders,
+        dim=config.dim,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        center_on=data if config.center_by_category else None,
+    ).to(device)
     wanted = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in wanted.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
@@ -344,12 +354,11 @@ class Towers:
         """Center ``h^MM`` on the catalogue; return the visual-search metrics of ``pairs`` with the present weights."""
         tables = self.tables(pairs.picture)
         catalogue, encoder = self._catalogue, self._encoder
-        encoder.set_center(catalogue.fused(encoder, catalogue.complete, *tables).to(self._device))
+        catalogue.recenter(encoder, *tables)
         found = catalogue.search(encoder, pairs, *tables)
-        every_item = np.arange(len(catalogue.has_content))
-        return found | {
-            "cosine_auc": cosine_auc(catalogue.data, catalogue.fused(encoder, every_item, *tables))
-        }
+        fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), *tables).to(self._device)
+        content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
+        return found | {"cosine_auc": cosine_auc(catalogue.data, content)}
 
     def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"], ItemVectors]:
         """Return the query vectors and the item vectors of a batch, on the device; with gradient unless cached."""

@@ -63,13 +63,17 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     """
     data = CtrDataset.open(dataset)
     model = ItemEncoder.load(encoder).to(pick_device(config.device))
-    titles = data.items["title"].to_list()
+    titles, categories = data.items["title"].to_list(), data.items["category"].to_list()
     with_image = np.flatnonzero(
         [data.queries.images.get(row) is not None for row in range(len(data.queries))]
     )
 
     def embed_items(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.embed_items([data.item_images.get(row) for row in rows], [titles[row] for row in rows])
+        return model.embed_items(
+            [data.item_images.get(row) for row in rows],
+            [titles[row] for row in rows],
+            [categories[row] for row in rows],
+        )
 
     def embed_queries(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = [data.queries.images.get(int(with_image[row])) for row in rows]

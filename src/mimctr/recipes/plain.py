@@ -26,6 +26,10 @@ class Config(BaseModel):
     dim: int = Field(64, ge=1, description="Content dimension. The paper does not give it.")
     hidden: int = Field(128, ge=1, description="Width of the fusion MLP, which gives zero here.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Of the fusion MLP.")
+    center_by_category: bool = Field(
+        False,
+        description="Center content vectors on their category; for logs whose targets compete within a category.",
+    )
     whitening: float = Field(
         0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
     )
@@ -50,7 +54,13 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     """
     device = pick_device(config.device)
     data = CtrDataset.open(dataset)
-    encoder = load_towers(encoders, dim=config.dim, hidden=config.hidden, dropout=config.dropout).to(device)
+    encoder = load_towers(
+        encoders,
+        dim=config.dim,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        center_on=data if config.center_by_category else None,
+    ).to(device)
     tables = {part: pair_table(data, part, config.pair_kinds) for part in ("validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
@@ -65,6 +75,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         whitening=config.whitening,
         seed=config.seed,
     )
+    if config.center_by_category:
+        catalogue.recenter(encoder, pictures, titles)
     found = {}
     for part, table in tables.items():
         pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(
