@@ -1,0 +1,86 @@
+"""The command line translates: results on stdout, one line a problem on stderr, no traceback."""
+
+import errno
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from mimctr import __version__
+from mimctr.cli import app
+
+RUNNER = CliRunner()
+COMMANDS = "run bazaar fashion prepare foundation pretrain plain csft embed train evaluate report".split()
+
+
+def mimctr(*words):
+    return RUNNER.invoke(app, [str(word) for word in words])
+
+
+def test_help_names_every_command():
+    shown = mimctr("--help").stdout
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_ends_with_an_example(name):
+    result = mimctr(name, "--help")
+    assert result.exit_code == 0
+    assert f"Example: mimctr {name}" in " ".join(result.stdout.split())
+
+
+def test_the_version_is_the_packages():
+    assert mimctr("--version").stdout == f"mimctr {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["run"], ["csft"], ["prepare", "x"], ["nonsense"]])
+def test_wrong_usage_is_status_2(words):
+    assert mimctr(*words).exit_code == 2
+
+
+def test_a_misspelt_key_is_one_line_with_the_nearest_known_one(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('name = "x"\n[source]\nkind = "bazaar"\nsizes = "tiny"\n')
+    result = mimctr("run", recipe, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert result.stderr == f"mimctr: {recipe}: source.bazaar.sizes: unknown key. Did you mean 'size'?\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_size_says_what_there_is(tmp_path):
+    result = mimctr("bazaar", "--size", "huge", "--out", tmp_path / "t")
+    assert result.exit_code == 1
+    assert "size: Input should be 'tiny', 'small', 'medium' or 'large', got 'huge'" in result.stderr
+
+
+def test_missing_tables_are_one_line_a_problem(tmp_path):
+    (tmp_path / "tables").mkdir()
+    result = mimctr("prepare", tmp_path / "tables", "--out", tmp_path / "dataset")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "dataset" / "stage.json").exists()
+
+
+def test_summaries_are_json_on_request(tmp_path):
+    shown = mimctr("--quiet", "bazaar", "--size", "tiny", "--out", tmp_path / "t", "--json").stdout
+    assert json.loads(shown)["num_items"] == 300
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "t"))
+
+    monkeypatch.setattr("mimctr.recipes.sources.write_bazaar", full)
+    result = mimctr("bazaar", "--size", "tiny", "--out", tmp_path / "t")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"mimctr: {tmp_path / 't'}: No space left on device."
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mimctr.recipes.sources.write_bazaar", interrupted)
+    result = mimctr("bazaar", "--size", "tiny", "--out", tmp_path / "t")
+    assert result.exit_code == 130
+    assert "Run the same command again" in result.stderr
