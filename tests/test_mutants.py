@@ -56,9 +56,9 @@ MUTANTS = [
     ),
     Mutant(
         "padding reaches Eq. (7)",
-        "ubm/content_module.py",
-        "vectors = zero_padding(content.behaviors, counted)",
-        "vectors = content.behaviors",
+        "ubm/content_interest.py",
+        "behaviors_content = zero_padding(behaviors_content, mask)",
+        "behaviors_content = behaviors_content.clone()",
         "tests/ubm/test_contract.py",
     ),
     Mutant(
