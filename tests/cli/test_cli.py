@@ -10,7 +10,20 @@ from mimctr import __version__
 from mimctr.cli import app
 
 RUNNER = CliRunner()
-COMMANDS = "run bazaar fashion prepare foundation pretrain plain csft embed train evaluate report".split()
+COMMANDS = [
+    "run",
+    "bazaar",
+    "fashion",
+    "prepare",
+    "foundation",
+    "pretrain",
+    "plain",
+    "csft",
+    "embed",
+    "train",
+    "evaluate",
+    "report",
+]
 
 
 def mimctr(*words):
