@@ -11,21 +11,8 @@ from mimctr.cli import app
 
 RUNNER = CliRunner()
 COMMANDS = [
-    *("run", "bazaar", "fashion", "prepare", "foundation", "pretrain", "plain"),
-    *("csft", "embed", "train", "evaluate", "report"),
-]
-    "run",
-    "bazaar",
-    "fashion",
-    "prepare",
-    "foundation",
-    "pretrain",
-    "plain",
-    "csft",
-    "embed",
-    "train",
-    "evaluate",
-    "report",
+    *("run", "bazaar", "fashion", "prepare", "foundation", "pretrain"),
+    *("plain", "csft", "embed", "train", "evaluate", "report"),
 ]
 
 
