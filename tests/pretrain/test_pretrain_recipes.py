@@ -138,7 +138,7 @@ def test_one_encoder_can_be_given_and_the_other_trained(encoders, tmp_path):
 
 
 def test_neither_corpus_nor_weights_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="no corpus to train the images encoder on, and no weights"):
+    with pytest.raises(ConfigError, match="no corpus to read images from, and no weights"):
         foundation.main(None, tmp_path, FOUNDATION)
 
 
