@@ -240,7 +240,8 @@ def _column(corpus: Path | None, name: str, *columns: str) -> pl.DataFrame:
     """Return the named columns of a table of the corpus."""
     if corpus is None:
         raise ConfigError(
-            f"foundation: no corpus to read {name} from, and no weights. Give --corpus, or image_weights and text_weights."
+            f"foundation: no corpus to read {name} from, and no weights. "
+            "Give --corpus, or image_weights and text_weights."
         )
     path = corpus / f"{name}.parquet"
     if not path.is_file():
