@@ -12,8 +12,10 @@ START = 1_600_000_000
 NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS, NUM_SEARCHES = 24, 6, 200, 120
 
 
-def write_shop(folder: Path) -> Path:
-    """Write and prepare the shop; return the dataset's folder.
+def write_shop(folder: Path, *, searches: bool = True) -> Path:
+    """Write and prepare the shop, with or without its visual searches; return the dataset's folder.
+
+    Without them clicks and purchases stand in the behaviors.
 
     Item 100 has no picture, 101 no title, 102 neither; the last two items arrive in the test part.
     """
@@ -38,13 +40,16 @@ def write_shop(folder: Path) -> Path:
         }
 
     impressions = pl.DataFrame({**events(NUM_IMPRESSIONS), "click": rng.integers(0, 2, NUM_IMPRESSIONS)})
-    searches = pl.DataFrame({**events(NUM_SEARCHES), "kind": rng.choice(["click", "purchase"], NUM_SEARCHES)})
-    searches = searches.with_columns(
+    events_of_kind = pl.DataFrame(
+        {**events(NUM_SEARCHES), "kind": rng.choice(["click", "purchase"], NUM_SEARCHES)}
+    )
+    searched = events_of_kind.with_columns(
         query_image=pl.Series([picture(1000 + number % 40) for number in range(NUM_SEARCHES)])
     )
     tables = folder / "tables"
     tables.mkdir(parents=True)
-    for name, table in {"items": items, "impressions": impressions, "searches": searches}.items():
+    interest = {"searches": searched} if searches else {"behaviors": events_of_kind}
+    for name, table in {"items": items, "impressions": impressions, **interest}.items():
         table.unique(maintain_order=True).write_parquet(tables / f"{name}.parquet")
     prepare_tables(tables, folder / "dataset")
     return folder / "dataset"

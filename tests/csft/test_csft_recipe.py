@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
-from mimctr.errors import DataError
+from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, plain
-from mimctr.recipes.catalogue import Catalogue
+from mimctr.recipes.catalogue import Catalogue, load_towers
+from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
 from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors
@@ -163,11 +164,11 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
     table = pair_table(data, "train", ["purchase"])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = csft.Examples(data, pairs, csft.Config(batch_size=10))
+    examples = Examples(data, pairs, csft.Config(batch_size=10))
     bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
     triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
     for step in range(20):
@@ -185,11 +186,11 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = csft.load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
     table = pair_table(data, "train", [])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = csft.Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
+    examples = Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
     steps = len(pairs) // 5
     shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
     assert len(shown) == 5 * steps
@@ -197,6 +198,36 @@ def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
     assert all(
         count <= counts[picture] for picture, count in zip(*np.unique(shown, return_counts=True), strict=True)
     )
+
+
+def test_balanced_pairs_come_as_often_as_their_weights_say():
+    users = np.repeat([5, 6, 7], [1, 4, 16])
+    cumulative = cumulative_weights(users, balance=0.5)
+    generator = np.random.default_rng(0)
+    drawn = np.concatenate([weighted_batch(cumulative, 7, generator) for _ in range(3000)])
+    share = np.bincount(users[drawn], minlength=8)[5:] / len(drawn)
+    assert share == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=1e-3)  # one, two and four of seven equal shares
+    assert np.bincount(drawn, minlength=21)[5:] / len(drawn) == pytest.approx(4 / 7 / 16, abs=0.004)
+    assert np.diff(cumulative_weights(users, balance=0.0)) == pytest.approx(1 / 21)
+
+
+def test_items_ask_where_pairs_come_from_behaviors(shop_of_behaviors, encoders, tmp_path):
+    settings = {**SETTINGS, "bf16": False, "query": "item", "user_balance": 0.5}
+    found = csft.main(shop_of_behaviors, encoders, tmp_path / "all", csft.Config(**settings))
+    cached = csft.main(
+        shop_of_behaviors, encoders, tmp_path / "heads", csft.Config(**settings, trainable="heads")
+    )
+    assert found["validation_before"] == pytest.approx(cached["validation_before"])
+    assert found["validation"]["recall@10"] >= found["validation_before"]["recall@10"]
+    pictures = csft.main(
+        shop_of_behaviors, encoders, tmp_path / "image", csft.Config(**{**settings, "query": "image"})
+    )
+    assert pictures["validation_before"]["mrr"] != found["validation_before"]["mrr"]
+
+
+def test_items_cannot_ask_where_a_picture_did(shop, encoders, tmp_path):
+    with pytest.raises(ConfigError, match="query: 'item' needs pairs from behaviors"):
+        csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, query="item"))
 
 
 def test_no_pair_of_the_wanted_kind_is_an_error(shop, encoders, tmp_path):

@@ -21,6 +21,20 @@ def test_query_and_item_share_the_image_head():
     torch.testing.assert_close(candidates.fused, encoder.fusion(candidates.image, candidates.text))
 
 
+def test_an_item_asks_with_its_fused_vector_and_stands_apart_from_the_candidates():
+    encoder = item_encoder()
+    shake(encoder)
+    model = InterestModel(encoder, drop_modality=0.0)
+    asking, items = vectors(3), vectors(5)
+    keys = torch.arange(5)
+    query, candidates = model.eval()(asking, items, keys, keys)
+    torch.testing.assert_close(query, encoder(asking).fused)
+    torch.testing.assert_close(candidates.fused, encoder(items).fused)
+    query, candidates = model.train()(asking, items, keys, keys)
+    assert len(query) == 3
+    torch.testing.assert_close(torch.cat([query, candidates.fused]).mean(0), torch.zeros(encoder.dim))
+
+
 def test_dropping_takes_one_modality_and_never_both():
     model = InterestModel(item_encoder(), drop_modality=0.4)
     items = vectors(5000)

@@ -101,7 +101,7 @@ def test_saved_and_loaded_encoders_are_the_same(encoder, tmp_path):
     encoder.save(tmp_path)
     loaded = ItemEncoder.load(tmp_path)
     assert torch.equal(loaded.embed_items(PICTURES, TITLES)[0], encoder.embed_items(PICTURES, TITLES)[0])
-    assert torch.equal(loaded.embed_query_images(PICTURES), encoder.embed_query_images(PICTURES))
+    assert torch.equal(loaded.embed_query_images(PICTURES)[0], encoder.embed_query_images(PICTURES)[0])
     assert loaded.fingerprint == encoder.fingerprint
 
 
@@ -169,14 +169,15 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 2 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 3 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
 def test_after_centering_the_mean_of_the_items_is_zero(encoder):
     vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.rand(9) > 0.5)
     with torch.no_grad():
-        encoder.set_center(encoder(vectors).fused, encoder.category_index([None] * 9))
+        views = encoder(vectors)
+        encoder.set_center(views.fused, views.image, encoder.category_index([None] * 9))
         fused = encoder(vectors).fused
     assert fused.mean(0).abs().max() < 1e-5
     assert fused.std() > 0.01
@@ -199,7 +200,7 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
                 torch.ones(6).bool(),
             )
         )
-        encoder.set_center(views.fused, encoder.category_index(names))
+        encoder.set_center(views.fused, views.image, encoder.category_index(names))
         fused = views.fused - views.fused.mean(0)
     expected = fused.clone()
     for rows in ([0, 2], [1, 5]):
@@ -210,3 +211,28 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
         torch.testing.assert_close(vectors, F.normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
     without, _ = encoder.embed_items(PICTURES, TITLES)
     torch.testing.assert_close(without, F.normalize(fused, dim=1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):
+    """Two clouds of pictures far apart: each query belongs to one; what is left of it is its place in the cloud."""
+    encoder = item_encoder(categories=("bags", "boats", "hats"))
+    offset = torch.zeros(2, encoder.dim)
+    offset[0, 0], offset[1, 1] = 50.0, 50.0
+    images = torch.randn(40, encoder.dim) + offset.repeat_interleave(20, 0)
+    names = ["bags"] * 20 + ["hats"] * 20  # no boat is known: nothing is ever taken for one
+    encoder.set_center(torch.randn(40, encoder.dim), images, encoder.category_index(names))
+    assert encoder.query_category(images).tolist() == [0] * 20 + [2] * 20
+    expected = torch.cat([images[:20] - images[:20].mean(0), images[20:] - images[20:].mean(0)])
+    torch.testing.assert_close(encoder.query_content(images), F.normalize(expected, dim=1))
+    encoder.save(tmp_path)
+    vectors, category = ItemEncoder.load(tmp_path).embed_query_images(PICTURES)
+    own, own_category = encoder.embed_query_images(PICTURES)
+    assert torch.equal(vectors, own)
+    assert torch.equal(category, own_category)
+
+
+def test_without_categories_a_query_is_only_normalized():
+    encoder = item_encoder(categories=())
+    queries = torch.randn(5, encoder.dim)
+    assert encoder.query_category(queries).tolist() == [-1] * 5
+    assert torch.equal(encoder.query_content(queries), F.normalize(queries, dim=-1))

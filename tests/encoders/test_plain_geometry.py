@@ -82,7 +82,7 @@ def test_a_query_image_goes_through_the_image_part():
     with torch.no_grad():
         vector = encoder.image_vectors(encoder.image_encoder.pixels([picture(1)]))
     expected = F.normalize((vector - geometry.image_mean) @ geometry.image_axes[:4].T, dim=-1)
-    torch.testing.assert_close(encoder.embed_query_images([picture(1)]), expected)
+    torch.testing.assert_close(encoder.embed_query_images([picture(1)])[0], expected)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.csft.loss import Candidates
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews
 
 MIN_TEMPERATURE = 0.01
 
@@ -50,23 +50,28 @@ class InterestModel(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "batch image"],
+        query: Float[Tensor, "batch image"] | ItemVectors,
         items: ItemVectors,
         item_keys: Int[Tensor, "candidates"],
         users: Int[Tensor, "candidates"],
     ) -> tuple[Float[Tensor, "batch content"], Candidates]:
-        """Return ``h_q^img`` and the batch's own candidates, in training each view centered on the batch.
+        """Return ``h_q`` and the batch's own candidates, in training each view centered on the batch.
 
         Without that the negative memory has a shortcut: to move all items of this batch (and the queries) the same way
         tells them from remembered ones, which lowers the loss, step after step, and says nothing about interest.
 
         Args:
-            query: L2-normalized image vectors of the queries.
+            query: L2-normalized image vectors of the queries, which ask with ``h_q^img``; or vectors of items, which
+                ask with their ``h^MM``.
             items: Positives in the order of the queries, then hard negatives.
             item_keys: Of the items.
             users: Who bought them.
         """
+        asking = len(query.has_image) if isinstance(query, ItemVectors) else 0
+        if isinstance(query, ItemVectors):
+            items = ItemVectors(*(torch.cat(both) for both in zip(query, items, strict=True)))
         views = self.encoder(self.drop(items) if self.training else items)
+        views, own = ItemViews(*(view[asking:] for view in views)), views.fused[:asking]
         candidates = Candidates(
             item_keys=item_keys,
             users=users,
@@ -76,7 +81,7 @@ class InterestModel(nn.Module):
             has_image=views.has_image,
             has_text=views.has_text,
         )
-        return self.encoder.query_view(query), candidates
+        return own if isinstance(query, ItemVectors) else self.encoder.query_view(query), candidates
 
     def center(
         self, view: Float[Tensor, "candidates content"], there: Bool[Tensor, "candidates"]

@@ -18,7 +18,7 @@ from mimctr.files import hash_json, read_json, write_json
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
-FORMAT = 2
+FORMAT = 3
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
 
@@ -51,7 +51,8 @@ class ItemEncoder(nn.Module):
     A missing image or title is replaced by a learned vector behind its head, zero at first: in the plain geometry, the
     catalogue's mean. ``h^MM`` is centered: on its batch in training, on the catalogue (:meth:`set_center`) afterwards.
     Heads act on centered coordinates and have no bias. A common part of all vectors would drown their cosines; so would
-    a common part of a category's vectors where targets compete within a category, hence ``categories``.
+    a common part of a category's vectors where targets compete within a category, hence ``categories``. A query picture
+    is centered on the category that it looks like.
 
     Args:
         image_encoder: ``F_V``.
@@ -91,6 +92,8 @@ class ItemEncoder(nn.Module):
         self.register_buffer("center", torch.zeros(dim))
         self.category_centers: Tensor
         self.register_buffer("category_centers", torch.zeros(len(self.categories), dim))
+        self.query_centers: Tensor
+        self.register_buffer("query_centers", torch.zeros(len(self.categories), dim))
         self.eval()
 
     @classmethod
@@ -187,18 +190,25 @@ class ItemEncoder(nn.Module):
             for head in (self.image_head, self.text_head):
                 head.weight.copy_(torch.eye(*head.weight.shape))
 
-    def set_center(self, fused: Float[Tensor, "items content"], category: Int[Tensor, "items"]) -> None:
+    def set_center(
+        self,
+        fused: Float[Tensor, "items content"],
+        image: Float[Tensor, "items content"],
+        category: Int[Tensor, "items"],
+    ) -> None:
         """Let the mean of ``h^MM`` be zero over some items, and after :meth:`content` over those of each category.
 
         Args:
             fused: ``h^MM`` of the items as it is now, in evaluation mode.
+            image: ``h^img`` of the same items, whose means center the queries.
             category: From :meth:`category_index`.
         """
         mean = fused.mean(0)
         self.center += mean
         for index in range(len(self.categories)):
-            own = fused[category == index]
-            self.category_centers[index] = own.mean(0) - mean if len(own) else 0.0
+            own = category == index
+            self.category_centers[index] = fused[own].mean(0) - mean if own.any() else 0.0
+            self.query_centers[index] = image[own].mean(0) if own.any() else torch.inf
 
     def category_index(self, names: Sequence[str | None]) -> Int[Tensor, "items"]:
         """Return the place of each name in ``categories``; -1 for any other."""
@@ -213,6 +223,18 @@ class ItemEncoder(nn.Module):
             offset = self.category_centers[category.clamp(min=0)]
             fused = fused - offset.masked_fill((category < 0).unsqueeze(-1), 0.0)
         return F.normalize(fused, dim=-1)
+
+    def query_category(self, queries: Float[Tensor, "queries content"]) -> Int[Tensor, "queries"]:
+        """Return the category whose pictures are nearest on average to each ``h_q^img``; -1 without categories."""
+        if not self.categories:
+            return torch.full((len(queries),), -1, dtype=torch.int64, device=queries.device)
+        return (queries.unsqueeze(1) - self.query_centers).square().sum(dim=-1).argmin(dim=1)
+
+    def query_content(self, queries: Float[Tensor, "queries content"]) -> Float[Tensor, "queries content"]:
+        """Return ``h_q^img`` as it is stored: within its category, as the items are, and L2-normalized."""
+        if self.categories:
+            queries = queries - self.query_centers[self.query_category(queries)]
+        return F.normalize(queries, dim=-1)
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
@@ -277,8 +299,14 @@ class ItemEncoder(nn.Module):
         known = has_image | has_text
         return fused.masked_fill(~known.unsqueeze(-1), 0.0), known
 
-    def embed_query_images(self, images: Sequence[bytes]) -> Float[Tensor, "queries content"]:
-        """Return ``h_q^img`` of raw query pictures: float32 on the CPU, rows L2-normalized, without gradient.
+    def embed_query_images(
+        self, images: Sequence[bytes]
+    ) -> tuple[Float[Tensor, "queries content"], Int[Tensor, "queries"]]:
+        """Return ``h_q^img`` of raw query pictures, and the category each was taken for.
+
+        Returns:
+            vectors: float32 on the CPU, rows L2-normalized, without gradient.
+            category: From :meth:`query_category`.
 
         Raises:
             DataError: a picture cannot be decoded.
@@ -287,4 +315,5 @@ class ItemEncoder(nn.Module):
         device = self.image_head.weight.device
         with torch.no_grad():
             pixels = self.image_encoder.pixels(images).to(device)
-            return F.normalize(self.query_view(self.image_vectors(pixels)), dim=-1).cpu()
+            queries = self.query_view(self.image_vectors(pixels))
+            return self.query_content(queries).cpu(), self.query_category(queries).cpu()

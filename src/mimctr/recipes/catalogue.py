@@ -1,6 +1,7 @@
 """A dataset's whole catalogue seen through an item encoder's towers, and the plain geometry fitted on it."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -100,12 +101,20 @@ class Catalogue:
         pairs: Pairs,
         pictures: Float[Tensor, "pictures image"],
         titles: Float[Tensor, "items text"],
+        *,
+        query: Literal["image", "item"] = "image",
     ) -> dict[str, float]:
-        """Return the visual-search metrics of ``pairs`` under the encoder's heads, given its towers' vectors."""
+        """Return the visual-search metrics of ``pairs`` under the encoder's heads, given its towers' vectors.
+
+        The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
+        """
         device = encoder.image_head.weight.device
         fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), pictures, titles)
         with torch.no_grad():
-            queries = encoder.query_view(pictures[torch.from_numpy(pairs.picture)].to(device)).cpu()
+            if query == "item":
+                queries = fused[torch.from_numpy(pairs.query_item)]
+            else:
+                queries = encoder.query_view(pictures[torch.from_numpy(pairs.picture)].to(device)).cpu()
         return visual_search(queries, fused, self.data, pairs, self.has_content)
 
     def fused(
@@ -131,10 +140,17 @@ class Catalogue:
         pictures: Float[Tensor, "pictures image"],
         titles: Float[Tensor, "items text"],
     ) -> None:
-        """Center ``h^MM`` on the items with picture and title known before the test part, and on their categories."""
+        """Center ``h^MM`` on the items with picture and title known before the test part, and on their categories.
+
+        Queries are centered on those categories too.
+        """
         device = encoder.image_head.weight.device
         fused = self.fused(encoder, self.complete, pictures, titles).to(device)
-        encoder.set_center(fused, self.category_index(encoder)[self.complete].to(device))
+        with torch.no_grad():
+            images = encoder.query_view(
+                pictures[torch.from_numpy(self.pictures.of_item[self.complete])].to(device)
+            )
+        encoder.set_center(fused, images, self.category_index(encoder)[self.complete].to(device))
 
     def category_index(self, encoder: ItemEncoder) -> Int[Tensor, "items"]:
         """Return the encoder's number of each item's category, by ``item_index``."""

@@ -77,7 +77,7 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
 
     def embed_queries(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = [data.queries.images.get(int(with_image[row])) for row in rows]
-        vectors = model.embed_query_images([picture for picture in pictures if picture is not None])
+        vectors, _ = model.embed_query_images([picture for picture in pictures if picture is not None])
         return vectors, torch.ones(len(rows), dtype=torch.bool)
 
     known = _snapshot(data.items["item_key"].to_numpy(), embed_items, out, ITEMS, model, config)

@@ -48,33 +48,40 @@ def draw_neighbors(
         return []
     images = [query_image(dataset, pair) for pair in pairs]
     vectors, known = {}, np.r_[np.zeros(FIRST_INDEX, dtype=bool), dataset.item_images.numbers >= 0]
-    queries = {}
+    queries, taken_for = {}, {}
     for name in STAGES:
         table = open_content(dataset, run / "embed" / name)
         known = known & (table.item_rows >= 0)
         vectors[name] = _vectors(table.snapshot.vectors, table.item_rows)
-        queries[name] = ItemEncoder.load(run / name).embed_query_images(images).numpy()
+        encoder = ItemEncoder.load(run / name)
+        found, looked_like = encoder.embed_query_images(images)
+        queries[name] = found.numpy()
+        categories = encoder.category_index([None] * FIRST_INDEX + dataset.items["category"].to_list())
+        taken_for[name] = [
+            (categories == own).numpy() if own >= 0 else np.ones(len(known), dtype=bool)
+            for own in looked_like.tolist()
+        ]
     sheets = []
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
         allowed = known.copy()
         allowed[pair["query_item"]] = False
         strips, ranks = [], []
         for name, label in STAGES.items():
-            query = queries[name][number]
-            shown = nearest(query, vectors[name], allowed, num=num_neighbors)
+            query, searched = queries[name][number], allowed & taken_for[name][number]
+            shown = nearest(query, vectors[name], searched, num=num_neighbors)
             strips.append(_strip(dataset, label, shown, pair["item"]))
-            if allowed[pair["item"]]:
-                rank = rank_of(pair["item"], query, vectors[name], allowed)
-                ranks.append(f"{label} {rank:,}")
+            if searched[pair["item"]]:
+                rank = rank_of(pair["item"], query, vectors[name], searched)
+                ranks.append(f"{label} {rank:,} of {int(searched.sum()):,}")
+            elif allowed[pair["item"]]:
+                ranks.append(f"{label} not found, the query was taken for another category")
         positive = dataset.item_images.get(pair["item"] - FIRST_INDEX)
         file = f"{FOLDER}/neighbors-{number + 1:02d}.jpg"
         with atomic_path(out / file) as temporary:
             draw_sheet(image, positive, strips, label=pair["kind"]).save(temporary, format="JPEG", quality=90)
-        caption = f"Rank of the {pair['kind']} among {int(allowed.sum()):,}: {', '.join(ranks)}."
+        caption = f"Rank of the {pair['kind']}: {'; '.join(ranks)}."
         if not ranks:
-            caption = (
-                f"The {pair['kind']} has no image, so it is not among the {int(allowed.sum()):,} candidates."
-            )
+            caption = f"The {pair['kind']} has no image, so it is not among the candidates."
         sheets.append(PictureSheet(file=file, title=f"Held-out pair {number + 1}", caption=caption))
     return sheets
 

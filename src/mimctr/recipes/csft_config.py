@@ -1,0 +1,89 @@
+"""Settings of ``mimctr csft``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Settings of ``mimctr csft``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(64, ge=1, description="Content dimension. The paper does not give it.")
+    hidden: int = Field(128, ge=1, description="Width of the fusion MLP. The paper does not give it.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Of the fusion MLP.")
+    trainable: Literal["all", "heads"] = Field(
+        "all", description="'heads' runs the towers once and trains heads and fusion on their vectors."
+    )
+    pair_kinds: list[str] = Field(
+        ["purchase"], description="Kinds of interest pair; empty for all. Paper: purchases."
+    )
+    query: Literal["image", "item"] = Field(
+        "image",
+        description="'item': where pairs come from behaviors, the earlier item's h^MM asks in place of its picture.",
+    )
+    user_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Pairs are drawn with weight (pairs of their user) to the power of -user_balance; 0: each in turn.",
+    )
+    batch_size: int = Field(128, ge=2, description="Pairs per step, N. Paper: 1024.")
+    num_memory_batches: int = Field(
+        0,
+        ge=0,
+        description="Batches of the negative memory, k. Paper: 10; it wants towers that hardly move any more.",
+    )
+    memory_warmup_steps: int = Field(150, ge=0, description="Steps before the negative memory is used.")
+    hard_negatives: bool = Field(True, description="Same-category negative for each pair, as in the paper.")
+    mask_same_user: bool = Field(
+        True, description="Other items the query's user bought are no negatives of it."
+    )
+    temperature: float = Field(0.07, gt=0, description="Divides the cosine of Eq. (5), which prints none.")
+    learn_temperature: bool = Field(False, description="Train the temperature too.")
+    text_weight: float = Field(0.5, ge=0, description="alpha of Eq. (6). Paper: 0.5.")
+    image_weight: float = Field(0.5, ge=0, description="beta of Eq. (6). Paper: 0.5.")
+    drop_modality: float = Field(
+        0.05, ge=0, lt=1, description="Share of items that lose picture or title in a step."
+    )
+    augment: float = Field(
+        1.0,
+        ge=0,
+        description="Strength of random mirroring, moving, zooming and light while the towers train; 0 for none.",
+    )
+    num_steps: int = Field(250, ge=1, description="Most training steps.")
+    evaluate_every: int = Field(50, ge=1, description="Steps between two evaluations on held-out pairs.")
+    patience: int = Field(4, ge=1, description="Evaluations without a better one before training stops.")
+    metric: Literal["recall@10", "recall@100", "mrr", "cosine_auc"] = Field(
+        "recall@10",
+        description="Held-out metric that early stopping watches; cosine_auc is that of the mean cosine of target and "
+        "behaviors on validation impressions.",
+    )
+    tower_learning_rate: float = Field(1e-3, ge=0, description="Peak learning rate of the towers, AdamW.")
+    head_learning_rate: float = Field(
+        3e-3, gt=0, description="Peak learning rate of heads and fusion, AdamW."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    adapt_batch_norm: bool = Field(
+        True, description="Let batch norm's statistics follow the trained towers; false for small batches."
+    )
+    start_pull: float = Field(
+        0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
+    )
+    max_held_out_pairs: int = Field(
+        2000, ge=1, description="Held-out pairs that an evaluation ranks, at most."
+    )
+    center_by_category: bool = Field(
+        False,
+        description="Center content vectors on their category; for logs whose targets compete within a category.",
+    )
+    whitening: float = Field(
+        0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
+    )
+    max_plain_items: int = Field(
+        20_000, ge=2, description="Items that the starting PCA is fitted on, at most."
+    )
+    seed: int = Field(0, ge=0, description="Of order, negatives and dropped modalities.")
+    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
+    bf16: bool = Field(True, description="Run the towers in bfloat16; heads and loss stay in float32.")

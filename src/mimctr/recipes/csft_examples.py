@@ -1,0 +1,111 @@
+"""What a step of C-SFT trains on: interest pairs and hard negatives, by step number."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.csft.loss import NOBODY
+from mimctr.data.dataset import CtrDataset
+from mimctr.data.pairs import HardNegatives
+from mimctr.errors import DataError
+from mimctr.recipes.content import epoch_batch
+from mimctr.recipes.csft_config import Config
+from mimctr.recipes.visual_search import Pairs
+
+
+class Batch(NamedTuple):
+    """What a step trains on."""
+
+    pictures: Int[ndarray, "batch"]
+    """Rows in the decoded pictures of the query images."""
+    query_items: Int[ndarray, "batch"]
+    """``item_index`` whose picture is the query; 0 = none."""
+    items: Int[ndarray, "candidates"]
+    """``item_index``: the positives in the order of the queries, then their hard negatives."""
+    item_keys: Int[Tensor, "candidates"]
+    users: Int[Tensor, "candidates"]
+    """Who bought the item; ``NOBODY`` at a hard negative that its query's user did not buy."""
+
+
+class Examples:
+    """Training pairs by step, each with a hard negative.
+
+    Hard negatives are items first seen before the validation part: later ones would be negatives only, and held-out
+    search would count that against them.
+
+    Args:
+        data: Says categories and keys.
+        pairs: Of the training part.
+        config: Settings.
+
+    Raises:
+        DataError: there are fewer than two pairs.
+    """
+
+    def __init__(self, data: CtrDataset, pairs: Pairs, config: Config) -> None:
+        if len(pairs) < 2:
+            raise DataError(
+                f"{data.folder}: {len(pairs)} interest pairs of kind {config.pair_kinds} to train on; at least 2 are "
+                "needed. Look at [csft] pair_kinds and at the pair rule of 'mimctr prepare'."
+            )
+        self._pairs = pairs
+        self._config = config
+        self._keys = data.item_keys
+        self.batch_size = min(config.batch_size, len(pairs))
+        first_seen = np.concatenate(
+            [np.zeros(FIRST_INDEX, dtype=np.int64), data.items["first_seen_time"].to_numpy()]
+        )
+        self._negatives = HardNegatives(
+            data.item_fields[:, 0], first_seen, before=data.manifest.validation_start
+        )
+        self._cumulative = cumulative_weights(pairs.user, balance=config.user_balance)
+        self._stride = len(data.item_keys)
+        self._bought = np.unique(pairs.user * self._stride + pairs.item)
+
+    @property
+    def num_candidates(self) -> int:
+        """Items of a batch: 2 N with hard negatives, else N."""
+        return self.batch_size * (2 if self._config.hard_negatives else 1)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; the same in every run of the same seed."""
+        seed = self._config.seed
+        if self._config.user_balance:
+            rows = weighted_batch(self._cumulative, self.batch_size, np.random.default_rng([seed, 2, step]))
+        else:
+            rows = epoch_batch(len(self._pairs), batch_size=self.batch_size, seed=seed, step=step)
+        items, users = self._pairs.item[rows], self._pairs.user[rows]
+        owners = users
+        if self._config.hard_negatives:
+            drawn, _ = self._negatives.draw(items, np.random.default_rng([seed, 1, step]))
+            bought = np.isin(users * self._stride + drawn, self._bought)
+            items = np.concatenate([items, drawn])
+            owners = np.concatenate([users, np.where(bought, users, NOBODY)])
+        return Batch(
+            self._pairs.picture[rows],
+            self._pairs.query_item[rows],
+            items,
+            torch.from_numpy(self._keys[items]),
+            torch.from_numpy(owners),
+        )
+
+
+def cumulative_weights(users: Int[ndarray, "pairs"], *, balance: float) -> Float[ndarray, "pairs"]:
+    """Return the running sum, ending in 1, of weights (pairs of the pair's user) to the power of ``-balance``."""
+    _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
+    cumulative = np.cumsum(counts[place] ** -float(balance))
+    return cumulative / cumulative[-1]
+
+
+def weighted_batch(
+    cumulative: Float[ndarray, "pairs"], size: int, generator: np.random.Generator
+) -> Int[ndarray, "batch"]:
+    """Draw ``size`` rows by weight, one from each of ``size`` equal shares of the total, in random order."""
+    shares = (np.arange(size) + generator.random(size)) / size
+    rows = np.searchsorted(cumulative, shares, side="right").clip(max=len(cumulative) - 1)
+    return generator.permutation(rows)

@@ -1,0 +1,102 @@
+"""The towers' vectors during C-SFT: run with gradient batch by batch, or once for all where only heads are trained."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.encoders.augment import augment
+from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.recipes.catalogue import Catalogue
+from mimctr.recipes.content import autocast
+from mimctr.recipes.csft_config import Config
+from mimctr.recipes.csft_examples import Batch
+from mimctr.recipes.visual_search import Pairs, cosine_auc
+
+
+class Towers:
+    """The towers' vectors of a batch or of everything: run with gradient, or once for all.
+
+    Args:
+        catalogue: Pictures and titles.
+        encoder: Owns the towers.
+        device: Where they run.
+        config: Settings. Where only heads are trained, the towers run once, now, in evaluation mode.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, encoder: ItemEncoder, device: torch.device, config: Config
+    ) -> None:
+        self._catalogue = catalogue
+        self._encoder = encoder
+        self._device = device
+        self._config = config
+        self._tables: tuple[Tensor, Tensor] | None = None
+        if config.trainable == "heads":
+            self._tables = self._run_all(None)
+
+    def tables(self, pictures: Int[ndarray, "queries"] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the vectors of all pictures (or the items' and some queries') and titles, without gradient."""
+        return self._tables or self._run_all(pictures)
+
+    def search(self, pairs: Pairs) -> dict[str, float]:
+        """Center ``h^MM`` on the catalogue; return the visual-search metrics of ``pairs`` with the present weights."""
+        tables = self.tables(pairs.picture)
+        catalogue, encoder = self._catalogue, self._encoder
+        catalogue.recenter(encoder, *tables)
+        found = catalogue.search(encoder, pairs, *tables, query=self._config.query)
+        fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), *tables).to(self._device)
+        content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
+        return found | {"cosine_auc": cosine_auc(catalogue.data, content)}
+
+    def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"] | ItemVectors, ItemVectors]:
+        """Return the vectors of queries and items of a batch, on the device; with gradient unless cached.
+
+        Queries are image vectors, or item vectors where items ask.
+        """
+        if self._config.query == "image":
+            return self._vectors(batch.items, batch.pictures)
+        count = len(batch.query_items)
+        _, both = self._vectors(np.concatenate([batch.query_items, batch.items]), batch.pictures[:0])
+        return ItemVectors(*(v[:count] for v in both)), ItemVectors(*(v[count:] for v in both))
+
+    def _vectors(
+        self, items: Int[ndarray, "items"], queries: Int[ndarray, "queries"]
+    ) -> tuple[Float[Tensor, "queries image"], ItemVectors]:
+        """Return the vectors of some pictures (by row) and of some items (by ``item_index``)."""
+        if self._tables is not None:
+            found = self._catalogue.item_vectors(items, *self._tables)
+            return self._tables[0][queries].to(self._device), ItemVectors(
+                *(v.to(self._device) for v in found)
+            )
+        pictures, titles = self._catalogue.pictures, self._catalogue.titles
+        has_image, has_text = self._catalogue.has_image[items], self._catalogue.has_text[items]
+        rows = np.concatenate([queries, pictures.of_item[items[has_image]]])
+        distinct, place = np.unique(rows, return_inverse=True)
+        tokens = titles.gather(items[has_text])
+        with autocast(self._device, enabled=self._config.bf16):
+            pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
+            images = self._encoder.image_vectors(pixels)
+            texts = self._encoder.text_vectors(tokens.ids.to(self._device), tokens.mask.to(self._device))
+        images = images[torch.from_numpy(place).to(self._device)]  # (queries + items with a picture, Dv)
+        count = len(queries)
+        return images[:count], ItemVectors(
+            *_spread(images[count:], has_image, self._device), *_spread(texts, has_text, self._device)
+        )
+
+    def _run_all(self, pictures: ndarray | None) -> tuple[Tensor, Tensor]:
+        self._encoder.eval()
+        images = self._catalogue.picture_vectors(
+            self._encoder, device=self._device, bf16=self._config.bf16, also=pictures
+        )
+        return images, self._catalogue.title_vectors(
+            self._encoder, device=self._device, bf16=self._config.bf16
+        )
+
+
+def _spread(found: Tensor, there: ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Put the rows of ``found`` where ``there`` is True, zero elsewhere; return that and ``there``."""
+    mask = torch.from_numpy(there).to(device)
+    spread = found.new_zeros(len(there), found.shape[1])
+    return spread.index_put((mask.nonzero().squeeze(1),), found), mask
