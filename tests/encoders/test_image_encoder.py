@@ -165,6 +165,11 @@ def test_pickled_weights_are_not_read(tmp_path):
         ImageEncoder.load(tmp_path / "image")
 
 
+def test_a_missing_folder_is_called_missing(tmp_path):
+    with pytest.raises(EncoderError, match=r"image: no such folder\. Give one that holds an encoder"):
+        ImageEncoder.load(tmp_path / "image")
+
+
 def test_a_text_network_is_no_image_encoder(tmp_path):
     text_encoder().save(tmp_path / "text")
     with pytest.raises(EncoderError, match="BertModel reads input_ids, not pixel_values"):

@@ -6,6 +6,7 @@ traceback), 2 wrong usage, 130 interrupted.
 Commands import what they run when they run: PyTorch takes seconds to load, ``mimctr --help`` should not.
 """
 
+import errno
 import functools
 import logging
 import os
@@ -80,10 +81,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except MimctrError as error:
             print(f"mimctr: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
-        except (
-            OSError
-        ) as error:  # a full disk, a missing permission: the system's own words and the path say it all
-            print(f"mimctr: {error.filename or 'system'}: {error.strerror or error}.", file=sys.stderr)
+        except OSError as error:
+            print(f"mimctr: {_system_line(error)}", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print(
@@ -93,6 +92,16 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return guarded
+
+
+def _system_line(error: OSError) -> str:
+    """Return the system's own words (a missing permission, say) with the path; for a full disk, what to do too."""
+    where = f"{error.filename}: " if error.filename else ""
+    reason = str(error.strerror or error).rstrip(".")
+    full = error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in reason
+    return f"{where}{reason}." + (
+        " Free some space and run the same command again; it goes on from there." if full else ""
+    )
 
 
 for module in (

@@ -62,6 +62,10 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
         EncoderError: the folder or model does not exist, has no safetensors, misses weights, was damaged after
             :func:`save_network` wrote it, or is of another modality.
     """
+    if isinstance(source, Path) and not source.is_dir():
+        raise EncoderError(
+            f"{source}: no such folder. Give one that holds an encoder: config.json and model.safetensors."
+        )
     try:
         with _quiet_transformers():
             network, found = AutoModel.from_pretrained(
