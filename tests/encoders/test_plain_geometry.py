@@ -13,6 +13,12 @@ def unit(rows: int, dim: int) -> torch.Tensor:
     return F.normalize(torch.randn(rows, dim) + 0.5, dim=-1)
 
 
+def joined(images: torch.Tensor, texts: torch.Tensor) -> np.ndarray:
+    """Both modalities side by side, each with a total variance of one."""
+    parts = (images.double().numpy(), texts.double().numpy())
+    return np.concatenate([part / np.sqrt(part.var(axis=0).sum()) for part in parts], axis=1)
+
+
 def test_both_parts_add_up_to_the_pca_of_the_concatenation():
     images, texts = unit(50, 5), unit(50, 7)
     geometry = fit_plain_geometry(images, texts, dim=6)
@@ -21,7 +27,7 @@ def test_both_parts_add_up_to_the_pca_of_the_concatenation():
         + (texts - geometry.text_mean) @ geometry.text_axes.T
     ).numpy()
 
-    joint = torch.cat([images, texts], 1).double().numpy()
+    joint = joined(images, texts)
     expected = PCA(6, svd_solver="full").fit_transform(joint)
     scale = np.sqrt((expected**2).sum(1).mean())
     sign = np.sign((found * expected).sum(0))
@@ -35,11 +41,34 @@ def test_whitening_brings_the_variances_together(whitening):
     found = (images - geometry.image_mean) @ geometry.image_axes.T
     found = found + (texts - geometry.text_mean) @ geometry.text_axes.T
 
-    joint = torch.cat([images, texts], 1).double().numpy()
+    joint = joined(images, texts)
     expected = PCA(8, svd_solver="full").fit(joint).explained_variance_ ** (1 - whitening)
     variances = found.var(0).numpy()
     np.testing.assert_allclose(variances / variances[0], expected / expected[0], rtol=1e-4)
     assert found[:, :6].square().sum(1).mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_a_modality_whose_vectors_lie_far_apart_does_not_decide_alone():
+    images, texts = unit(50, 5), unit(50, 7)
+
+    def coordinates(texts: torch.Tensor) -> torch.Tensor:
+        geometry = fit_plain_geometry(images, texts, dim=6)
+        found = (images - geometry.image_mean) @ geometry.image_axes.T
+        return found + (texts - geometry.text_mean) @ geometry.text_axes.T
+
+    torch.testing.assert_close(coordinates(texts), coordinates(40 * texts - 3), rtol=1e-3, atol=1e-4)
+
+
+def test_titles_that_are_all_alike_leave_the_pictures():
+    images, texts = unit(50, 5), torch.ones(50, 7) / 7**0.5
+    geometry = fit_plain_geometry(images, texts, dim=3)
+    assert geometry.text_axes.abs().max() < 1e-4
+    found = ((images - geometry.image_mean) @ geometry.image_axes.T).numpy()
+    expected = PCA(3, svd_solver="full").fit_transform(images.double().numpy())
+    sign = np.sign((found * expected).sum(0))
+    np.testing.assert_allclose(
+        found * sign, expected / np.sqrt((expected**2).sum(1).mean()), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_axes_without_variance_are_zero():
@@ -68,7 +97,7 @@ def test_the_item_encoder_starts_exactly_at_the_pca():
         texts = encoder.text_vectors(*encoder.text_encoder.tokenize(titles))
     encoder.start_plain(fit_plain_geometry(images, texts, dim=6, num_axes=24))
 
-    scores = PCA(6, svd_solver="full").fit_transform(torch.cat([images, texts], 1).double().numpy())
+    scores = PCA(6, svd_solver="full").fit_transform(joined(images, texts))
     cosines = scores @ scores.T / np.linalg.norm(scores, axis=1)[:, None] / np.linalg.norm(scores, axis=1)
     vectors, _ = encoder.embed_items(pictures, titles)
     np.testing.assert_allclose((vectors @ vectors.T).numpy(), cosines, atol=1e-4)

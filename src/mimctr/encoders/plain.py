@@ -1,7 +1,8 @@
 """The plain geometry: ``h^MM`` before any fine-tuning on interest (docs/departures.md, "Plain geometry").
 
-The concatenation of the L2-normalized image and title vectors, reduced by PCA to the content dimension. PCA is linear,
-so it splits into an image part and a title part that add up; a query image goes through the image part.
+The concatenation of the L2-normalized image and title vectors, both brought to one total variance, reduced by PCA to
+the content dimension. PCA is linear, so it splits into an image part and a title part that add up; a query image goes
+through the image part.
 """
 
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from mimctr.errors import EncoderError
 
 SMALLEST_SHARE = 1e-7
 """An axis with a smaller share of the largest variance is rounding noise."""
+SMALLEST_SPREAD = 1e-8
+"""Vectors of length one that lie no farther apart are alike."""
 
 
 class PlainGeometry(NamedTuple):
@@ -60,11 +63,12 @@ def fit_plain_geometry(
     num_axes: int | None = None,
     whitening: float = 0.0,
 ) -> PlainGeometry:
-    """Return the principal axes of ``[images; texts]``, largest variance first.
+    """Return the principal axes of ``[images; texts]``, both brought to one total variance, largest variance first.
 
-    Computed exactly, in float64, from the covariance. Each axis points so that its largest component is positive.
-    All are scaled such that the first ``dim`` coordinates have mean squared length one, which no cosine notices. Axes
-    without variance are zero.
+    Without that the modality whose vectors lie farther apart decides alone what is similar; after DMA these are the
+    titles. Computed exactly, in float64, from the covariance. Each axis points so that its largest component is
+    positive. All are scaled such that the first ``dim`` coordinates have mean squared length one, which no cosine
+    notices. Axes without variance are zero.
 
     Args:
         images: L2-normalized image vectors of catalogue items, all known before the test starts.
@@ -86,8 +90,16 @@ def fit_plain_geometry(
         raise EncoderError(
             f"plain geometry: {len(joint)} items have both image and title; PCA needs at least 2."
         )
+    width = images.shape[1]
     mean = joint.mean(0)
     centered = joint - mean
+    balance = torch.cat(
+        [
+            _spread(part).reciprocal().expand(part.shape[1])
+            for part in centered.split([width, texts.shape[1]], 1)
+        ]
+    )
+    centered = centered * balance
     variances, axes = torch.linalg.eigh(centered.T @ centered / len(joint))
     count = num_axes or dim
     variances, axes = variances.flip(0)[:count], axes.flip(1)[:, :count]  # (K,), (D, K), largest first
@@ -95,15 +107,20 @@ def fit_plain_geometry(
     spread = variances > variances[0] * SMALLEST_SHARE
     axes = torch.where(spread, axes * variances.clamp(min=1e-30) ** (-whitening / 2), 0.0)
     length = (centered @ axes[:, :dim]).square().sum(1).mean().sqrt()
-    if length < 1e-8:
+    if length < SMALLEST_SPREAD:
         raise EncoderError(
             f"plain geometry: the vectors of all {len(joint)} items are alike. Look at the encoders."
         )
-    scaled = (axes / length).T.float()  # (K, D)
-    width = images.shape[1]
+    scaled = (balance.unsqueeze(1) * axes / length).T.float()  # (K, D)
     return PlainGeometry(
         image_mean=mean[:width].float(),
         image_axes=scaled[:, :width],
         text_mean=mean[width:].float(),
         text_axes=scaled[:, width:],
     )
+
+
+def _spread(centered: Float[Tensor, "items width"]) -> Float[Tensor, ""]:
+    """Return the root of the total variance; 1 where all vectors are alike."""
+    spread = centered.square().sum(1).mean().sqrt()
+    return torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
