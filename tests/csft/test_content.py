@@ -47,13 +47,10 @@ def test_titles_find_their_item(shop, encoders):
 
 def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=data)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=data, bf16=False)
     catalogue = Catalogue(data, encoder, np.array([1]), tmp_path / "pixels.npy")
     device = torch.device("cpu")
-    tables = [
-        run(encoder, device=device, bf16=False)
-        for run in (catalogue.picture_vectors, catalogue.title_vectors)
-    ]
+    tables = [run(encoder, device=device) for run in (catalogue.picture_vectors, catalogue.title_vectors)]
     items = np.arange(2, 2 + NUM_ITEMS)
     catalogue.recenter(encoder, *tables)
     with torch.no_grad():

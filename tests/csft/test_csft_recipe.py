@@ -129,7 +129,9 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
 
 def test_it_starts_at_the_plain_geometry_and_never_ends_below_it(shop, encoders, tmp_path):
     found = csft.main(shop, encoders, tmp_path / "csft", csft.Config(**SETTINGS, bf16=False))
-    plainly = plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu"))
+    plainly = plain.main(
+        shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False)
+    )
     assert found["validation_before"] == pytest.approx(plainly["validation"])
     assert found["test_before"] == pytest.approx(plainly["test"])
     first = metrics_of(tmp_path / "csft")[0]
@@ -156,7 +158,7 @@ def test_the_best_weights_are_kept_and_training_stops_early(shop, encoders, tmp_
 
 def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
     csft.main(shop, encoders, tmp_path / "csft", csft.Config(**SETTINGS, trainable="heads", bf16=False))
-    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu"))
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
     tuned, start = ItemEncoder.load(tmp_path / "csft"), ItemEncoder.load(tmp_path / "plain")
     assert tuned.image_encoder.fingerprint == start.image_encoder.fingerprint
     assert tuned.text_encoder.fingerprint == start.text_encoder.fingerprint
@@ -164,7 +166,7 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None, bf16=False)
     table = pair_table(data, "train", ["purchase"])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
@@ -186,7 +188,7 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None)
+    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None, bf16=False)
     table = pair_table(data, "train", [])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)

@@ -169,7 +169,7 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 3 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 4 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
@@ -211,6 +211,22 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
         torch.testing.assert_close(vectors, F.normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
     without, _ = encoder.embed_items(PICTURES, TITLES)
     torch.testing.assert_close(without, F.normalize(fused, dim=1), rtol=1e-4, atol=1e-5)
+
+
+def test_precision_goes_with_the_encoder(tmp_path):
+    rough = item_encoder()
+    rough.bf16 = True
+    rough.save(tmp_path)
+    loaded, exact = ItemEncoder.load(tmp_path), ItemEncoder.load(tmp_path)
+    exact.bf16 = False
+    assert loaded.bf16
+    assert exact.fingerprint != loaded.fingerprint
+    with torch.no_grad():
+        vectors = [one.image_vectors(one.image_encoder.pixels(PICTURES)) for one in (rough, loaded, exact)]
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[1], vectors[2])
+    torch.testing.assert_close(vectors[1], vectors[2], rtol=0.0, atol=0.02)
+    assert vectors[1].dtype == torch.float32
 
 
 def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):

@@ -18,7 +18,7 @@ from mimctr.files import hash_json, read_json, write_json
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
-FORMAT = 3
+FORMAT = 4
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
 
@@ -61,6 +61,7 @@ class ItemEncoder(nn.Module):
         hidden: Width of the MLP's hidden layer.
         dropout: Of the MLP's hidden layer.
         categories: Names of the categories whose items are centered on their category's mean; empty for none.
+        bf16: Run the towers in bfloat16, whoever asks for vectors; heads and fusion stay in float32.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class ItemEncoder(nn.Module):
         hidden: int = 128,
         dropout: float = 0.1,
         categories: Sequence[str] = (),
+        bf16: bool = False,
     ) -> None:
         super().__init__()
+        self.bf16 = bf16
         self.dim = dim
         self.categories = tuple(categories)
         self.hidden = hidden
@@ -119,6 +122,7 @@ class ItemEncoder(nn.Module):
             hidden=record["hidden"],
             dropout=record["dropout"],
             categories=record["categories"],
+            bf16=record["bf16"],
         )
         tensors, _ = load_tensors(folder / HEADS)
         encoder.heads_load(tensors)
@@ -143,6 +147,7 @@ class ItemEncoder(nn.Module):
             "hidden": self.hidden,
             "dropout": self.dropout,
             "categories": list(self.categories),
+            "bf16": self.bf16,
             "fingerprint": self.fingerprint,
         }
         write_json(folder / RECORD, record)
@@ -157,7 +162,7 @@ class ItemEncoder(nn.Module):
                 "heads": digest_tensors(self.heads_state()),
                 "categories": list(self.categories),
                 "dim": self.dim,
-                "dtype": "float32",
+                "dtype": "bfloat16" if self.bf16 else "float32",
                 "normalization": "l2",
             }
         )
@@ -238,13 +243,20 @@ class ItemEncoder(nn.Module):
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
-        return F.normalize(self.image_encoder(pixels).float(), dim=-1)
+        with self._autocast():
+            vectors = self.image_encoder(pixels)
+        return F.normalize(vectors.float(), dim=-1)
 
     def text_vectors(
         self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
     ) -> Float[Tensor, "texts text"]:
         """Return L2-normalized ``F_L`` of tokens, float32."""
-        return F.normalize(self.text_encoder(ids, mask).float(), dim=-1)
+        with self._autocast():
+            vectors = self.text_encoder(ids, mask)
+        return F.normalize(vectors.float(), dim=-1)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.image_head.weight.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def query_view(self, image: Float[Tensor, "queries image"]) -> Float[Tensor, "queries content"]:
         """Return ``h_q^img`` from the query's image vector: the same head as an item's image."""

@@ -56,7 +56,6 @@ class Catalogue:
         encoder: ItemEncoder,
         *,
         device: torch.device,
-        bf16: bool,
         also: Int[ndarray, "queries"] | None = None,
     ) -> Float[Tensor, "pictures image"]:
         """Return the L2-normalized image vector of every picture.
@@ -64,23 +63,18 @@ class Catalogue:
         Args:
             encoder: Whose image encoder is run, in its present mode.
             device: Where.
-            bf16: Whether in bfloat16.
             also: Rows of the query pictures that are wanted; all pictures where None. The others are zero.
         """
         rows = np.arange(len(self.pictures.pixels))
         if also is not None:
             rows = np.union1d(self.pictures.of_item[self.has_image], also)
         width = encoder.image_encoder.dim
-        return picture_vectors(
-            encoder.image_vectors, self.pictures, rows, dim=width, device=device, bf16=bf16
-        )
+        return picture_vectors(encoder.image_vectors, self.pictures, rows, dim=width, device=device)
 
-    def title_vectors(
-        self, encoder: ItemEncoder, *, device: torch.device, bf16: bool
-    ) -> Float[Tensor, "items text"]:
+    def title_vectors(self, encoder: ItemEncoder, *, device: torch.device) -> Float[Tensor, "items text"]:
         """Return the L2-normalized title vector by ``item_index``."""
         width = encoder.text_encoder.dim
-        return title_vectors(encoder.text_vectors, self.titles, dim=width, device=device, bf16=bf16)
+        return title_vectors(encoder.text_vectors, self.titles, dim=width, device=device)
 
     def item_vectors(
         self,
@@ -165,7 +159,7 @@ class Catalogue:
 
 
 def load_towers(
-    encoders: Path, *, dim: int, hidden: int, dropout: float, center_on: CtrDataset | None
+    encoders: Path, *, dim: int, hidden: int, dropout: float, center_on: CtrDataset | None, bf16: bool
 ) -> ItemEncoder:
     """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained.
 
@@ -175,12 +169,13 @@ def load_towers(
         hidden: Width of the fusion MLP.
         dropout: Of the fusion MLP.
         center_on: Whose categories the items are to be centered on; None for the catalogue as a whole.
+        bf16: Whether the towers run in bfloat16.
     """
     categories = (
         [] if center_on is None else center_on.items["category"].drop_nulls().unique().sort().to_list()
     )
     image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
-    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout, categories=categories)
+    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout, categories=categories, bf16=bf16)
 
 
 def start_plain(

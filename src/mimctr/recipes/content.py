@@ -124,13 +124,12 @@ def picture_vectors(
     *,
     dim: int,
     device: torch.device,
-    bf16: bool,
 ) -> Float[Tensor, "pictures dim"]:
     """Run ``encode`` over some rows of the pictures, without gradient; float32 on the CPU, zero elsewhere."""
     vectors = torch.zeros(len(pictures.pixels), dim)
     count = math.ceil(len(rows) / PICTURES_AT_ONCE)
     pieces = track(chunks(rows, PICTURES_AT_ONCE), total=count, description="encode", unit="batches")
-    with torch.no_grad(), autocast(device, enabled=bf16):
+    with torch.no_grad():
         for piece in pieces:
             vectors[piece] = encode(pictures.gather(piece).to(device)).float().cpu()
     return vectors
@@ -142,13 +141,12 @@ def title_vectors(
     *,
     dim: int,
     device: torch.device,
-    bf16: bool,
 ) -> Float[Tensor, "items dim"]:
     """Run ``encode`` over all titles, alike lengths together, without gradient; zero where there is none."""
     vectors = torch.zeros(len(titles.ids), dim)
     lengths = titles.mask.sum(1)
     order = np.argsort(lengths, kind="stable")
-    with torch.no_grad(), autocast(device, enabled=bf16):
+    with torch.no_grad():
         for items in chunks(order[lengths[order] > 0], PICTURES_AT_ONCE):
             ids, mask = titles.gather(items)
             vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()

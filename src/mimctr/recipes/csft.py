@@ -62,6 +62,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         hidden=config.hidden,
         dropout=config.dropout,
         center_on=data if config.center_by_category else None,
+        bf16=config.bf16,
     ).to(device)
     wanted = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in wanted.values()]))

@@ -86,4 +86,7 @@ class Config(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Of order, negatives and dropped modalities.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(True, description="Run the towers in bfloat16; heads and loss stay in float32.")
+    bf16: bool = Field(
+        True,
+        description="Run the towers in bfloat16, now and whenever the encoder is used; heads and loss in float32.",
+    )

@@ -9,7 +9,6 @@ from torch import Tensor
 from mimctr.encoders.augment import augment
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.recipes.catalogue import Catalogue
-from mimctr.recipes.content import autocast
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Batch
 from mimctr.recipes.visual_search import Pairs, cosine_auc
@@ -75,10 +74,9 @@ class Towers:
         rows = np.concatenate([queries, pictures.of_item[items[has_image]]])
         distinct, place = np.unique(rows, return_inverse=True)
         tokens = titles.gather(items[has_text])
-        with autocast(self._device, enabled=self._config.bf16):
-            pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
-            images = self._encoder.image_vectors(pixels)
-            texts = self._encoder.text_vectors(tokens.ids.to(self._device), tokens.mask.to(self._device))
+        pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
+        images = self._encoder.image_vectors(pixels)
+        texts = self._encoder.text_vectors(tokens.ids.to(self._device), tokens.mask.to(self._device))
         images = images[torch.from_numpy(place).to(self._device)]  # (queries + items with a picture, Dv)
         count = len(queries)
         return images[:count], ItemVectors(
@@ -87,12 +85,8 @@ class Towers:
 
     def _run_all(self, pictures: ndarray | None) -> tuple[Tensor, Tensor]:
         self._encoder.eval()
-        images = self._catalogue.picture_vectors(
-            self._encoder, device=self._device, bf16=self._config.bf16, also=pictures
-        )
-        return images, self._catalogue.title_vectors(
-            self._encoder, device=self._device, bf16=self._config.bf16
-        )
+        images = self._catalogue.picture_vectors(self._encoder, device=self._device, also=pictures)
+        return images, self._catalogue.title_vectors(self._encoder, device=self._device)
 
 
 def _spread(found: Tensor, there: ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Config(BaseModel):
     max_pairs: int = Field(2000, ge=1, description="Pairs of each part that search is judged on, at most.")
     seed: int = Field(0, ge=0, description="Of the samples.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(False, description="Run the towers in bfloat16.")
+    bf16: bool = Field(True, description="Run the towers in bfloat16, now and whenever the encoder is used.")
 
 
 def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, dict[str, float]]:
@@ -60,12 +60,13 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         hidden=config.hidden,
         dropout=config.dropout,
         center_on=data if config.center_by_category else None,
+        bf16=config.bf16,
     ).to(device)
     tables = {part: pair_table(data, part, config.pair_kinds) for part in ("validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
-    pictures = catalogue.picture_vectors(encoder, device=device, bf16=config.bf16)
-    titles = catalogue.title_vectors(encoder, device=device, bf16=config.bf16)
+    pictures = catalogue.picture_vectors(encoder, device=device)
+    titles = catalogue.title_vectors(encoder, device=device)
     start_plain(
         encoder,
         catalogue,
