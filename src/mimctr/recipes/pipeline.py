@@ -2,9 +2,9 @@
 
 import logging
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mimctr.evaluate.results import read_results
 from mimctr.recipes import csft as csft_recipe
@@ -16,30 +16,10 @@ from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
 from mimctr.recipes import sources, stages
 from mimctr.recipes import train as train_recipe
-from mimctr.recipes.ctr_config import Ubm, Variant
+from mimctr.recipes.models import Models, grid_points, train_models
 from mimctr.report.table import results_table
 
 logger = logging.getLogger(__name__)
-
-Encoder = Literal["plain", "pretrained", "csft"]
-"""Which item encoder made the vectors: public weights, after DDA and DMA, after C-SFT."""
-
-
-class Models(BaseModel):
-    """Which CTR models are trained: every UBM x variant x seed, and x encoder where content is used."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ubms: list[Ubm] = Field(["mean", "din", "sim"], min_length=1, description="User behavior models.")
-    variants: list[Variant] = Field(
-        ["base", "mim"], min_length=1, description="Base, Base+MIM, MIM+ and the controls."
-    )
-    encoders: list[Encoder] = Field(
-        ["csft"], min_length=1, description="Whose vectors the content variants read."
-    )
-    seeds: list[int] = Field(
-        [0], min_length=1, description="One training each; the table shows mean and deviation."
-    )
 
 
 class Recipe(BaseModel):
@@ -58,6 +38,16 @@ class Recipe(BaseModel):
     models: Models = Models()
     train: train_recipe.Config = train_recipe.Config()
     evaluate: evaluate_recipe.Config = evaluate_recipe.Config()
+
+    @model_validator(mode="after")
+    def _grid_suits(self) -> "Recipe":
+        try:
+            grid_points(self.models.grid, self.train)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = ".".join(map(str, wrong["loc"]))
+            raise ValueError(f"models.grid: {name}: {wrong['msg']}, got {wrong['input']!r}") from None
+        return self
 
     @model_validator(mode="after")
     def _encoders_are_made(self) -> "Recipe":
@@ -84,7 +74,7 @@ def main(recipe: Recipe, out: Path) -> Finished:
     encoders = make_encoders(recipe, tables, dataset, out)
     for label, encoder in encoders.items():
         stages.embed(dataset, encoder, out / "embed" / label, recipe.embed)
-    train_models(recipe, dataset, out)
+    train_models(recipe.models, recipe.train, dataset=dataset, embed=out / "embed", out=out)
     named = recipe.evaluate.model_copy(update={"dataset_name": recipe.name})
     stages.evaluate(out, out / "evaluate", named)
     stages.report(out, out / "report")
@@ -111,24 +101,3 @@ def make_encoders(recipe: Recipe, tables: Path, dataset: Path, out: Path) -> dic
             made["pretrained"] = out / "pretrained"
     stages.csft(dataset, towers, out / "csft", recipe.csft)
     return made | {"csft": out / "csft"}
-
-
-def train_models(recipe: Recipe, dataset: Path, out: Path) -> None:
-    """Train every model of the recipe's matrix."""
-    for seed in recipe.models.seeds:
-        for ubm in recipe.models.ubms:
-            for variant in recipe.models.variants:
-                for encoder in ["none"] if variant == "base" else recipe.models.encoders:
-                    name = model_name(ubm, variant, encoder, seed)
-                    config = recipe.train.model_copy(
-                        update={"ubm": ubm, "variant": variant, "encoder": encoder, "seed": seed}
-                    )
-                    content = None if variant == "base" else out / "embed" / encoder
-                    logger.info("train %s", name)
-                    stages.train(dataset, content, out / "train" / name, config)
-
-
-def model_name(ubm: str, variant: str, encoder: str, seed: int) -> str:
-    """Return the folder name of a model in a run."""
-    parts = [ubm, variant, *([encoder] if variant != "base" else []), f"seed{seed}"]
-    return "-".join(parts)

@@ -1,0 +1,139 @@
+"""Which CTR models a recipe trains: every UBM x variant x encoder x seed, each with its own best settings."""
+
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.files import atomic_folder, read_json
+from mimctr.recipes import stages
+from mimctr.recipes.ctr_config import Config as TrainConfig
+from mimctr.recipes.ctr_config import Ubm, Variant
+from mimctr.recipes.ctr_model import RECORD
+
+logger = logging.getLogger(__name__)
+
+Encoder = Literal["plain", "pretrained", "csft"]
+"""Which item encoder made the vectors: public weights, after DDA and DMA, after C-SFT."""
+UNTUNED: tuple[Variant, ...] = ("untrained_cosine",)
+TRAIN, TUNE = "train", "tune"
+
+
+class Models(BaseModel):
+    """Which CTR models are trained: every UBM x variant x seed, and x encoder where content is used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ubms: list[Ubm] = Field(["mean", "din", "sim"], min_length=1, description="User behavior models.")
+    variants: list[Variant] = Field(
+        ["base", "mim"], min_length=1, description="Base, Base+MIM, MIM+ and the controls."
+    )
+    encoders: list[Encoder] = Field(
+        ["csft"], min_length=1, description="Whose vectors the content variants read."
+    )
+    seeds: list[int] = Field(
+        [0], min_length=1, description="One training each; the table shows mean and deviation."
+    )
+    grid: dict[str, list[Any]] = Field(
+        {},
+        description="Settings of [train] with the values to try. Every UBM x variant x encoder takes what has the best "
+        "validation AUC with the first seed, so that Base is tuned as well as what is compared with it.",
+    )
+
+
+class Model(BaseModel):
+    """One cell of the matrix."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ubm: Ubm
+    variant: Variant
+    encoder: Encoder | Literal["none"]
+
+    @property
+    def name(self) -> str:
+        """What its folders begin with."""
+        return "-".join([self.ubm, self.variant, *([self.encoder] if self.encoder != "none" else [])])
+
+
+def cells(models: Models) -> Iterator[Model]:
+    """Yield every UBM x variant x encoder of the matrix."""
+    for ubm, variant in itertools.product(models.ubms, models.variants):
+        for encoder in ["none"] if variant == "base" else models.encoders:
+            yield Model.model_validate({"ubm": ubm, "variant": variant, "encoder": encoder})
+
+
+def grid_points(grid: dict[str, list[Any]], train: TrainConfig) -> list[TrainConfig]:
+    """Return ``train`` with every combination of the grid's values; ``train`` itself for an empty grid.
+
+    Raises:
+        ValidationError: a key is no setting of ``mimctr train``, or a value does not suit it.
+    """
+    settings = train.model_dump()
+    return [
+        TrainConfig.model_validate(settings | dict(zip(grid, values, strict=True)))
+        for values in itertools.product(*grid.values())
+    ]
+
+
+def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path) -> None:
+    """Train every model into ``out/train``; what the grid tried is in ``out/tune``.
+
+    Args:
+        models: The matrix.
+        train: Settings that all models share.
+        dataset: Written by ``mimctr prepare``.
+        embed: Holds a folder of vectors for each encoder.
+        out: Run folder.
+    """
+    tuned: dict[Model, TrainConfig] = {}
+    for seed in models.seeds:
+        for model in cells(models):
+            content = None if model.encoder == "none" else embed / model.encoder
+            folder = out / TRAIN / f"{model.name}-seed{seed}"
+            if model not in tuned:
+                points = grid_points({} if model.variant in UNTUNED else models.grid, train)
+                candidates = [_with(point, model, seed) for point in points]
+                tuned[model] = _best(
+                    candidates, models.grid, dataset, content, out / TUNE / model.name, folder
+                )
+            logger.info("train %s", folder.name)
+            stages.train(dataset, content, folder, _with(tuned[model], model, seed))
+
+
+def _with(config: TrainConfig, model: Model, seed: int) -> TrainConfig:
+    return config.model_copy(update={**model.model_dump(), "seed": seed})
+
+
+def _best(
+    candidates: list[TrainConfig],
+    grid: dict[str, list[Any]],
+    dataset: Path,
+    content: Path | None,
+    tune: Path,
+    chosen: Path,
+) -> TrainConfig:
+    """Train every candidate into ``tune``; return the best and leave a copy of its model in ``chosen``."""
+    if len(candidates) == 1:
+        return candidates[0]
+    found = []
+    for number, config in enumerate(candidates):
+        logger.info("tune %s: %s", tune.name, _point(config, grid))
+        stages.train(dataset, content, tune / str(number), config)
+        found.append(read_json(tune / str(number) / RECORD)["validation"]["auc"])
+    best = max(range(len(found)), key=found.__getitem__)
+    logger.info(
+        "tune %s: best %s, validation AUC %.4f", tune.name, _point(candidates[best], grid), found[best]
+    )
+    if not chosen.exists():
+        with atomic_folder(chosen) as folder:
+            shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)
+    return candidates[best]
+
+
+def _point(config: TrainConfig, grid: dict[str, list[Any]]) -> str:
+    return ", ".join(f"{name} = {getattr(config, name)}" for name in grid)

@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mimctr.errors import ConfigError
+from mimctr.recipes import models, stages
+from mimctr.recipes.config import build_config
+from mimctr.recipes.ctr_config import Config
+from mimctr.recipes.models import Models, cells, grid_points, train_models
+from mimctr.recipes.pipeline import Recipe
+
+GRID = {"learning_rate": [0.001, 0.01], "dropout": [0.0, 0.1, 0.2]}
+BEST = {"mean-base": (0.01, 0.1), "mean-mim-plain": (0.001, 0.2), "mean-mim-csft": (0.001, 0.0)}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Config]]:
+    """Every training that is run; its validation AUC falls with the distance from the model's best settings."""
+    runs = []
+
+    def train(dataset: Path, content: Path | None, out: Path, config: Config) -> None:
+        if (out / "model.json").exists():
+            return
+        runs.append((f"{out.parent.name}/{out.name}", config))
+        assert (content is None) == (config.variant == "base")
+        name = "-".join([config.ubm, config.variant, config.encoder]).removesuffix("-none")
+        best = BEST.get(name, (0.01, 0.0))
+        distance = abs(config.learning_rate - best[0]) * 10 + abs(config.dropout - best[1])
+        out.mkdir(parents=True)
+        (out / "model.json").write_text(json.dumps({"validation": {"auc": 0.7 - distance}}))
+
+    monkeypatch.setattr(stages, "train", train)
+    return runs
+
+
+def test_every_model_takes_its_own_best_settings_and_keeps_them_for_all_seeds(trained, tmp_path):
+    wanted = Models(
+        ubms=["mean"], variants=["base", "mim"], encoders=["plain", "csft"], seeds=[3, 4], grid=GRID
+    )
+    train_models(wanted, Config(epochs=7), dataset=tmp_path, embed=tmp_path / "embed", out=tmp_path)
+    tried = [name for name, _ in trained if not name.startswith("train/")]
+    assert len(tried) == 3 * 6
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == sorted(
+        f"{name}-seed{seed}" for name in BEST for seed in (3, 4)
+    )
+    later = {name: config for name, config in trained if name.startswith("train/")}
+    assert sorted(later) == sorted(
+        f"train/{name}-seed4" for name in BEST
+    )  # seed 3 is a copy of what was tried
+    for name, (learning_rate, dropout) in BEST.items():
+        config = later[f"train/{name}-seed4"]
+        assert (config.learning_rate, config.dropout, config.seed, config.epochs) == (
+            learning_rate,
+            dropout,
+            4,
+            7,
+        )
+        kept = json.loads((tmp_path / "train" / f"{name}-seed3" / "model.json").read_text())
+        assert kept["validation"]["auc"] == pytest.approx(0.7)
+    assert {config.seed for name, config in trained if name in tried} == {3}
+
+
+def test_a_second_call_trains_nothing(trained, tmp_path):
+    wanted = Models(ubms=["mean"], variants=["base"], seeds=[0, 1], grid=GRID)
+    for _ in range(2):
+        train_models(wanted, Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
+    assert len(trained) == 6 + 1
+
+
+def test_without_a_grid_and_for_the_untrained_cosine_nothing_is_tried(trained, tmp_path):
+    untrained = Models(ubms=["mean"], variants=["untrained_cosine"], grid=GRID)
+    train_models(untrained, Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
+    train_models(Models(ubms=["din"]), Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
+    assert [name for name, _ in trained] == [
+        "train/mean-untrained_cosine-csft-seed0",
+        "train/din-base-seed0",
+        "train/din-mim-csft-seed0",
+    ]
+    assert not (tmp_path / models.TUNE).exists()
+
+
+def test_the_grid_is_the_product_of_its_values():
+    points = grid_points(GRID, Config(epochs=2))
+    assert [(point.learning_rate, point.dropout, point.epochs) for point in points] == [
+        (rate, dropout, 2) for rate in (0.001, 0.01) for dropout in (0.0, 0.1, 0.2)
+    ]
+    assert grid_points({}, Config()) == [Config()]
+    assert [cell.name for cell in cells(Models(ubms=["sim"], encoders=["plain"]))] == [
+        "sim-base",
+        "sim-mim-plain",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"learning_rat": [0.1]}, "models.grid: learning_rat: Extra inputs are not permitted, got 0.1"),
+        ({"dropout": [0.1, 2]}, "models.grid: dropout: Input should be less than 1, got 2"),
+    ],
+)
+def test_a_grid_that_does_not_suit_is_refused_before_anything_runs(grid, message):
+    recipe = {"name": "x", "source": {"kind": "bazaar"}, "models": {"grid": grid}}
+    with pytest.raises(ConfigError, match=message):
+        build_config(Recipe, recipe, where="r.toml")
