@@ -3,6 +3,7 @@
 import errno
 import json
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -103,3 +104,16 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch):
     result = mimctr("bazaar", "--size", "tiny", "--out", tmp_path / "t")
     assert result.exit_code == 130
     assert "Run the same command again" in result.stderr
+
+
+def test_lenient_says_what_it_dropped(tmp_path):
+    mimctr("--quiet", "bazaar", "--size", "tiny", "--out", tmp_path / "t")
+    items = tmp_path / "t" / "items.parquet"
+    table = pl.read_parquet(items)
+    pl.concat([table, table.head(2)]).write_parquet(items)
+    refused = mimctr("prepare", tmp_path / "t", "--out", tmp_path / "d")
+    assert refused.exit_code == 1
+    assert not (tmp_path / "d" / "manifest.json").exists()
+    accepted = mimctr("prepare", tmp_path / "t", "--out", tmp_path / "d", "--lenient")
+    assert accepted.exit_code == 0
+    assert "dropped: items.item_id: 2 of 302 rows repeat an item_id." in accepted.stdout

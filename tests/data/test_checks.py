@@ -90,6 +90,7 @@ BAD_ROWS = [
     ("impressions", "item_id", 9, "name an item that is not in the table items"),
     ("impressions", "time", None, "have no value"),
     ("impressions", "time", 12, "lie outside the years 1990 to 2099"),
+    ("impressions", "time", 1_700_000_000_000, "lie outside the years 1990 to 2099"),
     ("impressions", "click", 2, "are not 0 or 1"),
     ("impressions", "click", None, "have no value"),
     ("behaviors", "item_id", 9, "name an item that is not in the table items"),
@@ -142,6 +143,13 @@ def test_the_same_item_for_another_query_is_no_duplicate(tables, write, tmp_path
     again = tables["impressions"][7:8].with_columns(query_text=pl.lit("something else"))
     tables["impressions"] = pl.concat([tables["impressions"], again])
     assert prepare_tables(write(tables), tmp_path / "out").problems == []
+
+
+def test_a_few_times_in_milliseconds_are_recognized(tables, write, tmp_path):
+    time = pl.when(pl.int_range(pl.len()) < 3).then(pl.col("time") * 1000).otherwise(pl.col("time"))
+    tables["impressions"] = tables["impressions"].with_columns(time)
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line.endswith("Give seconds UTC; these look like milliseconds.")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,10 @@ class CheckedTable:
         numbers = seconds.fill_null(FIRST_TIME).to_numpy()
         outside = (numbers < FIRST_TIME) | (numbers >= LAST_TIME)
         if outside.any() and not self._wrong_unit(column, numbers, outside):
-            wrong, remedy = "lie outside the years 1990 to 2099", "Give seconds UTC."
+            wrong, remedy = (
+                "lie outside the years 1990 to 2099",
+                f"Give seconds UTC{_unit_of(numbers[outside])}.",
+            )
             self.reject(outside, "time-range", column, values, wrong, remedy)
         return np.where(outside, FIRST_TIME, numbers)
 
@@ -310,6 +313,15 @@ class CheckedTable:
     def _prefixes(self) -> str:
         prefixes = [prefix for prefix in self.contract.field_prefixes if prefix]
         return f" and begin with {', '.join(prefixes)}" if prefixes else ""
+
+
+def _unit_of(times: Int[ndarray, "rows"]) -> str:
+    """Return a clause that names the unit in which all of ``times`` would be possible; empty where there is none."""
+    for unit, factor in UNITS.items():
+        scaled = times // factor
+        if ((scaled >= FIRST_TIME) & (scaled < LAST_TIME)).all():
+            return f"; these look like {unit}"
+    return ""
 
 
 def _show(value: Any) -> str:
