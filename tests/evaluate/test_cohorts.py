@@ -6,6 +6,7 @@ import pytest
 from mimctr.errors import DataError
 from mimctr.evaluate.cohorts import (
     age_slices,
+    arrival_slices,
     category_slices,
     history_slices,
     query_slices,
@@ -53,6 +54,14 @@ def test_unseen_items_are_those_without_an_occurrence_in_training():
     assert slices["item:unseen"].tolist() == [False, True, False]
     assert slices["item:seen"].tolist() == [True, False, True]
     assert list(seen_slices(np.array([2]), np.array([0, 0, 4]))) == ["item:seen"]
+
+
+def test_an_item_of_the_validation_part_is_known_when_the_test_starts():
+    first_seen = np.array([0, 0, 50, 99, 100, 130])
+    slices = arrival_slices(np.array([2, 5, 3, 4, 2]), first_seen, test_start=100)
+    assert slices["arrival:new"].tolist() == [False, True, False, True, False]
+    assert slices["arrival:known"].tolist() == [True, False, True, False, True]
+    assert list(arrival_slices(np.array([2, 3]), first_seen, test_start=100)) == ["arrival:known"]
 
 
 def test_history_lengths_fall_into_their_ranges():

@@ -75,6 +75,22 @@ def seen_slices(targets: Int[ndarray, "rows"], item_train_counts: Int[ndarray, "
     return _not_empty({UNSEEN_ITEMS: unseen, SEEN_ITEMS: ~unseen})
 
 
+def arrival_slices(
+    targets: Int[ndarray, "rows"], first_seen_times: Int[ndarray, "items"], *, test_start: int
+) -> Slices:
+    """Return ``arrival:new`` (targets first seen in the test part) and ``arrival:known``.
+
+    Narrower than :func:`seen_slices`: an item of the validation part is known, though training has not seen it.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        first_seen_times: Seconds UTC by ``item_index``.
+        test_start: Seconds UTC.
+    """
+    new = first_seen_times[targets] >= test_start
+    return _not_empty({"arrival:new": new, "arrival:known": ~new})
+
+
 def history_slices(lengths: Int[ndarray, "rows"], *, bounds: Sequence[int] = HISTORY_BOUNDS) -> Slices:
     """Return ``history:none`` and one slice per range of the number of earlier behaviors (``history:1-9`` ...).
 

@@ -17,6 +17,7 @@ from mimctr.data.split import PARTS
 from mimctr.errors import RunError
 from mimctr.evaluate.cohorts import (
     age_slices,
+    arrival_slices,
     category_slices,
     history_slices,
     query_slices,
@@ -125,15 +126,16 @@ def read_test_part(
     impressions = dataset.impressions
     targets, users, clicks = impressions.target[rows], impressions.user[rows], impressions.click[rows] == 1
     items = dataset.items
-    before_items = np.zeros(FIRST_INDEX, dtype=np.int64)
+    first_seen = np.r_[np.zeros(FIRST_INDEX, dtype=np.int64), items["first_seen_time"].to_numpy()]
     categories = [None] * FIRST_INDEX + items["category"].to_list()
     queries = impressions.query[rows]
     texts = np.array([False, *(text is not None for text in dataset.queries.texts)])
     images = np.r_[False, dataset.queries.images.numbers >= 0]
     slices = (
         whole(len(rows))
-        | age_slices(targets, np.r_[before_items, items["first_seen_time"].to_numpy()], num_sets=num_age_sets)
+        | age_slices(targets, first_seen, num_sets=num_age_sets)
         | seen_slices(targets, dataset.item_train_counts)
+        | arrival_slices(targets, first_seen, test_start=dataset.manifest.test_start)
         | category_slices(targets, categories)
         | history_slices(impressions.end[rows] - dataset.behaviors.offsets[users])
         | query_slices(texts[queries], images[queries])

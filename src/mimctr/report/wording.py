@@ -24,6 +24,8 @@ SLICE_NAMES = {
     "age:S1": "Newest items (S1)",
     "item:unseen": "Items unseen in training",
     "item:seen": "Items seen in training",
+    "arrival:new": "Items first seen in the test part",
+    "arrival:known": "Items known before the test part",
     "history:none": "No history",
     "query:none": "No query",
     "query:text": "Text query",
