@@ -69,7 +69,7 @@ def test_a_second_call_trains_nothing(trained, tmp_path):
 
 
 def test_without_a_grid_and_for_the_untrained_cosine_nothing_is_tried(trained, tmp_path):
-    untrained = Models(ubms=["mean"], variants=["untrained_cosine"], grid=GRID)
+    untrained = Models(ubms=["mean", "sim"], variants=["untrained_cosine"], seeds=[0, 1], grid=GRID)
     train_models(untrained, Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
     train_models(Models(ubms=["din"]), Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
     assert [name for name, _ in trained] == [

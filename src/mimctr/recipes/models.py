@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 Encoder = Literal["plain", "pretrained", "csft"]
 """Which item encoder made the vectors: public weights, after DDA and DMA, after C-SFT."""
-UNTUNED: tuple[Variant, ...] = ("untrained_cosine",)
+UNTRAINED: tuple[Variant, ...] = ("untrained_cosine",)
 TRAIN, TUNE = "train", "tune"
 
 
@@ -61,8 +61,10 @@ class Model(BaseModel):
 
 
 def cells(models: Models) -> Iterator[Model]:
-    """Yield every UBM x variant x encoder of the matrix."""
+    """Yield every UBM x variant x encoder of the matrix; the untrained cosine, which has no UBM, once per encoder."""
     for ubm, variant in itertools.product(models.ubms, models.variants):
+        if variant in UNTRAINED and ubm != models.ubms[0]:
+            continue
         for encoder in ["none"] if variant == "base" else models.encoders:
             yield Model.model_validate({"ubm": ubm, "variant": variant, "encoder": encoder})
 
@@ -93,10 +95,12 @@ def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Pa
     tuned: dict[Model, TrainConfig] = {}
     for seed in models.seeds:
         for model in cells(models):
+            if model.variant in UNTRAINED and seed != models.seeds[0]:
+                continue
             content = None if model.encoder == "none" else embed / model.encoder
             folder = out / TRAIN / f"{model.name}-seed{seed}"
             if model not in tuned:
-                points = grid_points({} if model.variant in UNTUNED else models.grid, train)
+                points = grid_points({} if model.variant in UNTRAINED else models.grid, train)
                 candidates = [_with(point, model, seed) for point in points]
                 tuned[model] = _best(
                     candidates, models.grid, dataset, content, out / TUNE / model.name, folder
