@@ -1,17 +1,19 @@
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from mimctr.center.snapshot import Snapshot
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
-from mimctr.recipes import csft, plain
-from mimctr.recipes.catalogue import Catalogue, load_towers
+from mimctr.recipes import csft, embed, plain
+from mimctr.recipes.catalogue import KEPT, Catalogue, load_towers
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
 from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
@@ -230,6 +232,48 @@ def test_items_ask_where_pairs_come_from_behaviors(shop_of_behaviors, encoders, 
 def test_items_cannot_ask_where_a_picture_did(shop, encoders, tmp_path):
     with pytest.raises(ConfigError, match="query: 'item' needs pairs from behaviors"):
         csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, query="item"))
+
+
+@pytest.mark.parametrize("made_by", ["csft", "plain"])
+def test_kept_vectors_spare_the_towers_and_give_the_same_embeddings(
+    shop, shop_of_behaviors, encoders, tmp_path, monkeypatch, caplog, made_by
+):
+    if made_by == "csft":
+        config = csft.Config(**SETTINGS, trainable="heads", bf16=False, keep_vectors=True)
+        csft.main(shop, encoders, tmp_path / "encoder", config)
+    else:
+        config = plain.Config(dim=4, hidden=3, device="cpu", bf16=False, keep_vectors=True)
+        plain.main(shop, encoders, tmp_path / "encoder", config)
+    shutil.copytree(tmp_path / "encoder", tmp_path / "bare")
+    (tmp_path / "bare" / KEPT).unlink()
+    embed.main(shop, tmp_path / "bare", tmp_path / "from_raw", embed.Config(device="cpu"))
+
+    ran = []
+    image_vectors = ItemEncoder.image_vectors
+    monkeypatch.setattr(
+        ItemEncoder, "image_vectors", lambda self, pixels: ran.append(1) or image_vectors(self, pixels)
+    )
+    monkeypatch.setattr(
+        ItemEncoder, "text_vectors", None
+    )  # the shop's queries are pictures: no title is encoded
+    embed.main(shop, tmp_path / "encoder", tmp_path / "kept", embed.Config(device="cpu"))
+    assert len(ran) == 1  # for the queries
+    fingerprint = ItemEncoder.load(tmp_path / "encoder").fingerprint
+    ours, theirs = (
+        Snapshot.open(tmp_path / name / "items", encoder=fingerprint) for name in ("kept", "from_raw")
+    )
+    assert np.array_equal(ours.keys, theirs.keys)
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, rtol=1e-4, atol=1e-5)
+
+    monkeypatch.undo()
+    caplog.set_level("INFO")
+    embed.main(shop_of_behaviors, tmp_path / "encoder", tmp_path / "other", embed.Config(device="cpu"))
+    assert "of another dataset or other towers; the towers are run" in caplog.text
+
+
+def test_trained_towers_keep_no_vectors():
+    with pytest.raises(ValueError, match="keep_vectors needs trainable = 'heads'"):
+        csft.Config(keep_vectors=True)
 
 
 def test_no_pair_of_the_wanted_kind_is_an_error(shop, encoders, tmp_path):

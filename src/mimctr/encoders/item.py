@@ -153,6 +153,12 @@ class ItemEncoder(nn.Module):
         write_json(folder / RECORD, record)
 
     @property
+    def towers_fingerprint(self) -> str:
+        """Hash (hex) of what the towers' vectors depend on; encoders that differ in their heads share it."""
+        towers = [self.image_encoder.fingerprint, self.text_encoder.fingerprint]
+        return hash_json({"towers": towers, "bf16": self.bf16})
+
+    @property
     def fingerprint(self) -> str:
         """Hash (hex) of everything the vectors depend on: both encoders, heads, dimension, dtype, normalization."""
         return hash_json(
@@ -305,11 +311,20 @@ class ItemEncoder(nn.Module):
             if has_text.any():
                 ids, mask = self.text_encoder.tokenize([value for value in titles if value is not None])
                 text[has_text] = self.text_vectors(ids.to(device), mask.to(device)).cpu()
-            vectors = ItemVectors(*(value.to(device) for value in (image, has_image, text, has_text)))
-            category = self.category_index(categories or [None] * len(images)).to(device)
-            fused = self.content(self(vectors).fused, category).cpu()
-        known = has_image | has_text
-        return fused.masked_fill(~known.unsqueeze(-1), 0.0), known
+        return self.embed_vectors(ItemVectors(image, has_image, text, has_text), categories)
+
+    def embed_vectors(
+        self, vectors: ItemVectors, categories: Sequence[str | None] | None = None
+    ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
+        """Return what :meth:`embed_items` returns, from what the towers said of the items."""
+        self.eval()
+        device = self.image_head.weight.device
+        category = self.category_index(categories or [None] * len(vectors.has_image)).to(device)
+        with torch.no_grad():
+            views = self(ItemVectors(*(value.to(device) for value in vectors)))
+            content = self.content(views.fused, category).cpu()
+        known = vectors.has_image | vectors.has_text
+        return content.masked_fill(~known.unsqueeze(-1), 0.0), known
 
     def embed_query_images(
         self, images: Sequence[bytes]

@@ -1,5 +1,6 @@
 """A dataset's whole catalogue seen through an item encoder's towers, and the plain geometry fitted on it."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,13 @@ from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
 from mimctr.recipes.content import Pictures, Titles, chunks, picture_vectors, title_vectors
 from mimctr.recipes.visual_search import Pairs, visual_search
+from mimctr.weights import load_tensors, save_tensors
+
+logger = logging.getLogger(__name__)
 
 ITEMS_AT_ONCE = 2048
+KEPT = "towers.safetensors"
+"""What the towers said of a dataset's items, beside the item encoder whose heads were fitted on it."""
 
 
 class Catalogue:
@@ -89,6 +95,17 @@ class Catalogue:
             image.masked_fill(~has_image.unsqueeze(1), 0.0), has_image, titles[items], has_text
         )
 
+    def keep(
+        self,
+        folder: Path,
+        encoder: ItemEncoder,
+        pictures: Float[Tensor, "pictures image"],
+        titles: Float[Tensor, "items text"],
+    ) -> None:
+        """Write the vectors of all items into ``folder``: they need not be encoded again (:func:`read_kept`)."""
+        vectors = self.item_vectors(np.arange(len(self.has_content)), pictures, titles)
+        save_tensors(folder / KEPT, vectors._asdict(), meta=_origin(self.data, encoder))
+
     def search(
         self,
         encoder: ItemEncoder,
@@ -156,6 +173,24 @@ class Catalogue:
         known = self.data.items["first_seen_time"].to_numpy() < self.data.manifest.test_start
         index = np.flatnonzero(known) + FIRST_INDEX
         return index[self.has_image[index] & self.has_text[index]]
+
+
+def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVectors | None:
+    """Return the vectors by ``item_index`` that :meth:`Catalogue.keep` wrote into ``folder``.
+
+    None where there are none, or they are of another dataset or of other towers than ``encoder`` has.
+    """
+    if not (folder / KEPT).is_file():
+        return None
+    tensors, origin = load_tensors(folder / KEPT)
+    if origin != _origin(data, encoder):
+        logger.info("%s: of another dataset or other towers; the towers are run", folder / KEPT)
+        return None
+    return ItemVectors(**tensors)
+
+
+def _origin(data: CtrDataset, encoder: ItemEncoder) -> dict[str, str]:
+    return {"dataset": data.manifest.source_hash, "towers": encoder.towers_fingerprint}
 
 
 def load_towers(

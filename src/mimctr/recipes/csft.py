@@ -108,6 +108,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     logger.info("visual search: %s", found)
+    if config.keep_vectors:
+        catalogue.keep(out, encoder, *tables)
     encoder.cpu().save(out)
     write_json(out / SEARCH, found)
     catalogue.close()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Config(BaseModel):
@@ -84,9 +84,21 @@ class Config(BaseModel):
     max_plain_items: int = Field(
         20_000, ge=2, description="Items that the starting PCA is fitted on, at most."
     )
+    keep_vectors: bool = Field(
+        False,
+        description="Keep what the towers say of every item, so that 'mimctr embed' need not run them again.",
+    )
     seed: int = Field(0, ge=0, description="Of order, negatives and dropped modalities.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(
         True,
         description="Run the towers in bfloat16, now and whenever the encoder is used; heads and loss in float32.",
     )
+
+    @model_validator(mode="after")
+    def _kept_vectors_stay_true(self) -> "Config":
+        if self.keep_vectors and self.trainable != "heads":
+            raise ValueError(
+                "keep_vectors needs trainable = 'heads': trained towers say something new at every step"
+            )
+        return self

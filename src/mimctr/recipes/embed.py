@@ -10,13 +10,15 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
+from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
 from mimctr.center.snapshot import MANIFEST, Snapshot, read_manifest, write_snapshot
 from mimctr.data.dataset import CtrDataset
-from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.errors import RunError
 from mimctr.files import write_json
 from mimctr.progress import track
+from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.device import pick_device
 from mimctr.weights import load_tensors, save_tensors
 
@@ -50,7 +52,8 @@ class Summary(BaseModel):
 def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query image.
 
-    What an interrupted call left in ``out`` is not embedded again.
+    What an interrupted call left in ``out`` is not embedded again, nor what the encoder's folder keeps of this dataset
+    (``keep_vectors``) encoded again.
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -68,7 +71,14 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
         [data.queries.images.get(row) is not None for row in range(len(data.queries))]
     )
 
+    kept = read_kept(encoder, data, model)
+
     def embed_items(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if kept is not None:
+            index = torch.tensor(rows) + FIRST_INDEX
+            return model.embed_vectors(
+                ItemVectors(*(part[index] for part in kept)), [categories[row] for row in rows]
+            )
         return model.embed_items(
             [data.item_images.get(row) for row in rows],
             [titles[row] for row in rows],

@@ -38,6 +38,10 @@ class Config(BaseModel):
         ["purchase"], description="Kinds of pair that search is judged on; empty for all."
     )
     max_pairs: int = Field(2000, ge=1, description="Pairs of each part that search is judged on, at most.")
+    keep_vectors: bool = Field(
+        False,
+        description="Keep what the towers say of every item, so that 'mimctr embed' need not run them again.",
+    )
     seed: int = Field(0, ge=0, description="Of the samples.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(True, description="Run the towers in bfloat16, now and whenever the encoder is used.")
@@ -86,6 +90,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         if len(pairs):
             found[part] = catalogue.search(encoder, pairs, pictures, titles)
     logger.info("visual search: %s", found)
+    if config.keep_vectors:
+        catalogue.keep(out, encoder, pictures, titles)
     catalogue.close()
     encoder.cpu().save(out)
     write_json(out / SEARCH, found)
