@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mimctr.csft.loss import NOBODY, Candidates, accidental_negatives, info_nce, multi_level_info_nce
-from mimctr.csft.negatives import count_negatives
+from mimctr.csft import loss
+from mimctr.csft.loss import NOBODY, Candidates, Exclusions, info_nce, multi_level_info_nce
 
 DIM = 4
 
@@ -57,9 +58,9 @@ def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, s
     candidates.has_text[[1, 5]] = False
     candidates.has_image[[2, 6]] = False
     query = torch.randn(4, DIM)
-    excluded = accidental_negatives(candidates, 4, mask_same_user=same_user)
+    exclusions = Exclusions(candidates, 4, mask_same_user=same_user)
     found = multi_level_info_nce(
-        query, candidates, excluded, text_weight=0.3, image_weight=0.7, temperature=0.2
+        query, candidates, exclusions, text_weight=0.3, image_weight=0.7, temperature=0.2
     )
 
     everything = torch.ones(len(keys), dtype=torch.bool)
@@ -75,55 +76,79 @@ def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, s
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("block", [1, 3, 20, 64])
+def test_blocks_change_neither_loss_nor_gradient(monkeypatch, block):
+    """Against autograd over all logits at once, in float64; the first block holds nothing that query 3 may see."""
+    monkeypatch.setattr(loss, "BLOCK", block)
+    keys = [7, 8, 7, 9, 8, 5, 7, 4, 8, 8, 1, 2, 3, 7, 5, 6, 9, 9, 4, 7]
+    users = [3, 3, 3, 3, NOBODY, 1, NOBODY, NOBODY, 3, 1, 0, 4, 5, 6, 0, 2, 8, 9, 3, 1]
+    there = torch.ones(20, dtype=torch.bool)
+    there[[2, 11]] = False
+    exclusions = Exclusions(make_candidates(keys, users), 4).without(~there)
+    tensors = [torch.randn(4, DIM), torch.randn(20, DIM), torch.tensor(0.3)]
+    ours, dense = ([tensor.double().requires_grad_() for tensor in tensors] for _ in range(2))
+
+    found = info_nce(ours[0], ours[1], exclusions, temperature=ours[2])
+    logits = F.normalize(dense[0], dim=-1) @ F.normalize(dense[1], dim=-1).T / dense[2]
+    logits = logits.masked_fill(exclusions.whole(), -torch.inf)
+    expected = F.cross_entropy(logits[[0, 1, 3]], torch.tensor([0, 1, 3]))
+    torch.testing.assert_close(found, expected)
+    assert exclusions.count_negatives() == float((~exclusions.whole()).sum()) / 4 - 1
+    (2 * found).backward()
+    (2 * expected).backward()
+    for one, other in zip(ours, dense, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 @pytest.mark.parametrize("num_negatives", [1, 5, 200])
 def test_equal_similarities_give_log_of_one_plus_the_negatives(num_negatives):
     candidates = make_candidates(list(range(num_negatives + 1)))
-    excluded = accidental_negatives(candidates, 1)
-    loss = info_nce(torch.randn(1, DIM), torch.ones(num_negatives + 1, DIM), excluded, temperature=0.07)
-    assert loss.item() == pytest.approx(math.log(1 + num_negatives), rel=1e-5)
+    exclusions = Exclusions(candidates, 1)
+    found = info_nce(torch.randn(1, DIM), torch.ones(num_negatives + 1, DIM), exclusions, temperature=0.07)
+    assert found.item() == pytest.approx(math.log(1 + num_negatives), rel=1e-5)
 
 
 def test_no_negatives_is_no_loss():
     candidates = make_candidates([3, 3, 3])
-    excluded = accidental_negatives(candidates, 1)
-    assert info_nce(torch.randn(1, DIM), candidates.fused, excluded, temperature=0.07) == 0
-    assert count_negatives(excluded) == 0
+    exclusions = Exclusions(candidates, 1)
+    assert info_nce(torch.randn(1, DIM), candidates.fused, exclusions, temperature=0.07) == 0
+    assert exclusions.count_negatives() == 0
 
 
 def test_duplicates_of_the_positive_change_nothing():
     query = torch.randn(2, DIM)
     plain = make_candidates([5, 6, 7, 8])
     more = Candidates(*(torch.cat([column, column[[0, 1, 0]]]) for column in plain))
-    one = multi_level_info_nce(query[:1], plain, accidental_negatives(plain, 1))
+    one = multi_level_info_nce(query[:1], plain, Exclusions(plain, 1))
     two = multi_level_info_nce(
         query[:1],
         more._replace(users=torch.arange(7)),
-        accidental_negatives(more._replace(users=torch.arange(7)), 1),
+        Exclusions(more._replace(users=torch.arange(7)), 1),
     )
     again = 1 + torch.tensor([0.0, 0.0])  # item 6 stands there twice: it counts twice for query 0
     assert again.sum() == 2
     assert two > one
     only_own = Candidates(*(torch.cat([column, column[[0, 0]]]) for column in plain))
     only_own = only_own._replace(users=torch.arange(6))
-    three = multi_level_info_nce(query[:1], only_own, accidental_negatives(only_own, 1))
+    three = multi_level_info_nce(query[:1], only_own, Exclusions(only_own, 1))
     torch.testing.assert_close(three, one)
 
 
 def test_items_the_same_user_bought_are_negatives_only_if_wanted():
     candidates = make_candidates([1, 2, 3], [5, 5, NOBODY])
-    assert accidental_negatives(candidates, 2).tolist() == [[False, True, False], [True, False, False]]
-    assert not accidental_negatives(candidates, 2, mask_same_user=False).any()
+    assert Exclusions(candidates, 2).whole().tolist() == [[False, True, False], [True, False, False]]
+    assert not Exclusions(candidates, 2, mask_same_user=False).whole().any()
 
 
 def test_hard_negatives_of_nobody_are_negatives_of_everyone():
     candidates = make_candidates([1, 2, 3, 4], [0, 1, NOBODY, NOBODY])
-    assert not accidental_negatives(candidates, 2).any()
+    assert not Exclusions(candidates, 2).whole().any()
 
 
 def test_gradient_reaches_query_and_every_candidate_of_the_batch():
     candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
     query = torch.randn(2, DIM, requires_grad=True)
-    multi_level_info_nce(query, candidates, accidental_negatives(candidates, 2)).backward()
+    multi_level_info_nce(query, candidates, Exclusions(candidates, 2)).backward()
     for view in (query, candidates.fused, candidates.image, candidates.text):
         assert (view.grad.abs().sum(1) > 0).all()
 
@@ -131,7 +156,7 @@ def test_gradient_reaches_query_and_every_candidate_of_the_batch():
 def test_a_view_that_is_not_there_gets_no_gradient():
     candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
     candidates.has_text[1] = False
-    multi_level_info_nce(torch.randn(2, DIM), candidates, accidental_negatives(candidates, 2)).backward()
+    multi_level_info_nce(torch.randn(2, DIM), candidates, Exclusions(candidates, 2)).backward()
     assert (candidates.text.grad[1] == 0).all()
     assert (candidates.text.grad[0] != 0).any()
 
@@ -139,16 +164,16 @@ def test_a_view_that_is_not_there_gets_no_gradient():
 def test_levels_of_weight_zero_are_left_out():
     candidates = make_candidates([1, 2, 3])
     query = torch.randn(3, DIM)
-    excluded = accidental_negatives(candidates, 3)
-    only = multi_level_info_nce(query, candidates, excluded, text_weight=0.0, image_weight=0.0)
-    torch.testing.assert_close(only, info_nce(query, candidates.fused, excluded, temperature=0.07))
+    exclusions = Exclusions(candidates, 3)
+    only = multi_level_info_nce(query, candidates, exclusions, text_weight=0.0, image_weight=0.0)
+    torch.testing.assert_close(only, info_nce(query, candidates.fused, exclusions, temperature=0.07))
 
 
 def test_no_title_in_the_whole_batch_is_no_title_level():
     candidates = make_candidates([1, 2, 3])
     candidates.has_text[:] = False
     query = torch.randn(2, DIM)
-    excluded = accidental_negatives(candidates, 2)
-    with_level = multi_level_info_nce(query, candidates, excluded, image_weight=0.0)
-    without = multi_level_info_nce(query, candidates, excluded, text_weight=0.0, image_weight=0.0)
+    exclusions = Exclusions(candidates, 2)
+    with_level = multi_level_info_nce(query, candidates, exclusions, image_weight=0.0)
+    without = multi_level_info_nce(query, candidates, exclusions, text_weight=0.0, image_weight=0.0)
     torch.testing.assert_close(with_level, without)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from csft.test_interest_loss import DIM, make_candidates
-from mimctr.csft.loss import accidental_negatives, info_nce
-from mimctr.csft.negatives import NegativeMemory, count_negatives
+from mimctr.csft.loss import Exclusions, info_nce
+from mimctr.csft.negatives import NegativeMemory
 from mimctr.errors import ConfigError, DataError
 
 
@@ -21,7 +21,7 @@ def test_a_full_memory_of_distinct_items_gives_2n_times_k_plus_1_minus_1_negativ
         pool = memory.extend(batch)
         memory.enqueue(batch)
     assert len(pool.item_keys) == 2 * n * (k + 1)
-    assert count_negatives(accidental_negatives(pool, n)) == 2 * n * (k + 1) - 1
+    assert Exclusions(pool, n).count_negatives() == 2 * n * (k + 1) - 1
 
 
 def test_the_memory_fills_batch_by_batch():
@@ -64,7 +64,7 @@ def test_gradient_reaches_the_batch_and_not_the_memory():
     memory.enqueue(old)
     new = distinct_batch(1, rows=2, requires_grad=True)
     pool = memory.extend(new)
-    info_nce(torch.randn(2, DIM), pool.fused, accidental_negatives(pool, 2), temperature=0.07).backward()
+    info_nce(torch.randn(2, DIM), pool.fused, Exclusions(pool, 2), temperature=0.07).backward()
     assert (new.fused.grad.abs().sum(1) > 0).all()
     assert old.fused.grad is None
 
@@ -82,7 +82,7 @@ def test_a_positive_that_is_still_remembered_is_no_negative():
     memory = NegativeMemory(1, 2, DIM)
     memory.enqueue(make_candidates([5, 6], [0, 1]))
     pool = memory.extend(make_candidates([6, 7], [2, 3]))
-    assert accidental_negatives(pool, 1).tolist() == [[False, False, False, True]]
+    assert Exclusions(pool, 1).whole().tolist() == [[False, False, False, True]]
 
 
 def test_state_is_saved_with_pointer_and_fill():

@@ -1,5 +1,6 @@
 """Multi-level InfoNCE: MIM Section 3.3, Eq. (5) and (6). Where the negatives come from is not the loss's business."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+BLOCK = 2048
+"""Candidates whose logits exist at one time."""
 NOBODY = -1
 """In place of a user index: nobody of the batch bought the item."""
 
@@ -27,56 +30,145 @@ class Candidates(NamedTuple):
     has_text: Bool[Tensor, "candidates"]
 
 
-def accidental_negatives(
-    candidates: Candidates, num_queries: int, *, mask_same_user: bool = True
-) -> Bool[Tensor, "batch candidates"]:
-    """Return which candidates are no negatives of a query although they are not its positive's row.
+class Exclusions:
+    """Which candidates are no negatives of a query although they are not its positive's row.
 
     Those are other rows with the positive's item (bought by two users of the batch, drawn as a hard negative, or
-    still in the negative memory) and, as an option, other items that the same user bought.
+    still in the negative memory) and, as an option, other items that the same user bought. Computed for a block of
+    candidates at a time: with a full memory the whole would be as large as the logits.
 
     Args:
         candidates: The first ``num_queries`` rows are the positives.
         num_queries: Size of the batch N.
         mask_same_user: Leave out what the same user bought, too. The paper is silent.
+        missing: Candidates without the view that is compared; no negatives of any query.
     """
-    keys, users = candidates.item_keys, candidates.users
-    accidental = keys[:num_queries, None] == keys[None, :]  # (N, C)
-    if mask_same_user:
-        accidental |= users[:num_queries, None] == users[None, :]
-    own = torch.arange(num_queries, device=keys.device)
-    accidental[own, own] = False
-    return accidental
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        num_queries: int,
+        *,
+        mask_same_user: bool = True,
+        missing: Bool[Tensor, "candidates"] | None = None,
+    ) -> None:
+        self._candidates = candidates
+        self._num_queries = num_queries
+        self._mask_same_user = mask_same_user
+        self._missing = missing
+
+    def without(self, missing: Bool[Tensor, "candidates"]) -> "Exclusions":
+        """Return these exclusions plus candidates that lack the view; a query whose positive lacks it takes no part."""
+        return Exclusions(
+            self._candidates, self._num_queries, mask_same_user=self._mask_same_user, missing=missing
+        )
+
+    def usable(self) -> Bool[Tensor, "batch"]:
+        """Return which queries take part: those whose positive has the view."""
+        if self._missing is None:
+            return torch.ones(self._num_queries, dtype=torch.bool, device=self._candidates.users.device)
+        return ~self._missing[: self._num_queries]
+
+    def block(self, start: int, stop: int) -> Bool[Tensor, "batch block"]:
+        """Return what is excluded among the candidates ``start`` to ``stop``."""
+        keys, users = self._candidates.item_keys, self._candidates.users
+        count = self._num_queries
+        excluded = keys[:count, None] == keys[None, start:stop]  # (N, block)
+        if self._mask_same_user:
+            excluded |= users[:count, None] == users[None, start:stop]
+        own = torch.arange(start, max(start, min(stop, count)), device=keys.device)
+        excluded[own, own - start] = False
+        return excluded if self._missing is None else excluded | self._missing[start:stop]
+
+    def whole(self) -> Bool[Tensor, "batch candidates"]:
+        """Return what is excluded among all candidates."""
+        return self.block(0, len(self._candidates.item_keys))
+
+    def count_negatives(self) -> float:
+        """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
+
+        With everything distinct and the memory full, exactly ``2 N (k + 1) - 1``.
+        """
+        total = len(self._candidates.item_keys)
+        excluded = sum(
+            int(self.block(start, min(start + BLOCK, total)).sum()) for start in range(0, total, BLOCK)
+        )
+        return total - 1 - excluded / self._num_queries
 
 
 def info_nce(
     query: Float[Tensor, "batch content"],
     items: Float[Tensor, "candidates content"],
-    excluded: Bool[Tensor, "batch candidates"],
+    exclusions: Exclusions,
     *,
     temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Mean of Eq. (5) over the batch, in nats; cosine similarity. 0 for an empty batch.
+    """Mean of Eq. (5) over the batch, in nats; cosine similarity. 0 where no query takes part.
+
+    Logits exist for one block of candidates at a time, in the forward pass and again in the backward pass, so that
+    a large memory costs its own rows and little more.
 
     Args:
-        query: ``h_q^img``; query n belongs to row n of ``items``.
+        query: ``h_q``; query n belongs to row n of ``items``.
         items: One view of the candidates.
-        excluded: Candidates that leave the denominator. A query whose own positive is excluded leaves the mean.
+        exclusions: Candidates that leave the denominator. A query whose own positive is missing leaves the mean.
         temperature: Divides the cosine. Eq. (5) prints none, which is 1.0; 0.07 is our choice (docs/departures.md).
     """
-    labels = torch.arange(len(query), device=query.device)
-    logits = F.normalize(query, dim=-1) @ F.normalize(items, dim=-1).T / temperature  # (N, C)
-    usable = ~excluded[labels, labels]
-    losses = F.cross_entropy(
-        logits.masked_fill(excluded, -torch.inf)[usable], labels[usable], reduction="sum"
-    )
-    return losses / usable.sum().clamp(min=1)
+    usable = exclusions.usable()
+    unit_query, unit_items = F.normalize(query, dim=-1), F.normalize(items, dim=-1)
+    scale = 1 / torch.as_tensor(temperature, dtype=unit_query.dtype, device=query.device)
+    positive = (unit_query * unit_items[: len(query)]).sum(-1) * scale  # (N,)
+    losses = _LogSumExp.apply(unit_query, unit_items, scale, exclusions) - positive
+    return losses[usable].sum() / usable.sum().clamp(min=1)
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Log of the sum over the candidates of ``exp(scale * query . item)``, block by block (online softmax)."""
+
+    @staticmethod
+    def forward(ctx, query, items, scale, exclusions):  # type: ignore[no-untyped-def]
+        largest = query.new_full((len(query),), -torch.inf)
+        total = query.new_zeros(len(query))
+        for block, excluded in _blocks(items, exclusions):
+            logits = (query @ block.T).mul_(scale).masked_fill_(excluded, -torch.inf)  # (N, block)
+            highest = torch.maximum(largest, logits.amax(1))
+            shift = highest.nan_to_num(neginf=0.0)  # a query that has met no candidate yet
+            total = total * (largest - shift).exp() + logits.sub_(shift.unsqueeze(1)).exp_().sum(1)
+            largest = highest
+        result = largest + total.log()
+        ctx.save_for_backward(query, items, scale, result)
+        ctx.exclusions = exclusions
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        query, items, scale, result = ctx.saved_tensors
+        of_query, of_items = torch.zeros_like(query), torch.zeros_like(items)
+        of_scale = scale.new_zeros(())
+        start = 0
+        for block, excluded in _blocks(items, ctx.exclusions):
+            cosines = query @ block.T  # (N, block)
+            shares = (cosines * scale).sub_(result.unsqueeze(1)).masked_fill_(excluded, -torch.inf).exp_()
+            shares.mul_(gradient.unsqueeze(1))
+            of_query.addmm_(shares, block)
+            torch.mm(shares.T, query, out=of_items[start : start + len(block)])
+            of_scale += (shares * cosines).sum()
+            start += len(block)
+        return of_query * scale, of_items * scale, of_scale, None
+
+
+def _blocks(
+    items: Float[Tensor, "candidates content"], exclusions: Exclusions
+) -> Iterator[tuple[Float[Tensor, "block content"], Bool[Tensor, "batch block"]]]:
+    for start in range(0, len(items), BLOCK):
+        stop = min(start + BLOCK, len(items))
+        yield items[start:stop], exclusions.block(start, stop)
 
 
 def multi_level_info_nce(
     query: Float[Tensor, "batch content"],
     candidates: Candidates,
-    excluded: Bool[Tensor, "batch candidates"],
+    exclusions: Exclusions,
     *,
     text_weight: float = 0.5,
     image_weight: float = 0.5,
@@ -89,16 +181,16 @@ def multi_level_info_nce(
     Args:
         query: ``h_q^img``.
         candidates: Gradients reach the rows that carry them; remembered rows come detached.
-        excluded: From :func:`accidental_negatives`.
+        exclusions: Of these candidates.
         text_weight: ``alpha``; the paper's grid search chose 0.5.
         image_weight: ``beta``; the paper's grid search chose 0.5.
         temperature: As in :func:`info_nce`.
     """
-    loss = info_nce(query, candidates.fused, excluded, temperature=temperature)
-    if text_weight:
-        without = excluded | ~candidates.has_text
-        loss = loss + text_weight * info_nce(query, candidates.text, without, temperature=temperature)
-    if image_weight:
-        without = excluded | ~candidates.has_image
-        loss = loss + image_weight * info_nce(query, candidates.image, without, temperature=temperature)
+    loss = info_nce(query, candidates.fused, exclusions, temperature=temperature)
+    for weight, view, there in (
+        (text_weight, candidates.text, candidates.has_text),
+        (image_weight, candidates.image, candidates.has_image),
+    ):
+        if weight:
+            loss = loss + weight * info_nce(query, view, exclusions.without(~there), temperature=temperature)
     return loss

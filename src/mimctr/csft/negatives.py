@@ -1,7 +1,6 @@
 """The negative memory: candidates of the last k batches, the *time* of ST-NSG (MIM Section 3.3)."""
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from mimctr.csft.loss import NOBODY, Candidates
@@ -62,11 +61,3 @@ class NegativeMemory(nn.Module):
             getattr(self, name)[start : start + self.rows] = getattr(batch, name).detach()
         self.pointer.copy_(torch.remainder(self.pointer + 1, self.num_batches))
         self.filled.copy_((self.filled + 1).clamp(max=self.num_batches))
-
-
-def count_negatives(excluded: Bool[Tensor, "batch candidates"]) -> float:
-    """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
-
-    With everything distinct and the memory full, exactly ``2 N (k + 1) - 1``.
-    """
-    return float((~excluded).sum(1).float().mean()) - 1.0

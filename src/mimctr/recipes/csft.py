@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mimctr.csft.loss import accidental_negatives, multi_level_info_nce
+from mimctr.csft.loss import Exclusions, multi_level_info_nce
 from mimctr.csft.model import InterestModel
-from mimctr.csft.negatives import NegativeMemory, count_negatives
+from mimctr.csft.negatives import NegativeMemory
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
@@ -151,11 +151,11 @@ def tune(
         batch = examples.batch(step)
         query, candidates = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
         pool = memory.extend(candidates) if step >= config.memory_warmup_steps else candidates
-        excluded = accidental_negatives(pool, len(query), mask_same_user=config.mask_same_user)
+        exclusions = Exclusions(pool, len(query), mask_same_user=config.mask_same_user)
         loss = multi_level_info_nce(
             query,
             pool,
-            excluded,
+            exclusions,
             text_weight=config.text_weight,
             image_weight=config.image_weight,
             temperature=model.temperature,
@@ -164,7 +164,7 @@ def tune(
             run.log(
                 step,
                 loss=loss.item(),
-                negatives=count_negatives(excluded),
+                negatives=exclusions.count_negatives(),
                 temperature=model.temperature.item(),
             )
         if config.start_pull:
