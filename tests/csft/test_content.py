@@ -8,6 +8,7 @@ from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
 from mimctr.recipes.catalogue import Catalogue, load_towers
 from mimctr.recipes.content import Pictures, Titles, epoch_batch
+from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 
 
@@ -47,7 +48,9 @@ def test_titles_find_their_item(shop, encoders):
 
 def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=data, bf16=False)
+    encoder = load_towers(
+        encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False, center_by_category=True)
+    )
     catalogue = Catalogue(data, encoder, np.array([1]), tmp_path / "pixels.npy")
     device = torch.device("cpu")
     tables = [run(encoder, device=device) for run in (catalogue.picture_vectors, catalogue.title_vectors)]

@@ -15,6 +15,7 @@ from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, embed, plain
 from mimctr.recipes.catalogue import KEPT, Catalogue, load_towers
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors
@@ -170,7 +171,7 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None, bf16=False)
+    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
     table = pair_table(data, "train", ["purchase"])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
@@ -192,7 +193,7 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, dim=4, hidden=3, dropout=0.0, center_on=None, bf16=False)
+    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
     table = pair_table(data, "train", [])
     catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)

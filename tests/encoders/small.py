@@ -1,6 +1,7 @@
 """Minuscule encoders from configurations, and pictures and titles to feed them."""
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,9 +90,11 @@ def text_encoder(*, seed: int = 0, texts: list[str] = TITLES) -> TextEncoder:
 
 
 def item_encoder(
-    *, dim: int = 6, hidden: int = 5, categories: tuple[str, ...] = ("bags", "hats")
+    *, dim: int = 6, hidden: int = 5, categories: tuple[str, ...] = ("bags", "hats"), **settings: Any
 ) -> ItemEncoder:
-    return ItemEncoder(image_encoder(), text_encoder(), dim=dim, hidden=hidden, categories=categories)
+    return ItemEncoder(
+        image_encoder(), text_encoder(), dim=dim, hidden=hidden, categories=categories, **settings
+    )
 
 
 def shake(module: torch.nn.Module, *, scale: float = 0.3) -> None:

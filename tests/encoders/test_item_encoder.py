@@ -169,7 +169,7 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 4 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 5 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
@@ -214,19 +214,33 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
 
 
 def test_precision_goes_with_the_encoder(tmp_path):
-    rough = item_encoder()
-    rough.bf16 = True
+    exact = item_encoder()
+    rough = ItemEncoder(exact.image_encoder, exact.text_encoder, dim=6, hidden=5, bf16=True)
     rough.save(tmp_path)
-    loaded, exact = ItemEncoder.load(tmp_path), ItemEncoder.load(tmp_path)
-    exact.bf16 = False
+    loaded = ItemEncoder.load(tmp_path)
     assert loaded.bf16
-    assert exact.fingerprint != loaded.fingerprint
+    assert exact.towers_fingerprint != loaded.towers_fingerprint == rough.towers_fingerprint
     with torch.no_grad():
         vectors = [one.image_vectors(one.image_encoder.pixels(PICTURES)) for one in (rough, loaded, exact)]
     assert torch.equal(vectors[0], vectors[1])
     assert not torch.equal(vectors[1], vectors[2])
     torch.testing.assert_close(vectors[1], vectors[2], rtol=0.0, atol=0.02)
     assert vectors[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("fusion", ["low_rank", "concat"])
+def test_the_fusion_is_part_of_the_record_and_the_fingerprint(tmp_path, fusion):
+    one = item_encoder(fusion=fusion, fusion_rank=3)
+    shake(one)
+    one.save(tmp_path)
+    loaded = ItemEncoder.load(tmp_path)
+    assert torch.equal(loaded.embed_items(PICTURES, TITLES)[0], one.embed_items(PICTURES, TITLES)[0])
+    record = json.loads((tmp_path / "encoder.json").read_text())
+    assert record["settings"]["fusion"] == fusion
+    record["settings"]["fusion"] = "tensor"
+    (tmp_path / "encoder.json").write_text(json.dumps(record))
+    with pytest.raises(EncoderError, match="do not fit this item encoder"):
+        ItemEncoder.load(tmp_path)
 
 
 def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from mimctr.encoders.fusion import FusionMLP
+from mimctr.encoders.fusion import FusionMLP, FusionName
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.plain import Coordinates, PlainGeometry
 from mimctr.encoders.text import TextEncoder
@@ -18,7 +18,7 @@ from mimctr.files import hash_json, read_json, write_json
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
-FORMAT = 4
+FORMAT = 5
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
 
@@ -60,6 +60,8 @@ class ItemEncoder(nn.Module):
         dim: Content dimension C.
         hidden: Width of the MLP's hidden layer.
         dropout: Of the MLP's hidden layer.
+        fusion: How image and title are joined before the MLP. Paper: ``tensor``.
+        fusion_rank: Of ``low_rank``.
         categories: Names of the categories whose items are centered on their category's mean; empty for none.
         bf16: Run the towers in bfloat16, whoever asks for vectors; heads and fusion stay in float32.
     """
@@ -72,15 +74,24 @@ class ItemEncoder(nn.Module):
         dim: int = 64,
         hidden: int = 128,
         dropout: float = 0.1,
+        fusion: FusionName = "tensor",
+        fusion_rank: int = 16,
         categories: Sequence[str] = (),
         bf16: bool = False,
     ) -> None:
         super().__init__()
-        self.bf16 = bf16
         self.dim = dim
         self.categories = tuple(categories)
-        self.hidden = hidden
-        self.dropout = dropout
+        self.bf16 = bf16
+        self.settings: dict[str, Any] = {
+            "dim": dim,
+            "hidden": hidden,
+            "dropout": dropout,
+            "fusion": fusion,
+            "fusion_rank": fusion_rank,
+            "categories": list(categories),
+            "bf16": bf16,
+        }
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         num_axes = min(AXES_PER_DIM * dim, image_encoder.dim + text_encoder.dim)
@@ -90,7 +101,7 @@ class ItemEncoder(nn.Module):
         self.text_head = nn.Linear(num_axes, dim, bias=False)
         self.no_image = nn.Parameter(torch.zeros(dim))
         self.no_text = nn.Parameter(torch.zeros(dim))
-        self.fusion = FusionMLP(dim, hidden=hidden, dropout=dropout)
+        self.fusion = FusionMLP(dim, kind=fusion, rank=fusion_rank, hidden=hidden, dropout=dropout)
         self.center: Tensor
         self.register_buffer("center", torch.zeros(dim))
         self.category_centers: Tensor
@@ -118,11 +129,7 @@ class ItemEncoder(nn.Module):
         encoder = cls(
             ImageEncoder.load(folder / IMAGE),
             TextEncoder.load(folder / TEXT),
-            dim=record["dim"],
-            hidden=record["hidden"],
-            dropout=record["dropout"],
-            categories=record["categories"],
-            bf16=record["bf16"],
+            **record["settings"],
         )
         tensors, _ = load_tensors(folder / HEADS)
         encoder.heads_load(tensors)
@@ -143,11 +150,7 @@ class ItemEncoder(nn.Module):
         record = {
             "format": FORMAT,
             "kind": "item",
-            "dim": self.dim,
-            "hidden": self.hidden,
-            "dropout": self.dropout,
-            "categories": list(self.categories),
-            "bf16": self.bf16,
+            "settings": self.settings,
             "fingerprint": self.fingerprint,
         }
         write_json(folder / RECORD, record)
@@ -160,15 +163,13 @@ class ItemEncoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash (hex) of everything the vectors depend on: both encoders, heads, dimension, dtype, normalization."""
+        """Hash (hex) of everything the vectors depend on: both encoders, heads, settings, normalization."""
         return hash_json(
             {
                 "image": self.image_encoder.fingerprint,
                 "text": self.text_encoder.fingerprint,
                 "heads": digest_tensors(self.heads_state()),
-                "categories": list(self.categories),
-                "dim": self.dim,
-                "dtype": "bfloat16" if self.bf16 else "float32",
+                "settings": self.settings,
                 "normalization": "l2",
             }
         )

@@ -17,6 +17,7 @@ from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
 from mimctr.recipes.content import Pictures, Titles, chunks, picture_vectors, title_vectors
+from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 from mimctr.weights import load_tensors, save_tensors
 
@@ -193,24 +194,20 @@ def _origin(data: CtrDataset, encoder: ItemEncoder) -> dict[str, str]:
     return {"dataset": data.manifest.source_hash, "towers": encoder.towers_fingerprint}
 
 
-def load_towers(
-    encoders: Path, *, dim: int, hidden: int, dropout: float, center_on: CtrDataset | None, bf16: bool
-) -> ItemEncoder:
-    """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained.
-
-    Args:
-        encoders: Folder.
-        dim: Content dimension.
-        hidden: Width of the fusion MLP.
-        dropout: Of the fusion MLP.
-        center_on: Whose categories the items are to be centered on; None for the catalogue as a whole.
-        bf16: Whether the towers run in bfloat16.
-    """
-    categories = (
-        [] if center_on is None else center_on.items["category"].drop_nulls().unique().sort().to_list()
+def load_towers(encoders: Path, data: CtrDataset, config: ItemConfig) -> ItemEncoder:
+    """Return an item encoder with the towers in ``encoders/image`` and ``encoders/text``, heads still untrained."""
+    categories = data.items["category"].drop_nulls().unique().sort().to_list()
+    return ItemEncoder(
+        ImageEncoder.load(encoders / "image"),
+        TextEncoder.load(encoders / "text"),
+        dim=config.dim,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        fusion=config.fusion,
+        fusion_rank=config.fusion_rank,
+        categories=categories if config.center_by_category else (),
+        bf16=config.bf16,
     )
-    image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
-    return ItemEncoder(image, text, dim=dim, hidden=hidden, dropout=dropout, categories=categories, bf16=bf16)
 
 
 def start_plain(
@@ -218,10 +215,7 @@ def start_plain(
     catalogue: Catalogue,
     pictures: Float[Tensor, "pictures image"],
     titles: Float[Tensor, "items text"],
-    *,
-    max_items: int,
-    whitening: float,
-    seed: int,
+    config: ItemConfig,
 ) -> None:
     """Set the heads to the plain geometry, fitted on items with picture and title known before the test part.
 
@@ -230,16 +224,16 @@ def start_plain(
         catalogue: The items.
         pictures: From :meth:`Catalogue.picture_vectors`.
         titles: From :meth:`Catalogue.title_vectors`.
-        max_items: A random sample of that size is enough for the covariance.
-        whitening: How far the variances are made equal.
-        seed: Of the sample.
+        config: Says how many items, drawn at random, are enough for the covariance, and how far it is whitened.
     """
     known = catalogue.complete
-    chosen = np.random.default_rng([seed, len(known)]).permutation(known)[:max_items]
+    chosen = np.random.default_rng([config.seed, len(known)]).permutation(known)[: config.max_plain_items]
     vectors = catalogue.item_vectors(np.sort(chosen), pictures, titles)
-    num_axes = encoder.image_head.in_features
-    encoder.start_plain(
-        fit_plain_geometry(
-            vectors.image, vectors.text, dim=encoder.dim, num_axes=num_axes, whitening=whitening
-        )
+    geometry = fit_plain_geometry(
+        vectors.image,
+        vectors.text,
+        dim=encoder.dim,
+        num_axes=encoder.image_head.in_features,
+        whitening=config.whitening,
     )
+    encoder.start_plain(geometry)

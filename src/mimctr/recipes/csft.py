@@ -56,14 +56,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     device = pick_device(config.device)
     data = CtrDataset.open(dataset)
     torch.manual_seed(config.seed)
-    encoder = load_towers(
-        encoders,
-        dim=config.dim,
-        hidden=config.hidden,
-        dropout=config.dropout,
-        center_on=data if config.center_by_category else None,
-        bf16=config.bf16,
-    ).to(device)
+    encoder = load_towers(encoders, data, config).to(device)
     wanted = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in wanted.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
@@ -81,14 +74,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     towers = Towers(catalogue, encoder, device, config)
     judged = np.concatenate([chosen.picture for chosen in held_out.values()])
     tables = towers.tables(judged)
-    start_plain(
-        encoder,
-        catalogue,
-        *tables,
-        max_items=config.max_plain_items,
-        whitening=config.whitening,
-        seed=config.seed,
-    )
+    start_plain(encoder, catalogue, *tables, config)
     examples = Examples(data, pairs["train"], config)
     if not len(held_out["validation"]):
         raise DataError(

@@ -2,22 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mimctr.recipes.item_config import ItemConfig
 
 
-class Config(BaseModel):
+class Config(ItemConfig):
     """Settings of ``mimctr csft``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dim: int = Field(64, ge=1, description="Content dimension. The paper does not give it.")
-    hidden: int = Field(128, ge=1, description="Width of the fusion MLP. The paper does not give it.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Of the fusion MLP.")
     trainable: Literal["all", "heads"] = Field(
         "all", description="'heads' runs the towers once and trains heads and fusion on their vectors."
-    )
-    pair_kinds: list[str] = Field(
-        ["purchase"], description="Kinds of interest pair; empty for all. Paper: purchases."
     )
     query: Literal["image", "item"] = Field(
         "image",
@@ -70,29 +64,6 @@ class Config(BaseModel):
     )
     start_pull: float = Field(
         0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
-    )
-    max_held_out_pairs: int = Field(
-        2000, ge=1, description="Held-out pairs that an evaluation ranks, at most."
-    )
-    center_by_category: bool = Field(
-        False,
-        description="Center content vectors on their category; for logs whose targets compete within a category.",
-    )
-    whitening: float = Field(
-        0.0, ge=0, le=1, description="Of the plain geometry: 0 is PCA, 1 makes all its variances equal."
-    )
-    max_plain_items: int = Field(
-        20_000, ge=2, description="Items that the starting PCA is fitted on, at most."
-    )
-    keep_vectors: bool = Field(
-        False,
-        description="Keep what the towers say of every item, so that 'mimctr embed' need not run them again.",
-    )
-    seed: int = Field(0, ge=0, description="Of order, negatives and dropped modalities.")
-    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(
-        True,
-        description="Run the towers in bfloat16, now and whenever the encoder is used; heads and loss in float32.",
     )
 
     @model_validator(mode="after")
