@@ -1,4 +1,5 @@
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from mimctr.encoders.text import TextEncoder
 from mimctr.recipes.catalogue import Catalogue, load_towers
 from mimctr.recipes.content import Pictures, Titles, epoch_batch
 from mimctr.recipes.item_config import ItemConfig
-from mimctr.recipes.visual_search import Pairs, visual_search
+from mimctr.recipes.visual_search import Pairs, pair_slices, visual_search
 
 
 def test_pictures_find_their_item_and_query(shop, encoders, tmp_path):
@@ -79,7 +80,13 @@ def test_items_that_arrive_later_or_have_no_content_do_not_compete(shop):
     has_content[4:9] = False
     first = np.array([3])
     pairs = Pairs(np.array([0]), np.array([10]), first, np.array([1]), np.array([times[1]]))
-    metrics = visual_search(torch.ones(1, 3), items, data, pairs, has_content)
+    found = visual_search(torch.ones(1, 3), items, data, pairs, has_content)
+    category = data.items["category"][1]
+    trained = 3 in data.pairs.filter(pl.col("part") == "train")["item"]
+    assert list(found) == ["all", "item:seen" if trained else "item:unseen", f"category:{category}"]
+    metrics = found["all"]
+    assert all(slice_metrics == metrics for slice_metrics in found.values())
+    assert metrics["num_pairs"] == 1
     # of 24 items 2 arrive later, 5 have no content, 1 is shown and 1 is the positive: 15 tie with it
     assert metrics["mrr"] == pytest.approx(1 / (1 + 15 / 2))
     assert metrics["chance_recall@10"] == pytest.approx(10 / 17)
@@ -94,3 +101,17 @@ def test_batches_of_an_epoch_are_disjoint_and_resumable(count, size):
     assert len(second) == len(first[0])
     assert np.array_equal(first[0], epoch_batch(count, batch_size=size, seed=1, step=0))
     assert not np.array_equal(first[0], second)
+
+
+def test_slices_of_held_out_pairs_part_them_by_what_training_has_seen_and_by_category(shop):
+    data = CtrDataset.open(shop)
+    table = data.pairs.filter(pl.col("part") == "test")
+    columns = (table[name].to_numpy() for name in ("query", "query_item", "item", "user", "time"))
+    pairs = Pairs(*columns)
+    slices = pair_slices(data, pairs)
+    trained = set(data.pairs.filter(pl.col("part") == "train")["item"].to_list())
+    categories = data.items["category"].to_list()
+    for row, item in enumerate(pairs.item.tolist()):
+        inside = {name for name, mask in slices.items() if mask[row]}
+        seen = "item:seen" if item in trained else "item:unseen"
+        assert inside == {"all", seen, f"category:{categories[item - 2]}"}

@@ -133,12 +133,18 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path):
 
 def test_visual_search_is_gathered_by_encoder_and_part(tmp_path):
     (tmp_path / "csft").mkdir()
-    (tmp_path / "csft" / "search.json").write_text('{"test": {"mrr": 0.5}, "test_before": {"mrr": 0.25}}')
-    found = [(item.encoder, item.part, item.metrics) for item in gather_searches(tmp_path)]
-    assert found == [("csft", "test", {"mrr": 0.5}), ("csft", "test_before", {"mrr": 0.25})]
+    (tmp_path / "csft" / "search.json").write_text(
+        '{"test": {"all": {"mrr": 0.5}, "item:unseen": {"mrr": 0.1}}, "test_before": {"all": {"mrr": 0.25}}}'
+    )
+    found = [(item.encoder, item.part, item.slice, item.metrics) for item in gather_searches(tmp_path)]
+    assert found == [
+        ("csft", "test", "all", {"mrr": 0.5}),
+        ("csft", "test", "item:unseen", {"mrr": 0.1}),
+        ("csft", "test_before", "all", {"mrr": 0.25}),
+    ]
 
 
-@pytest.mark.parametrize("text", ["[]", '{"test": {"mrr": "high"}}'])
+@pytest.mark.parametrize("text", ["[]", '{"test": {"all": {"mrr": "high"}}}'])
 def test_a_damaged_record_of_visual_search_is_named(tmp_path, text):
     (tmp_path / "search.json").write_text(text)
     with pytest.raises(RunError, match="not a record of visual search"):

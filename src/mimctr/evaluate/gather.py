@@ -69,8 +69,9 @@ def gather_searches(run: Path) -> list[Search]:
     for path in sorted(run.rglob(SEARCH), key=lambda path: (path.stat().st_mtime_ns, path)):
         try:
             found += [
-                Search(encoder=_below(run, path), part=part, metrics=metrics)
-                for part, metrics in read_json(path).items()
+                Search(encoder=_below(run, path), part=part, slice=name, metrics=metrics)
+                for part, slices in read_json(path).items()
+                for name, metrics in slices.items()
             ]
         except (ValidationError, AttributeError) as error:
             raise RunError(

@@ -167,8 +167,10 @@ class Search(Record):
     """Folder of the encoder, relative to the run."""
     part: str
     """``validation`` or ``test``; with ``_before``: the same encoder before C-SFT trained it."""
+    slice: str = "all"
+    """``all``, ``item:unseen`` and ``item:seen`` (is the item in a training pair?), or ``category:<name>``."""
     metrics: dict[str, float]
-    """``recall@1`` ..., ``mrr``, ``chance_recall@10``."""
+    """``recall@1`` ..., ``mrr``, ``chance_recall@10``, ``num_pairs``."""
 
 
 class PictureSheet(Record):

@@ -115,8 +115,8 @@ class Catalogue:
         titles: Float[Tensor, "items text"],
         *,
         query: Literal["image", "item"] = "image",
-    ) -> dict[str, float]:
-        """Return the visual-search metrics of ``pairs`` under the encoder's heads, given its towers' vectors.
+    ) -> dict[str, dict[str, float]]:
+        """Return the visual-search metrics by slice of ``pairs`` under the encoder's heads, given its towers' vectors.
 
         The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
         """

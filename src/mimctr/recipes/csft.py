@@ -1,6 +1,5 @@
 """Stage 2, C-SFT: fine-tune the item encoder on interest pairs, MIM Section 3.3, Eq. (2) to (6)."""
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -24,21 +23,18 @@ from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import LOG_EVERY, adamw, take_step
-from mimctr.recipes.plain import SEARCH
-from mimctr.recipes.visual_search import Pairs, pair_table, usable_pairs
+from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
 from mimctr.weights import load_tensors, save_tensors
 
 __all__ = ["Config", "main"]
 
-logger = logging.getLogger(__name__)
-
 BEST = "best.safetensors"
 
 
-def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, dict[str, float]]:
-    """Write the fine-tuned item encoder to ``out``; return visual-search metrics before and after by part.
+def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
+    """Write the fine-tuned item encoder to ``out``; return visual-search metrics, before and after, by part and slice.
 
     Also writes ``search.json`` (what is returned) and ``metrics.jsonl`` (held-out search from step 0, the plain
     geometry, on). The weights of the best evaluation are kept. Killed and called again, it ends bit for bit the same.
@@ -93,7 +89,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     model.load_state_dict(load_tensors(out / BEST)[0])
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
-    logger.info("visual search: %s", found)
+    log_search(found)
     if config.keep_vectors:
         catalogue.keep(out, encoder, *tables)
     encoder.cpu().save(out)
@@ -190,7 +186,7 @@ def search_parts(
     titles: Float[Tensor, "items text"],
     *,
     query: Literal["image", "item"],
-) -> dict[str, dict[str, float]]:
+) -> Searches:
     """Return the visual-search metrics of every part that has pairs, given the towers' vectors."""
     return {
         part: catalogue.search(encoder, pairs, pictures, titles, query=query)

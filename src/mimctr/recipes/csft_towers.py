@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mimctr.encoders.augment import augment
 from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.evaluate.cohorts import ALL
 from mimctr.recipes.catalogue import Catalogue
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Batch
@@ -40,14 +41,14 @@ class Towers:
         return self._tables or self._run_all(pictures)
 
     def search(self, pairs: Pairs) -> dict[str, float]:
-        """Center ``h^MM`` on the catalogue; return the visual-search metrics of ``pairs`` with the present weights."""
+        """Center ``h^MM`` on the catalogue; return search metrics of all ``pairs`` with the present weights."""
         tables = self.tables(pairs.picture)
         catalogue, encoder = self._catalogue, self._encoder
         catalogue.recenter(encoder, *tables)
         found = catalogue.search(encoder, pairs, *tables, query=self._config.query)
         fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), *tables).to(self._device)
         content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
-        return found | {"cosine_auc": cosine_auc(catalogue.data, content)}
+        return found[ALL] | {"cosine_auc": cosine_auc(catalogue.data, content)}
 
     def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"] | ItemVectors, ItemVectors]:
         """Return the vectors of queries and items of a batch, on the device; with gradient unless cached.

@@ -1,6 +1,5 @@
 """The item encoder before any fine-tuning on interest: given towers, heads by PCA (mimctr.encoders.plain)."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,17 @@ from mimctr.files import write_json
 from mimctr.recipes.catalogue import Catalogue, load_towers, start_plain
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.item_config import ItemConfig
-from mimctr.recipes.visual_search import pair_table, usable_pairs
-
-logger = logging.getLogger(__name__)
-
-SEARCH = "search.json"
-"""Visual-search metrics by part, beside an item encoder."""
+from mimctr.recipes.visual_search import SEARCH, Searches, log_search, pair_table, usable_pairs
 
 
 class Config(ItemConfig):
     """Settings of ``mimctr plain``."""
 
 
-def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, dict[str, float]]:
-    """Write a plain item encoder to ``out``; return its visual-search metrics by part (also in ``search.json``).
+def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
+    """Write a plain item encoder to ``out``; return its visual-search metrics by part and slice.
+
+    They are in ``search.json`` too.
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -42,14 +38,14 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     start_plain(encoder, catalogue, pictures, titles, config)
     if config.center_by_category:
         catalogue.recenter(encoder, pictures, titles)
-    found = {}
+    found: Searches = {}
     for part, table in tables.items():
         pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(
             config.max_held_out_pairs, config.seed
         )
         if len(pairs):
             found[part] = catalogue.search(encoder, pairs, pictures, titles)
-    logger.info("visual search: %s", found)
+    log_search(found)
     if config.keep_vectors:
         catalogue.keep(out, encoder, pictures, titles)
     catalogue.close()

@@ -1,5 +1,6 @@
 """Held-out visual search: does a query image find what its user bought? Judges an encoder before any CTR model."""
 
+import logging
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -15,11 +16,18 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import Part
 from mimctr.encoders.search import search_metrics, search_ranks
+from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS, category_slices, whole
 from mimctr.evaluate.metrics import auc
 from mimctr.recipes.content import Pictures, chunks
 
 MAX_IMPRESSIONS, IMPRESSIONS_AT_ONCE, MAX_BEHAVIORS = 20_000, 1024, 50
 NEVER = np.iinfo(np.int64).max
+SEARCH = "search.json"
+"""Visual-search metrics by part and slice, beside an item encoder."""
+Searches = dict[str, dict[str, dict[str, float]]]
+"""Part (``_before``: before C-SFT) -> slice -> metric -> value."""
+
+logger = logging.getLogger(__name__)
 
 
 class Pairs(NamedTuple):
@@ -74,8 +82,12 @@ def visual_search(
     data: CtrDataset,
     pairs: Pairs,
     has_content: ndarray,
-) -> dict[str, float]:
-    """Return recall@{1, 10, 100} and MRR of bought items among all items known by the purchase, and chance's recall@10.
+) -> dict[str, dict[str, float]]:
+    """Return, by slice, recall@{1, 10, 100} and MRR of bought items among all items known by the purchase.
+
+    Beside them ``chance_recall@10``, what a random order would reach, and ``num_pairs``.
+    Slices are ``all``, ``item:unseen`` and ``item:seen`` (is the bought item in no training pair, or in one?), and one
+    for each category of bought items.
 
     Args:
         queries: ``h_q^img`` of the pairs.
@@ -97,10 +109,38 @@ def visual_search(
         shown=shown,
     )
     competing = np.searchsorted(np.sort(item_times.numpy()), pairs.time, side="right")
+    by_chance = np.minimum(10 / np.maximum(competing, 1), 1)
     return {
-        **search_metrics(ranks),
-        "chance_recall@10": float(np.mean(np.minimum(10 / np.maximum(competing, 1), 1))),
+        name: {
+            **search_metrics(ranks[torch.from_numpy(mask)]),
+            "chance_recall@10": float(by_chance[mask].mean()),
+            "num_pairs": int(mask.sum()),
+        }
+        for name, mask in pair_slices(data, pairs).items()
+        if mask.any()
     }
+
+
+def log_search(found: Searches) -> None:
+    """Say in a line per part how well held-out search went, on all pairs and on items that training has not seen."""
+    for part, slices in found.items():
+        said = [
+            f"{label} {slices[name]['recall@10']:.4f}"
+            for name, label in ((ALL, "recall@10"), (UNSEEN_ITEMS, "on unseen items"))
+            if name in slices
+        ]
+        chance = slices[ALL]["chance_recall@10"]
+        logger.info("visual search, %s: %s, chance %.4f", part.replace("_", " "), ", ".join(said), chance)
+
+
+def pair_slices(data: CtrDataset, pairs: Pairs) -> dict[str, Bool[ndarray, "pairs"]]:
+    """Return the slices of :func:`visual_search`."""
+    trained = data.pairs.filter(pl.col("part") == "train")["item"].unique().to_numpy()
+    seen = np.isin(pairs.item, trained)
+    categories = [None] * FIRST_INDEX + data.items["category"].to_list()
+    return (
+        whole(len(pairs)) | {UNSEEN_ITEMS: ~seen, SEEN_ITEMS: seen} | category_slices(pairs.item, categories)
+    )
 
 
 def cosine_auc(data: CtrDataset, items: Float[Tensor, "items content"]) -> float:

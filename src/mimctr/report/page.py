@@ -59,13 +59,17 @@ def render_page(results: Results, pictures: Path) -> str:
         ctr_plots=ctr_curves(summary),
         encoder_plots=encoder_curves(summary),
         other_comparisons=other_comparisons(results.comparisons),
-        searches=in_order_of_training(results.searches),
+        searches=in_order_of_training([item for item in results.searches if item.slice in SEARCH_SLICES]),
         search_metrics=list(dict.fromkeys(name for item in results.searches for name in item.metrics)),
         sheets=[(sheet, _data_address(pictures / sheet.file)) for sheet in results.pictures],
         variants={contender.variant for contender in summary.contenders},
         short_names=wording.SHORT_NAMES,
         wording=wording,
     )
+
+
+SEARCH_SLICES = ("all", "item:unseen")
+"""What the table of searches shows; results.json has every category, too."""
 
 
 def other_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:

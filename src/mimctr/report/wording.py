@@ -59,7 +59,7 @@ def slice_name(name: str) -> str:
 
 def metric_words(metric: str) -> str:
     """Return a logged metric's name in words."""
-    words = metric.replace("_", " ")
+    words = metric.removeprefix("num_").replace("_", " ")
     return " ".join({"auc": "AUC", "gauc": "GAUC", "mrr": "MRR"}.get(word, word) for word in words.split())
 
 
