@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mimctr.center.snapshot import Snapshot
+from mimctr.csft import objectives
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
@@ -81,13 +82,13 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
     """Equations (5) and (6) by hand, step by step: a batch enqueued before its loss would compete with itself."""
     monkeypatch.setattr(csft, "LOG_EVERY", 1)
     seen = []
-    loss_of = csft.multi_level_info_nce
+    loss_of = objectives.multi_level_info_nce
 
     def record(query, candidates, excluded, **weights):
         seen.append((query.detach(), candidates, excluded, weights["temperature"].item()))
         return loss_of(query, candidates, excluded, **weights)
 
-    monkeypatch.setattr(csft, "multi_level_info_nce", record)
+    monkeypatch.setattr(objectives, "multi_level_info_nce", record)
     config = csft.Config(**SETTINGS, bf16=False, drop_modality=0.0)
     csft.main(shop, encoders, tmp_path, config)
     logged = [line for line in metrics_of(tmp_path) if "loss" in line]
@@ -191,6 +192,48 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
         assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
         for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
             assert owner == (user if (user, item) in bought else NOBODY)
+
+
+def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):
+    data = CtrDataset.open(shop)
+    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
+    table = pair_table(data, "train", ["purchase"])
+    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    examples = Examples(data, pairs, csft.Config(batch_size=10, objective="pair_cross_entropy"))
+    others = 0
+    for step in range(20):
+        batch = examples.batch(step)
+        assert len(batch.items) == examples.num_candidates == 30
+        assert batch.category.tolist() == data.item_fields[batch.items, 0].tolist()
+        assert (batch.items[:10] != batch.items[10:20]).all()
+        assert (batch.items[:10] != batch.items[20:]).all()
+        assert (batch.category[:10] == batch.category[10:20]).all()
+        others += int((batch.category[:10] != batch.category[20:]).sum())
+    assert others == pytest.approx(200 * 2 / 3, rel=0.25)  # three categories of eight items
+
+
+@pytest.mark.parametrize("objective", ["pair_cross_entropy", "category_cross_entropy"])
+def test_the_cross_entropies_of_table_4_lower_their_loss(shop, encoders, tmp_path, monkeypatch, objective):
+    monkeypatch.setattr(csft, "LOG_EVERY", 1)
+    settings = {
+        **SETTINGS,
+        "num_memory_batches": 0,
+        "num_steps": 40,
+        "evaluate_every": 40,
+        "objective": objective,
+    }
+    csft.main(shop, encoders, tmp_path, csft.Config(**settings, bf16=False))
+    losses = [line["loss"] for line in metrics_of(tmp_path) if "loss" in line]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+    assert ItemEncoder.load(tmp_path).dim == 4
+
+
+def test_cross_entropy_reads_no_memory():
+    with pytest.raises(
+        ValueError, match="num_memory_batches: the objective pair_cross_entropy reads no memory"
+    ):
+        csft.Config(objective="pair_cross_entropy", num_memory_batches=2)
 
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):

@@ -3,6 +3,7 @@ import torch
 from encoders.small import item_encoder, shake
 
 from mimctr.csft.model import InterestModel
+from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.item import ItemVectors
 
 
@@ -14,7 +15,7 @@ def vectors(count: int) -> ItemVectors:
 def test_query_and_item_share_the_image_head():
     encoder = item_encoder()
     shake(encoder)
-    model = InterestModel(encoder).eval()
+    model = InterestModel(encoder, MultiLevelInfoNCE()).eval()
     items = vectors(4)
     query, candidates = model(items.image[:2], items, torch.arange(4), torch.arange(4))
     torch.testing.assert_close(query, candidates.image[:2])
@@ -24,7 +25,7 @@ def test_query_and_item_share_the_image_head():
 def test_an_item_asks_with_its_fused_vector_and_stands_apart_from_the_candidates():
     encoder = item_encoder()
     shake(encoder)
-    model = InterestModel(encoder, drop_modality=0.0)
+    model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.0)
     asking, items = vectors(3), vectors(5)
     keys = torch.arange(5)
     query, candidates = model.eval()(asking, items, keys, keys)
@@ -36,7 +37,7 @@ def test_an_item_asks_with_its_fused_vector_and_stands_apart_from_the_candidates
 
 
 def test_dropping_takes_one_modality_and_never_both():
-    model = InterestModel(item_encoder(), drop_modality=0.4)
+    model = InterestModel(item_encoder(), MultiLevelInfoNCE(), drop_modality=0.4)
     items = vectors(5000)
     items.has_text[:1000] = False
     dropped = model.drop(items)
@@ -49,7 +50,7 @@ def test_dropping_takes_one_modality_and_never_both():
 def test_dropping_happens_in_training_only_and_teaches_the_stand_ins():
     encoder = item_encoder()
     shake(encoder)
-    model = InterestModel(encoder, drop_modality=0.9).train()
+    model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.9).train()
     _, candidates = model(torch.randn(2, 16), vectors(50), torch.arange(50), torch.arange(50))
     assert not (candidates.has_image & candidates.has_text).all()
     candidates.fused.square().sum().backward()
@@ -59,23 +60,10 @@ def test_dropping_happens_in_training_only_and_teaches_the_stand_ins():
     assert (candidates.has_image & candidates.has_text).all()
 
 
-def test_the_temperature_is_fixed_unless_it_is_to_be_learned():
-    fixed = InterestModel(item_encoder(), temperature=0.1)
-    assert fixed.temperature.item() == pytest.approx(0.1)
-    assert not fixed.log_temperature.requires_grad
-    learned = InterestModel(item_encoder(), temperature=0.1, learn_temperature=True)
-    with torch.no_grad():
-        learned.log_temperature.fill_(-20.0)
-    learned.clamp_temperature()
-    assert learned.temperature.item() == pytest.approx(0.01)
-    learned.temperature.backward()
-    assert learned.log_temperature.grad > 0
-
-
 def test_a_common_part_of_all_items_does_not_reach_the_training_candidates():
     encoder = item_encoder()
     shake(encoder)
-    model = InterestModel(encoder, drop_modality=0.0).train()
+    model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.0).train()
     encoder.fusion.eval()  # no dropout
     items = vectors(6)
     items.has_text[2] = False

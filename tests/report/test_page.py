@@ -103,7 +103,8 @@ def test_changed_numbers_change_the_page_and_nothing_else_does(results, page, tm
 
 def test_search_metrics_are_on_the_page_by_encoder(page):
     assert re.search(
-        r"<th>csft</th><td>test</td><td>all</td>\s*<td class=.number.>0\.0387</td><td class=.number.>0\.3100</td>", page
+        r"<th>csft</th><td>test</td><td>all</td>\s*<td class=.number.>0\.0387</td><td class=.number.>0\.3100</td>",
+        page,
     )
     assert "<th>csft, before training</th><td>test</td>" in page
 

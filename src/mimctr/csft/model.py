@@ -1,15 +1,12 @@
-"""What C-SFT trains: the item encoder and, as an option, the temperature."""
-
-import math
+"""What C-SFT trains: the item encoder, and the objective's own weights."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.csft.loss import Candidates
+from mimctr.csft.objectives import Objective
 from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews
-
-MIN_TEMPERATURE = 0.01
 
 
 class InterestModel(nn.Module):
@@ -17,36 +14,16 @@ class InterestModel(nn.Module):
 
     Args:
         encoder: Trained in place.
-        temperature: Of InfoNCE.
-        learn_temperature: Whether it is trained too, never below 0.01.
+        objective: What is minimized; it may have weights of its own.
         drop_modality: Probability that an item with picture and title loses one of them, so that the stand-in for a
             missing one is learned.
     """
 
-    def __init__(
-        self,
-        encoder: ItemEncoder,
-        *,
-        temperature: float = 0.07,
-        learn_temperature: bool = False,
-        drop_modality: float = 0.05,
-    ) -> None:
+    def __init__(self, encoder: ItemEncoder, objective: Objective, *, drop_modality: float = 0.05) -> None:
         super().__init__()
         self.encoder = encoder
+        self.objective = objective
         self.drop_modality = drop_modality
-        self.log_temperature = nn.Parameter(
-            torch.tensor(math.log(temperature)), requires_grad=learn_temperature
-        )
-
-    @property
-    def temperature(self) -> Float[Tensor, ""]:
-        """Divides the cosine."""
-        return self.log_temperature.exp()
-
-    def clamp_temperature(self) -> None:
-        """Bring the temperature back to at least 0.01; call it before every step."""
-        with torch.no_grad():
-            self.log_temperature.clamp_(min=math.log(MIN_TEMPERATURE))
 
     def forward(
         self,

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mimctr.csft.loss import Exclusions, multi_level_info_nce
 from mimctr.csft.model import InterestModel
 from mimctr.csft.negatives import NegativeMemory
+from mimctr.csft.objectives import CategoryCrossEntropy, MultiLevelInfoNCE, Objective, PairCrossEntropy
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
@@ -78,12 +78,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
         )
 
     before = search_parts(catalogue, encoder, held_out, *tables, query=config.query)
-    model = InterestModel(
-        encoder,
-        temperature=config.temperature,
-        learn_temperature=config.learn_temperature,
-        drop_modality=config.drop_modality,
-    ).to(device)
+    objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
+    model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
@@ -117,7 +113,7 @@ def tune(
         config: Settings.
         judge: Held-out metrics of the present weights.
     """
-    device = model.log_temperature.device
+    device = model.encoder.image_head.weight.device
     memory = NegativeMemory(config.num_memory_batches, examples.num_candidates, config.dim).to(device)
     anchor = {name: tensor.clone() for name, tensor in model.encoder.heads_state().items()}
     optimizer = _optimizer(model, config)
@@ -129,32 +125,33 @@ def tune(
             return
         seed_step(config.seed, step)
         model.train()
-        model.clamp_temperature()
         batch = examples.batch(step)
-        query, candidates = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
-        pool = memory.extend(candidates) if step >= config.memory_warmup_steps else candidates
-        exclusions = Exclusions(pool, len(query), mask_same_user=config.mask_same_user)
-        loss = multi_level_info_nce(
-            query,
-            pool,
-            exclusions,
-            text_weight=config.text_weight,
-            image_weight=config.image_weight,
-            temperature=model.temperature,
-        )
+        query, own = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
+        pool = memory.extend(own) if step >= config.memory_warmup_steps else own
+        loss = model.objective(query, own, pool, batch.category.to(device))
         if step % LOG_EVERY == 0 or not loss.isfinite():
-            run.log(
-                step,
-                loss=loss.item(),
-                negatives=exclusions.count_negatives(),
-                temperature=model.temperature.item(),
-            )
+            run.log(step, loss=loss.item(), **model.objective.facts(query, pool))
         if config.start_pull:
             loss = loss + config.start_pull * distance(model.encoder, anchor)
         take_step(optimizer, loss, step=step, num_steps=config.num_steps)
-        memory.enqueue(candidates)
+        memory.enqueue(own)
         run.checkpoint_if_due(step + 1, {"model": model, "memory": memory}, optimizer)
     _judge(model, run, config.num_steps, config, judge)
+
+
+def make_objective(config: Config, *, num_categories: int) -> Objective:
+    """Return what the config wants to be minimized, with fresh weights."""
+    if config.objective == "pair_cross_entropy":
+        return PairCrossEntropy(temperature=config.temperature)
+    if config.objective == "category_cross_entropy":
+        return CategoryCrossEntropy(config.dim, num_categories, temperature=config.temperature)
+    return MultiLevelInfoNCE(
+        temperature=config.temperature,
+        learn_temperature=config.learn_temperature,
+        text_weight=config.text_weight,
+        image_weight=config.image_weight,
+        mask_same_user=config.mask_same_user,
+    )
 
 
 def _judge(

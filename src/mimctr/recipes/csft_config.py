@@ -13,6 +13,10 @@ class Config(ItemConfig):
     trainable: Literal["all", "heads"] = Field(
         "all", description="'heads' runs the towers once and trains heads and fusion on their vectors."
     )
+    objective: Literal["contrastive", "pair_cross_entropy", "category_cross_entropy"] = Field(
+        "contrastive",
+        description="Paper: contrastive. The others are Table 4's: query against item, or the item's category.",
+    )
     query: Literal["image", "item"] = Field(
         "image",
         description="'item': where pairs come from behaviors, the earlier item's h^MM asks in place of its picture.",
@@ -65,6 +69,21 @@ class Config(ItemConfig):
     start_pull: float = Field(
         0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
     )
+
+    @property
+    def drawn_negatives(self) -> tuple[Literal["category", "any"], ...]:
+        """From where each pair's own negatives are drawn."""
+        if self.objective == "pair_cross_entropy":
+            return ("category", "any")
+        return ("category",) if self.objective == "contrastive" and self.hard_negatives else ()
+
+    @model_validator(mode="after")
+    def _memory_is_read(self) -> "Config":
+        if self.num_memory_batches and self.objective != "contrastive":
+            raise ValueError(
+                f"num_memory_batches: the objective {self.objective} reads no memory. Set it to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _kept_vectors_stay_true(self) -> "Config":

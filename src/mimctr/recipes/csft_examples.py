@@ -1,4 +1,4 @@
-"""What a step of C-SFT trains on: interest pairs and hard negatives, by step number."""
+"""What a step of C-SFT trains on: interest pairs and drawn negatives, by step number."""
 
 from typing import NamedTuple
 
@@ -26,16 +26,18 @@ class Batch(NamedTuple):
     query_items: Int[ndarray, "batch"]
     """``item_index`` whose picture is the query; 0 = none."""
     items: Int[ndarray, "candidates"]
-    """``item_index``: the positives in the order of the queries, then their hard negatives."""
+    """``item_index``: the positives in the order of the queries, then as many of each sort of drawn negatives."""
     item_keys: Int[Tensor, "candidates"]
     users: Int[Tensor, "candidates"]
-    """Who bought the item; ``NOBODY`` at a hard negative that its query's user did not buy."""
+    """Who bought the item; ``NOBODY`` at a drawn negative that its query's user did not buy."""
+    category: Int[Tensor, "candidates"]
+    """Index of the item's category; 0 where it has none."""
 
 
 class Examples:
-    """Training pairs by step, each with a hard negative.
+    """Training pairs by step, each with its drawn negatives: one of the positive's category, one of any.
 
-    Hard negatives are items first seen before the validation part: later ones would be negatives only, and held-out
+    Drawn are items first seen before the validation part: later ones would be negatives only, and held-out
     search would count that against them.
 
     Args:
@@ -60,17 +62,20 @@ class Examples:
         first_seen = np.concatenate(
             [np.zeros(FIRST_INDEX, dtype=np.int64), data.items["first_seen_time"].to_numpy()]
         )
-        self._negatives = HardNegatives(
-            data.item_fields[:, 0], first_seen, before=data.manifest.validation_start
-        )
+        self._category = data.item_fields[:, 0].astype(np.int64)
+        groups = {"category": self._category, "any": np.ones_like(self._category)}
+        self._negatives = [
+            HardNegatives(groups[name], first_seen, before=data.manifest.validation_start)
+            for name in config.drawn_negatives
+        ]
         self._cumulative = cumulative_weights(pairs.user, balance=config.user_balance)
         self._stride = len(data.item_keys)
         self._bought = np.unique(pairs.user * self._stride + pairs.item)
 
     @property
     def num_candidates(self) -> int:
-        """Items of a batch: 2 N with hard negatives, else N."""
-        return self.batch_size * (2 if self._config.hard_negatives else 1)
+        """Items of a batch: 2 N with hard negatives, as in the paper."""
+        return self.batch_size * (1 + len(self._negatives))
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step; the same in every run of the same seed."""
@@ -80,18 +85,19 @@ class Examples:
         else:
             rows = epoch_batch(len(self._pairs), batch_size=self.batch_size, seed=seed, step=step)
         items, users = self._pairs.item[rows], self._pairs.user[rows]
-        owners = users
-        if self._config.hard_negatives:
-            drawn, _ = self._negatives.draw(items, np.random.default_rng([seed, 1, step]))
-            bought = np.isin(users * self._stride + drawn, self._bought)
-            items = np.concatenate([items, drawn])
-            owners = np.concatenate([users, np.where(bought, users, NOBODY)])
+        candidates, owners = [items], [users]
+        for sort, negatives in enumerate(self._negatives):
+            drawn, _ = negatives.draw(items, np.random.default_rng([seed, 1, step, sort]))
+            candidates.append(drawn)
+            owners.append(np.where(np.isin(users * self._stride + drawn, self._bought), users, NOBODY))
+        items = np.concatenate(candidates)
         return Batch(
             self._pairs.picture[rows],
             self._pairs.query_item[rows],
             items,
             torch.from_numpy(self._keys[items]),
-            torch.from_numpy(owners),
+            torch.from_numpy(np.concatenate(owners)),
+            torch.from_numpy(self._category[items]),
         )
 
 
