@@ -117,3 +117,21 @@ def test_lenient_says_what_it_dropped(tmp_path):
     accepted = mimctr("prepare", tmp_path / "t", "--out", tmp_path / "d", "--lenient")
     assert accepted.exit_code == 0
     assert "dropped: items.item_id: 2 of 302 rows repeat an item_id." in accepted.stdout
+
+
+def test_encoders_are_listed_with_their_sizes():
+    shown = mimctr("encoders").stdout
+    assert "resnet-50" in shown
+    assert "23.5 M" in shown
+    listed = json.loads(mimctr("encoders", "--json").stdout)
+    assert listed["gpt2"]["width"] == 768
+    assert listed["gpt2"]["pixels"] is None
+    assert listed["dinov2-base"] | {"weights_here": False} == {  # a contributor may have them
+        "name": "dinov2-base",
+        "reads": "image",
+        "parameters": 86_580_480,
+        "width": 768,
+        "pixels": 224,
+        "weights_here": False,
+        "hub": "facebook/dinov2-base",
+    }

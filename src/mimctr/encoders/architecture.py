@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPTextModel,
+    CLIPVisionModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    SiglipVisionModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from mimctr.errors import EncoderError
@@ -18,6 +26,11 @@ from mimctr.weights import digest_tensors
 RECORD = "encoder.json"
 """Our file beside the Hugging Face ones: pooling, preprocessing and the digest of the weights."""
 FORMAT = 1
+_TWO_TOWERS: dict[str, dict[str, Any]] = {
+    "clip": {"pixel_values": CLIPVisionModel, "input_ids": CLIPTextModel},
+    # SigLIP's text tower reads padding, which nothing here does: its vision tower only.
+    "siglip": {"pixel_values": SiglipVisionModel, "input_ids": AutoModel},
+}
 _NOT_ARCHITECTURE = {
     "transformers_version",
     "architectures",
@@ -68,7 +81,8 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
         )
     try:
         with _quiet_transformers():
-            network, found = AutoModel.from_pretrained(
+            loader = _loader(AutoConfig.from_pretrained(source), modality=modality)
+            network, found = loader.from_pretrained(
                 source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -118,6 +132,12 @@ def architecture(network: PreTrainedModel) -> dict[str, Any]:
     return json.loads(
         json.dumps({name: value for name, value in fields.items() if name not in _NOT_ARCHITECTURE})
     )
+
+
+def _loader(config: PretrainedConfig, *, modality: str) -> Any:
+    """Return the class that loads the wanted tower: of a model with two of them, only that one."""
+    towers = _TWO_TOWERS.get(config.model_type)
+    return AutoModel if towers is None else towers[modality]
 
 
 def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrainedModel:

@@ -16,8 +16,11 @@ from mimctr.errors import EncoderError
 from mimctr.files import atomic_path, hash_json
 from mimctr.weights import digest_tensors
 
-Pooling = Literal["cls", "mean"]
-"""First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained)."""
+Pooling = Literal["cls", "mean", "last"]
+"""First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained); last real token (networks
+that look back only: GPT-2, CLIP)."""
+PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
+"""The last one is GPT-2's and CLIP's only special token; where it pads, the mask says so."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TOKENIZER = "tokenizer.json"
 _OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -55,7 +58,7 @@ class TextEncoder(nn.Module):
         self.max_length = max_length
         self.pooling = pooling
         self.dim: int = network.config.hidden_size
-        self.padding_index = _special(tokenizer, "[PAD]", "<pad>")
+        self.padding_index = _special(tokenizer, *PADDING_TOKENS)
         tokenizer.enable_truncation(max_length)
         tokenizer.enable_padding(
             pad_id=self.padding_index, pad_token=tokenizer.id_to_token(self.padding_index)
@@ -90,7 +93,7 @@ class TextEncoder(nn.Module):
             max_length: Most tokens of a text.
             pooling: How token vectors become one vector.
         """
-        padding = _special(tokenizer, "[PAD]", "<pad>")
+        padding = _special(tokenizer, *PADDING_TOKENS)
         fields = {**config, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": padding}
         network = build_network(fields, modality="input_ids")
         return cls(network, tokenizer, max_length=max_length, pooling=pooling)
@@ -144,13 +147,15 @@ class TextEncoder(nn.Module):
         )
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return the tokens of ``texts``, at least one each (the special ones)."""
+        """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding."""
         encoded = self.tokenizer.encode_batch(list(texts))
         width = len(encoded[0].ids) if encoded else 1
-        ids = torch.tensor([text.ids for text in encoded], dtype=torch.int64).view(len(encoded), width)
-        mask = torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).view(
-            len(encoded), width
-        )
+        shape = (len(encoded), width)
+        ids = torch.tensor([text.ids for text in encoded], dtype=torch.int64).view(shape)
+        mask = torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).view(shape)
+        if width == 0:  # a tokenizer without special tokens, and nothing but empty texts
+            ids, mask = ids.new_full((len(ids), 1), self.padding_index), mask.new_zeros(len(ids), 1)
+        mask[:, 0] = True
         return Tokens(ids, mask)
 
     def token_vectors(
@@ -166,6 +171,8 @@ class TextEncoder(nn.Module):
         hidden = self.token_vectors(ids, mask)
         if self.pooling == "cls":
             return hidden[:, 0]
+        if self.pooling == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
         real = mask.unsqueeze(-1)
         return hidden.masked_fill(~real, 0.0).sum(1) / real.sum(1).clamp(min=1)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.image import Pooling as ImagePooling
+from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import Pooling as TextPooling
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import ConfigError, DataError
@@ -60,11 +61,12 @@ class Config(BaseModel):
 
     image_weights: Path | None = Field(
         None,
-        description="Folder or hub name of a vision network to take instead of training one. Paper: EVA-02.",
+        description="Vision network to take instead of training one: a name of 'mimctr encoders', a folder, or a hub "
+        "name. Paper: EVA-02.",
     )
     text_weights: Path | None = Field(
         None,
-        description="Folder or hub name of a language network to take instead of training one. Paper: BGE.",
+        description="Language network to take instead of training one, named likewise. Paper: BGE.",
     )
     image_size: int | None = Field(
         None, ge=8, description="Height and width in pixels; None takes what the weights or the network say."
@@ -117,15 +119,21 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
     """
     metrics: dict[str, float] = {}
     if config.image_weights is not None:
+        row = _named(config.image_weights, modality="image")
         image = ImageEncoder.load(
-            _local(config.image_weights), size=config.image_size, pooling=config.image_pooling
+            row.hub if row else _local(config.image_weights),
+            size=config.image_size or (row.size if row else None),
+            pooling=config.image_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
         image.save(out / "image")
     else:
         metrics |= _train_image(_column(corpus, "images", "image", "label"), out, config)
     if config.text_weights is not None:
+        row = _named(config.text_weights, modality="text")
         text = TextEncoder.load(
-            _local(config.text_weights), max_length=config.max_tokens, pooling=config.text_pooling
+            row.hub if row else _local(config.text_weights),
+            max_length=config.max_tokens,
+            pooling=config.text_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
         text.save(out / "text")
     else:
@@ -258,3 +266,19 @@ def _column(corpus: Path | None, name: str, *columns: str) -> pl.DataFrame:
 def _local(weights: Path) -> Path | str:
     """Return a folder as it is, and anything else as a hub name."""
     return weights if weights.is_dir() else str(weights)
+
+
+def _named(weights: Path, *, modality: str) -> Foundation | None:
+    """Return the foundation model of that name; None for a folder or a hub name.
+
+    Raises:
+        ConfigError: it is one for the other modality.
+    """
+    row = find(weights)
+    if row is not None and row.modality != modality:
+        names = ", ".join(other.name for other in FOUNDATIONS if other.modality == modality)
+        raise ConfigError(
+            f"foundation.{modality}_weights: {row.name} reads {row.modality}s. Take one of {names}, a folder or a "
+            "hub name."
+        )
+    return row

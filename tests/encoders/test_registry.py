@@ -1,0 +1,156 @@
+"""Every foundation model, minuscule: vectors, gradients, saving and loading, masked modeling."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import CLIPConfig, CLIPModel
+
+from encoders.small import SIZE, TITLES, picture
+from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
+from mimctr.encoders.text import TextEncoder, train_tokenizer
+from mimctr.errors import EncoderError
+from mimctr.pretrain.masked_image import MaskedImageModel
+
+IMAGES = [row for row in FOUNDATIONS if row.modality == "image"]
+TEXTS = [row for row in FOUNDATIONS if row.modality == "text"]
+
+
+def small(row: Foundation) -> ImageEncoder | TextEncoder:
+    torch.manual_seed(0)
+    config = {"model_type": row.network["model_type"], **row.small}
+    if row.modality == "image":
+        return ImageEncoder.from_config(config, size=SIZE, pooling=row.pooling)
+    return TextEncoder.from_config(config, tokenizer(), max_length=12, pooling=row.pooling)
+
+
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TITLES, vocab_size=80)
+
+
+@pytest.mark.parametrize("row", IMAGES, ids=lambda row: row.name)
+def test_every_vision_network_gives_vectors_gradients_and_the_same_after_loading(row, tmp_path):
+    encoder = small(row)
+    pixels = encoder.pixels([picture(number) for number in range(3)])
+    vectors = encoder(pixels)
+    assert vectors.shape == (3, encoder.dim)
+    assert vectors.isfinite().all()
+    assert not torch.allclose(vectors[0], vectors[1])
+    vectors.square().sum().backward()
+    trained = [parameter.grad is not None for parameter in encoder.parameters()]
+    assert (
+        sum(trained) / len(trained) > 0.8
+    )  # layer norms and mask tokens that this pooling does not read stay out
+    encoder.save(tmp_path)
+    loaded = ImageEncoder.load(tmp_path)
+    assert loaded.fingerprint == encoder.fingerprint
+    with torch.no_grad():
+        assert torch.equal(loaded(pixels), encoder.eval()(pixels))
+
+
+@pytest.mark.parametrize("row", IMAGES, ids=lambda row: row.name)
+def test_every_vision_network_can_be_trained_on_masked_pictures(row):
+    model = MaskedImageModel(small(row), patch=8)
+    pixels = model.encoder.pixels([picture(number) for number in range(4)])
+    loss = model(pixels, model.draw_mask(4))
+    loss.backward()
+    assert loss.isfinite()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("row", TEXTS, ids=lambda row: row.name)
+def test_every_language_network_gives_vectors_without_looking_at_padding(row, tmp_path):
+    encoder = small(row)
+    ids, mask = encoder.tokenize(TITLES)
+    vectors = encoder(ids, mask)
+    assert vectors.shape == (len(TITLES), encoder.dim)
+    for number, title in enumerate(TITLES):
+        torch.testing.assert_close(
+            encoder(*encoder.tokenize([title]))[0], vectors[number], rtol=1e-4, atol=1e-5
+        )
+    torch.testing.assert_close(encoder(torch.where(mask, ids, 7), mask), vectors, rtol=1e-4, atol=1e-5)
+    vectors.square().sum().backward()
+    trained = [parameter.grad is not None for parameter in encoder.parameters()]
+    assert sum(trained) / len(trained) > 0.8
+    encoder.save(tmp_path)
+    loaded = TextEncoder.load(tmp_path)
+    assert loaded.pooling == row.pooling
+    with torch.no_grad():
+        assert torch.equal(loaded(ids, mask), vectors)
+
+
+@pytest.mark.parametrize("row", FOUNDATIONS, ids=lambda row: row.name)
+def test_every_row_makes_item_embeddings(row, tmp_path):
+    image = small(row if row.modality == "image" else find("vit-base"))
+    text = small(row if row.modality == "text" else find("bert-base"))
+    encoder = ItemEncoder(image, text, dim=4, hidden=3)
+    torch.nn.init.normal_(encoder.image_head.weight)
+    torch.nn.init.normal_(encoder.text_head.weight)
+    vectors, known = encoder.embed_items([picture(1), None, picture(2)], ["red shoe", "bag", None])
+    assert known.all()
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    encoder.save(tmp_path)
+    again, _ = ItemEncoder.load(tmp_path).embed_items(
+        [picture(1), None, picture(2)], ["red shoe", "bag", None]
+    )
+    assert torch.equal(again, vectors)
+
+
+def test_the_last_real_token_can_be_the_vector():
+    encoder = small(find("gpt2"))
+    ids, mask = encoder.tokenize(TITLES)
+    hidden = encoder.token_vectors(ids, mask)
+    for number in range(len(TITLES)):
+        assert torch.equal(encoder(ids, mask)[number], hidden[number, mask[number].nonzero().max()])
+
+
+@pytest.mark.parametrize("texts", [[""], ["", "red shoe"]])
+def test_a_text_without_any_token_has_a_finite_vector(texts):
+    """GPT-2's tokenizer adds no special tokens; a text of none is one token of padding."""
+    bare = tokenizer()
+    bare.post_processor = None
+    bare = Tokenizer.from_str(bare.to_str())
+    config = {"model_type": "gpt2", **find("gpt2").small}
+    encoder = TextEncoder.from_config(config, bare, max_length=12, pooling="last")
+    ids, mask = encoder.tokenize(texts)
+    assert mask.any(1).all()
+    assert encoder(ids, mask).isfinite().all()
+
+
+def test_of_a_model_with_two_towers_the_wanted_one_is_loaded(tmp_path):
+    """CLIP's folder holds both; its vectors are those of its own towers."""
+    vocabulary = tokenizer().get_vocab_size()
+    text = {**find("clip-text-base").small, "vocab_size": vocabulary}
+    torch.manual_seed(0)
+    both = CLIPModel(CLIPConfig(vision_config=find("clip-vit-base").small, text_config=text)).eval()
+    both.save_pretrained(tmp_path)
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    image, language = (
+        ImageEncoder.load(tmp_path, size=SIZE, pooling="own"),
+        TextEncoder.load(tmp_path, max_length=12, pooling="last"),
+    )
+    pixels = image.pixels([picture(number) for number in range(3)])
+    ids, mask = language.tokenize(TITLES)
+    with torch.no_grad():
+        expected = both.vision_model(image.normalize(pixels)).pooler_output
+        torch.testing.assert_close(image(pixels), expected, rtol=1e-4, atol=1e-5)
+        hidden = both.text_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        ends = hidden[torch.arange(len(ids)), mask.sum(1) - 1]
+        torch.testing.assert_close(language(ids, mask), ends, rtol=1e-4, atol=1e-5)
+
+
+def test_full_sizes_are_known_without_weights():
+    """Parameters as the models' own papers print them, without heads: 23.5 M, 86.6 M, 124 M."""
+    sizes = {row.name: (round(row.count_parameters() / 1e6, 1), row.width()) for row in FOUNDATIONS}
+    assert sizes["resnet-50"] == (23.5, 2048)
+    assert sizes["dinov2-base"] == (86.6, 768)
+    assert sizes["gpt2"] == (124.4, 768)
+    assert sizes["minilm"][1] == 384
+    assert len(sizes) == len(FOUNDATIONS)
+
+
+def test_an_unknown_name_is_a_folder_or_a_hub_name():
+    assert find("some/model") is None
+    with pytest.raises(EncoderError):
+        ImageEncoder.load("surely/not/there")
