@@ -106,6 +106,8 @@ def _gather(
     known = row >= 0
     if not len(snapshot):
         return torch.zeros(*row.shape, snapshot.dim), torch.from_numpy(known)
-    vectors = snapshot.vectors.take(row.clip(min=0), axis=0).astype(np.float32, copy=False)  # take has copied already
+    vectors = snapshot.vectors.take(row.clip(min=0), axis=0).astype(
+        np.float32, copy=False
+    )  # take has copied already
     vectors[~known] = 0.0
     return torch.from_numpy(vectors), torch.from_numpy(known)
