@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from encoders.small import image_encoder, text_encoder
 
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
 from mimctr.csft.loss import NOBODY
+from mimctr.csft.model import InterestModel
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, embed, plain
 from mimctr.recipes.catalogue import KEPT, Catalogue, load_towers
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
@@ -234,6 +237,54 @@ def test_cross_entropy_reads_no_memory():
         ValueError, match="num_memory_batches: the objective pair_cross_entropy reads no memory"
     ):
         csft.Config(objective="pair_cross_entropy", num_memory_batches=2)
+
+
+def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dict[str, torch.Tensor], int]:
+    """Return loss, gradients and bytes held for the backward pass of one step, without dropout."""
+    data = CtrDataset.open(shop)
+    torch.manual_seed(0)
+    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
+    config = csft.Config(batch_size=20, tower_batch_size=pieces, augment=0.5, drop_modality=0.0)
+    table = pair_table(data, "train", ["purchase"])
+    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    examples = Examples(data, usable_pairs(table, catalogue.pictures, catalogue.has_content), config)
+    towers = Towers(catalogue, encoder, torch.device("cpu"), config)
+    model = InterestModel(encoder, objectives.MultiLevelInfoNCE(), drop_modality=0.0).train()
+    for tower in (encoder.image_encoder, encoder.text_encoder):
+        tower.eval()  # no dropout; gradients flow all the same
+    batch, held = examples.batch(0), 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal held
+        held += tensor.numel() * tensor.element_size()
+        return tensor
+
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        query, own = model(*towers.vectors(batch), batch.item_keys, batch.users)
+        loss = model.objective(query, own, own, batch.category)
+    loss.backward()
+    named = model.named_parameters()
+    return loss.item(), {name: p.grad for name, p in named if p.grad is not None}, held
+
+
+@pytest.mark.parametrize("pieces", [3, 7, 100])
+def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(shop, encoders, tmp_path, pieces):
+    loss, gradients, held = step_gradients(shop, encoders, tmp_path, pieces=0)
+    in_pieces, found, less = step_gradients(shop, encoders, tmp_path, pieces=pieces)
+    assert in_pieces == pytest.approx(loss, rel=1e-5)
+    assert found.keys() == gradients.keys()
+    assert any(name.startswith("encoder.image_encoder") for name in found)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+    assert less < held / 2
+
+
+def test_pieces_and_batch_norm_that_adapts_exclude_each_other(shop, tmp_path):
+    image_encoder("resnet").save(tmp_path / "encoders" / "image")
+    text_encoder().save(tmp_path / "encoders" / "text")
+    with pytest.raises(ConfigError, match="tower_batch_size: batch norm would see pieces"):
+        csft.main(shop, tmp_path / "encoders", tmp_path, csft.Config(**SETTINGS, tower_batch_size=4))
 
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):

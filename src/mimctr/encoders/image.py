@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,10 +153,17 @@ class ImageEncoder(nn.Module):
         """Set training mode; batch norm stays in evaluation mode unless ``adapt_batch_norm``."""
         super().train(mode)
         if mode and not self.adapt_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for module in self._batch_norms():
+                module.eval()
         return self
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network normalizes by statistics of the batch."""
+        return any(True for _ in self._batch_norms())
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
     def pixels(self, images: Iterable[bytes]) -> UInt8[Tensor, "images 3 height width"]:
         """Decode and resize encoded pictures.

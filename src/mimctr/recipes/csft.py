@@ -81,6 +81,11 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
+    if config.tower_batch_size and config.adapt_batch_norm and encoder.image_encoder.has_batch_norm:
+        raise ConfigError(
+            "csft.tower_batch_size: batch norm would see pieces, twice each, in place of the batch. Set "
+            "adapt_batch_norm = false, or tower_batch_size = 0."
+        )
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)

@@ -28,6 +28,12 @@ class Config(ItemConfig):
         description="Pairs are drawn with weight (pairs of their user) to the power of -user_balance; 0: each in turn.",
     )
     batch_size: int = Field(128, ge=2, description="Pairs per step, N. Paper: 1024.")
+    tower_batch_size: int = Field(
+        0,
+        ge=0,
+        description="Pictures, or titles, whose activations are held at one time; 0 for all. In pieces a step takes as "
+        "little memory as one piece and about a third more time: each is run again for its gradient.",
+    )
     num_memory_batches: int = Field(
         0,
         ge=0,

@@ -1,10 +1,13 @@
 """The towers' vectors during C-SFT: run with gradient batch by batch, or once for all where only heads are trained."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mimctr.encoders.augment import augment
 from mimctr.encoders.item import ItemEncoder, ItemVectors
@@ -76,13 +79,26 @@ class Towers:
         distinct, place = np.unique(rows, return_inverse=True)
         tokens = titles.gather(items[has_text])
         pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
-        images = self._encoder.image_vectors(pixels)
-        texts = self._encoder.text_vectors(tokens.ids.to(self._device), tokens.mask.to(self._device))
+        images = self._in_pieces(self._encoder.image_vectors, pixels)
+        texts = self._in_pieces(
+            self._encoder.text_vectors, tokens.ids.to(self._device), tokens.mask.to(self._device)
+        )
         images = images[torch.from_numpy(place).to(self._device)]  # (queries + items with a picture, Dv)
         count = len(queries)
         return images[:count], ItemVectors(
             *_spread(images[count:], has_image, self._device), *_spread(texts, has_text, self._device)
         )
+
+    def _in_pieces(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Return ``encode(*inputs)``; in pieces whose activations are forgotten and made again in the backward pass.
+
+        Loss and gradient are those of the whole batch (gradient caching, arXiv:2101.06983).
+        """
+        size = self._config.tower_batch_size
+        if not size or not torch.is_grad_enabled():
+            return encode(*inputs)
+        pieces = zip(*(values.split(size) for values in inputs), strict=True)
+        return torch.cat([checkpoint(encode, *piece, use_reentrant=False) for piece in pieces])
 
     def _run_all(self, pictures: ndarray | None) -> tuple[Tensor, Tensor]:
         self._encoder.eval()
