@@ -46,6 +46,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
         config: Settings.
 
     Raises:
+        ConfigError: a setting does not suit the pairs or the towers.
         DataError: there are fewer than two pairs to train on, or none held out.
         RunError: the loss is not finite.
     """
@@ -62,30 +63,17 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     held_out = {
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
     }
-    if config.query == "item" and any((table.query_item == 0).any() for table in pairs.values()):
-        raise ConfigError(
-            f"csft.query: 'item' needs pairs from behaviors, but {dataset} has pairs whose query is a picture of its "
-            "own. Set query = 'image'."
-        )
+    examples = Examples(data, pairs["train"], config)
+    _refuse_misfits(config, encoder, pairs, where=dataset)
+    encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     towers = Towers(catalogue, encoder, device, config)
     judged = np.concatenate([chosen.picture for chosen in held_out.values()])
     tables = towers.tables(judged)
     start_plain(encoder, catalogue, *tables, config)
-    examples = Examples(data, pairs["train"], config)
-    if not len(held_out["validation"]):
-        raise DataError(
-            f"{dataset}: no interest pair in the validation part to stop early by. Prepare a longer one."
-        )
 
     before = search_parts(catalogue, encoder, held_out, *tables, query=config.query)
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
-    encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
-    if config.tower_batch_size and config.adapt_batch_norm and encoder.image_encoder.has_batch_norm:
-        raise ConfigError(
-            "csft.tower_batch_size: batch norm would see pieces, twice each, in place of the batch. Set "
-            "adapt_batch_norm = false, or tower_batch_size = 0."
-        )
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
@@ -97,6 +85,24 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     write_json(out / SEARCH, found)
     catalogue.close()
     return found
+
+
+def _refuse_misfits(config: Config, encoder: ItemEncoder, pairs: Mapping[str, Pairs], *, where: Path) -> None:
+    """Raise where settings do not suit the pairs or the towers, before any tower has run."""
+    if config.query == "item" and any((table.query_item == 0).any() for table in pairs.values()):
+        raise ConfigError(
+            f"csft.query: 'item' needs pairs from behaviors, but {where} has pairs whose query is a picture of its "
+            "own. Set query = 'image'."
+        )
+    if config.tower_batch_size and config.adapt_batch_norm and encoder.image_encoder.has_batch_norm:
+        raise ConfigError(
+            "csft.tower_batch_size: batch norm would see pieces, twice each, in place of the batch. Set "
+            "adapt_batch_norm = false, or tower_batch_size = 0."
+        )
+    if not len(pairs["validation"]):
+        raise DataError(
+            f"{where}: no interest pair in the validation part to stop early by. Prepare a longer one."
+        )
 
 
 def tune(
