@@ -13,6 +13,7 @@ from mimctr.evaluate.significance import (
     resample_users,
     resampled_auc,
     student_inside,
+    student_outside,
     student_quantile,
 )
 
@@ -115,3 +116,11 @@ def test_student_equals_scipy(degrees):
         expected = stats.t.cdf(t, degrees) - stats.t.cdf(-t, degrees)
         assert student_inside(t, degrees) == pytest.approx(expected, abs=1e-6)
     assert student_quantile(0.95, degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [1.0, 2.5, 40.0, 3_000.0, math.inf])
+def test_what_lies_outside_is_a_probability_even_far_out(degrees):
+    for t in (0.0, 0.5, 3.0, 12.0, 400.0):
+        outside = student_outside(t, degrees)
+        assert 0 <= outside <= 1
+        assert outside == pytest.approx(2 * stats.t.sf(t, degrees), abs=1e-6)

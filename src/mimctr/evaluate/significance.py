@@ -119,7 +119,7 @@ def pool(
     error = math.sqrt(variance)
     reach = student_quantile(confidence, degrees) * error
     return Difference(
-        mean, sd, error, mean - reach, mean + reach, 1 - student_inside(abs(mean) / error, degrees)
+        mean, sd, error, mean - reach, mean + reach, student_outside(abs(mean) / error, degrees)
     )
 
 
@@ -136,6 +136,13 @@ def student_inside(t: float, degrees: float) -> float:
     last = min(math.pi / 2, 20 / math.sqrt(degrees))
     angle = min(math.atan(t / math.sqrt(degrees)), last)
     return _cosine_power(angle, degrees - 1) / _cosine_power(last, degrees - 1)
+
+
+def student_outside(t: float, degrees: float) -> float:
+    """Return P(\\|T\\| > t): never below 0, where the quadrature of the inside rounds to a little more than 1."""
+    if degrees >= NORMAL_FROM:
+        return math.erfc(t / math.sqrt(2))
+    return max(1 - student_inside(t, degrees), 0.0)
 
 
 def student_quantile(inside: float, degrees: float) -> float:
