@@ -78,9 +78,30 @@ MUTANTS = [
     Mutant(
         "the constant 1 is missing in tensor fusion",
         "encoders/fusion.py",
-        "left = F.pad(image, (0, 1), value=1.0)",
-        "left = F.pad(image, (0, 1), value=0.0)",
+        "return F.pad(view, (0, 1), value=1.0)",
+        "return F.pad(view, (0, 1), value=0.0)",
         "tests/encoders/test_fusion.py",
+    ),
+    Mutant(
+        "a second row of the positive's item stays a negative",
+        "csft/loss.py",
+        "excluded = keys[:count, None] == keys[None, start:stop]  # (N, block)",
+        "excluded = torch.zeros(count, stop - start, dtype=torch.bool, device=keys.device)",
+        "tests/csft/test_interest_loss.py",
+    ),
+    Mutant(
+        "the streamed loss forgets what it has summed when a larger logit comes",
+        "csft/loss.py",
+        "total = total * (largest - shift).exp() + ",
+        "total = total + ",
+        "tests/csft/test_interest_loss.py::test_blocks_change_neither_loss_nor_gradient",
+    ),
+    Mutant(
+        "a batch is enqueued before its loss",
+        "recipes/csft.py",
+        "        pool = memory.extend(own) if step >= config.memory_warmup_steps else own",
+        "        memory.enqueue(own)\n        pool = memory.extend(own)",
+        "tests/csft/test_csft_recipe.py::test_loss_is_written_out_with_the_memory_of_the_batches_before",
     ),
     Mutant(
         "vectors are permuted across categories in the leak control",
@@ -113,14 +134,18 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_changes_a_line_that_is_there_once(mutant):
+    text = (PACKAGE / mutant.file).read_text()
+    assert text.count(mutant.right) == 1, f"{mutant.file} has changed; name the line to mutate anew"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_named_test_catches_the_mutant(mutant, tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "mimctr", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "mimctr" / mutant.file
-    text = path.read_text()
-    assert text.count(mutant.right) == 1, f"{mutant.file} has changed; name the line to mutate anew"
-    path.write_text(text.replace(mutant.right, mutant.wrong))
+    path.write_text(path.read_text().replace(mutant.right, mutant.wrong))
 
     command = [
         sys.executable,
