@@ -1,7 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mimctr.encoders.augment import LIGHT, SHIFT, ZOOM, augment
+from mimctr.encoders.augment import LIGHT, SHIFT, ZOOM, _interpolation, augment
 
 
 def noise(count: int = 8, size: int = 12) -> torch.Tensor:
@@ -40,6 +41,21 @@ def test_a_picture_moves_and_zooms_no_farther_than_it_says():
     assert length.min() >= side / (1 + ZOOM) - 1
     assert length.max() <= side / (1 - ZOOM) + 1
     assert length.std() > 1
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.8, 0.3), (-1.2, -0.3), (1.0, 0.0), (-1.0, 0.11)])
+def test_an_interpolation_of_both_axes_is_bilinear_sampling(scale, shift):
+    """Against PyTorch's own."""
+    pixels = noise(3, 9).float()
+    theta = torch.tensor([[scale, 0.0, shift], [0.0, abs(scale), -shift]]).expand(3, 2, 3)
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    expected = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    across, down = (
+        _interpolation(torch.full((3,), factor), torch.full((3,), move), 9)
+        for factor, move in ((scale, shift), (abs(scale), -shift))
+    )
+    found = torch.einsum("nyh,nchw,nxw->ncyx", down, pixels, across)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_light_scales_a_flat_picture_and_keeps_its_hue():
