@@ -276,7 +276,8 @@ def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(shop, en
     assert found.keys() == gradients.keys()
     assert any(name.startswith("encoder.image_encoder") for name in found)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+        rounding = 1e-4 * gradient.abs().max().item() + 1e-7
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=rounding)
     assert less < held / 2
 
 
