@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from encoders.small import SIZE, TITLES, picture
 from mimctr.encoders.image import ImageEncoder
@@ -138,6 +138,18 @@ def test_of_a_model_with_two_towers_the_wanted_one_is_loaded(tmp_path):
         hidden = both.text_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         ends = hidden[torch.arange(len(ids)), mask.sum(1) - 1]
         torch.testing.assert_close(language(ids, mask), ends, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_that_is_not_supported_is_refused_by_name(tmp_path):
+    """SigLIP's text tower reads padding; without this its whole model would pass for a text network."""
+    text = {**find("clip-text-base").small, "vocab_size": 50}
+    text.pop("eos_token_id")
+    SiglipModel(SiglipConfig(vision_config=find("siglip-base").small, text_config=text)).save_pretrained(
+        tmp_path
+    )
+    assert ImageEncoder.load(tmp_path, size=SIZE).dim == 16
+    with pytest.raises(EncoderError, match="of siglip only the tower that reads pixel_values is supported"):
+        TextEncoder.load(tmp_path)
 
 
 def test_full_sizes_are_known_without_weights():

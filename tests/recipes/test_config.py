@@ -1,7 +1,7 @@
 """Every mistake in a recipe is named with its key and the nearest known one."""
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mimctr.errors import ConfigError
 from mimctr.recipes.config import build_config, load_config, override
@@ -11,6 +11,12 @@ class Train(BaseModel):
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(0.005, gt=0)
     epochs: int = 1
+
+    @model_validator(mode="after")
+    def _slow_is_long(self) -> "Train":
+        if self.learning_rate < 0.001 and self.epochs == 1:
+            raise ValueError("a learning_rate below 0.001 needs more than one of epochs")
+        return self
 
 
 class Recipe(BaseModel):
@@ -54,6 +60,12 @@ def test_every_mistake_gets_its_own_line():
     assert lines[1] == "r.toml: train.learning_rate: Input should be greater than 0, got -1."
     assert lines[2].startswith("r.toml: train.epochs: Input should be a valid integer")
     assert lines[3] == "r.toml: zzz: unknown key. Known keys: name, train, extra_train."
+
+
+def test_a_rule_about_several_settings_prints_its_own_words_and_no_settings():
+    with pytest.raises(ConfigError) as caught:
+        build_config(Recipe, {"name": "x", "train": {"learning_rate": 0.0005}}, where="r.toml")
+    assert str(caught.value) == "r.toml: train: a learning_rate below 0.001 needs more than one of epochs."
 
 
 def test_broken_and_missing_files_are_named(tmp_path):

@@ -95,8 +95,13 @@ def test_the_grid_is_the_product_of_its_values():
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"learning_rat": [0.1]}, "models.grid: learning_rat: Extra inputs are not permitted, got 0.1"),
-        ({"dropout": [0.1, 2]}, "models.grid: dropout: Input should be less than 1, got 2"),
+        (
+            {"learning_rat": [0.1]},
+            r"^r\.toml: models\.grid: learning_rat: unknown key\. Did you mean 'learning_rate'\?$",
+        ),
+        ({"dropout": [0.1, 2]}, r"^r\.toml: models\.grid: dropout: Input should be less than 1, got 2\.$"),
+        ({"seed": [0, 1]}, r"^r\.toml: models\.grid: seed: what is compared cannot be tuned"),
+        ({"dropout": []}, r"^r\.toml: models\.grid\.dropout: List should have at least 1 item"),
     ],
 )
 def test_a_grid_that_does_not_suit_is_refused_before_anything_runs(grid, message):

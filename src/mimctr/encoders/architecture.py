@@ -28,8 +28,8 @@ RECORD = "encoder.json"
 FORMAT = 1
 _TWO_TOWERS: dict[str, dict[str, Any]] = {
     "clip": {"pixel_values": CLIPVisionModel, "input_ids": CLIPTextModel},
-    # SigLIP's text tower reads padding, which nothing here does: its vision tower only.
-    "siglip": {"pixel_values": SiglipVisionModel, "input_ids": AutoModel},
+    # SigLIP's text tower was trained to read padding, which nothing here does: its vision tower only.
+    "siglip": {"pixel_values": SiglipVisionModel},
 }
 _NOT_ARCHITECTURE = {
     "transformers_version",
@@ -81,7 +81,7 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
         )
     try:
         with _quiet_transformers():
-            loader = _loader(AutoConfig.from_pretrained(source), modality=modality)
+            loader = _loader(AutoConfig.from_pretrained(source), modality=modality, where=str(source))
             network, found = loader.from_pretrained(
                 source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
@@ -134,10 +134,14 @@ def architecture(network: PreTrainedModel) -> dict[str, Any]:
     )
 
 
-def _loader(config: PretrainedConfig, *, modality: str) -> Any:
+def _loader(config: PretrainedConfig, *, modality: str, where: str) -> Any:
     """Return the class that loads the wanted tower: of a model with two of them, only that one."""
-    towers = _TWO_TOWERS.get(config.model_type)
-    return AutoModel if towers is None else towers[modality]
+    towers = _TWO_TOWERS.get(config.model_type, {modality: AutoModel})
+    if modality not in towers:
+        raise EncoderError(
+            f"{where}: of {config.model_type} only the tower that reads {', '.join(towers)} is supported."
+        )
+    return towers[modality]
 
 
 def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrainedModel:

@@ -99,8 +99,12 @@ def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
         return f"{where}: {name}: unknown key. {advice}"
     if detail["type"] == "missing":
         return f"{where}: {name}: missing. Add it."
-    message = detail["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where}: {name or 'recipe'}: {message}, got {detail['input']!r}."
+    message = detail["msg"].removeprefix("Value error, ")
+    place = f"{where}: {name}" if name else where
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict):
+        end = "" if message.endswith((".", "?")) else "."
+        return f"{place}: {message}{end}"  # a rule about several settings, which the message names
+    return f"{place}: {message.rstrip('.')}, got {detail['input']!r}."
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

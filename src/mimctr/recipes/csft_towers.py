@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mimctr.encoders.augment import augment
+from mimctr.csft.augment import augment
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.evaluate.cohorts import ALL
 from mimctr.recipes.catalogue import Catalogue

@@ -5,12 +5,14 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mimctr.errors import ConfigError
 from mimctr.files import atomic_folder, read_json
 from mimctr.recipes import stages
+from mimctr.recipes.config import build_config
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.ctr_config import Ubm, Variant
 from mimctr.recipes.ctr_model import RECORD
@@ -38,7 +40,7 @@ class Models(BaseModel):
     seeds: list[int] = Field(
         [0], min_length=1, description="One training each; the table shows mean and deviation."
     )
-    grid: dict[str, list[Any]] = Field(
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {},
         description="Settings of [train] with the values to try. Every UBM x variant x encoder takes what has the best "
         "validation AUC with the first seed, so that Base is tuned as well as what is compared with it.",
@@ -73,11 +75,14 @@ def grid_points(grid: dict[str, list[Any]], train: TrainConfig) -> list[TrainCon
     """Return ``train`` with every combination of the grid's values; ``train`` itself for an empty grid.
 
     Raises:
-        ValidationError: a key is no setting of ``mimctr train``, or a value does not suit it.
+        ConfigError: a key is no setting of ``mimctr train``, a value does not suit it, or the matrix decides it.
     """
     settings = train.model_dump()
+    decided = [name for name in grid if name in (*Model.model_fields, "seed")]
+    if decided:
+        raise ConfigError(f"models.grid: {decided[0]}: what is compared cannot be tuned. Leave it out.")
     return [
-        TrainConfig.model_validate(settings | dict(zip(grid, values, strict=True)))
+        build_config(TrainConfig, settings | dict(zip(grid, values, strict=True)), where="models.grid")
         for values in itertools.product(*grid.values())
     ]
 

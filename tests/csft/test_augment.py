@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimctr.encoders.augment import LIGHT, SHIFT, ZOOM, _interpolation, augment
+from mimctr.csft.augment import LIGHT, SHIFT, ZOOM, _interpolation, augment
 
 
 def noise(count: int = 8, size: int = 12) -> torch.Tensor:
