@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and time left on a terminal, a log line a minute elsewhere."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ class RateColumn(ProgressColumn):
 def track(
     values: Iterable[T], *, total: int, description: str, unit: str = "steps", start: int = 0
 ) -> Iterator[T]:
-    """Yield ``values``, showing progress on stderr.
+    """Yield ``values``, showing progress on stderr; of several processes the first one does.
 
     Args:
         values: What is worked through; each one counts as one ``unit``.
@@ -41,7 +42,9 @@ def track(
         unit: What is counted, in the plural.
         start: How many were done by an earlier, interrupted run.
     """
-    if sys.stderr.isatty():
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun
+        yield from values
+    elif sys.stderr.isatty():
         yield from _bar(values, total=total, description=description, unit=unit, start=start)
     else:
         yield from _lines(values, total=total, description=description, unit=unit, start=start)
