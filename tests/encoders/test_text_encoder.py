@@ -94,7 +94,7 @@ PIECES = [
 
 
 @pytest.mark.parametrize("tokenizer", [train_tokenizer(TITLES, vocab_size=80), byte_pair_tokenizer()])
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60), st.integers(1, 60))
 def test_a_long_text_is_tokenized_as_if_it_were_read_whole(tokenizer, pieces, repeat):
     """Mutant: cut at a number of letters; a word longer than that, or much space, then gives other tokens."""
