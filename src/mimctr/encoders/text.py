@@ -1,6 +1,7 @@
 """Text encoder ``F_L`` of Eq. (2): any language network of transformers, with its tokenizer and pooling."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
-from mimctr.errors import EncoderError
+from mimctr.errors import DataError, EncoderError
 from mimctr.files import atomic_path, hash_json
 from mimctr.weights import digest_tensors
 
@@ -23,6 +24,8 @@ PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 """The last one is GPT-2's and CLIP's only special token; where it pads, the mask says so."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TOKENIZER = "tokenizer.json"
+LETTERS_PER_TOKEN = 32
+"""A text that has more letters than this for each token that is kept is tokenized in part."""
 _OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -147,8 +150,12 @@ class TextEncoder(nn.Module):
         )
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding."""
-        encoded = self.tokenizer.encode_batch(list(texts))
+        """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding.
+
+        Raises:
+            DataError: a text is no Unicode: it holds half of a surrogate pair.
+        """
+        encoded = self.tokenizer.encode_batch([self._beginning(text) for text in texts])
         width = len(encoded[0].ids) if encoded else 1
         shape = (len(encoded), width)
         ids = torch.tensor([text.ids for text in encoded], dtype=torch.int64).view(shape)
@@ -157,6 +164,21 @@ class TextEncoder(nn.Module):
             ids, mask = ids.new_full((len(ids), 1), self.padding_index), mask.new_zeros(len(ids), 1)
         mask[:, 0] = True
         return Tokens(ids, mask)
+
+    def _beginning(self, text: str) -> str:
+        """Return as much of ``text`` as has the same first ``max_length`` tokens; all of it unless it is very long.
+
+        It ends where a word does, and more tokens than are kept were found in it.
+        """
+        _check_unicode(text)
+        length = self.max_length * LETTERS_PER_TOKEN
+        while length < len(text):
+            space = re.search(r"\s\S*\Z", text[:length])
+            start = text[: space.start() if space else length]
+            if self.tokenizer.encode(start).overflowing:
+                return start
+            length *= 2
+        return text
 
     def token_vectors(
         self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
@@ -231,6 +253,16 @@ def _word_piece(model: models.WordPiece) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"text {text[:40]!r}: letter {error.start} is half of a surrogate pair, which is no Unicode. Decode the "
+            "text again, with errors='replace' where it is damaged."
+        ) from None
 
 
 def _special(tokenizer: Tokenizer, *names: str) -> int:
