@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     SiglipVisionModel,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
 from mimctr.errors import EncoderError
@@ -126,6 +128,21 @@ def read_record(source: Path | str) -> dict[str, Any]:
     return record
 
 
+def read_published(source: Path | str, names: Collection[str]) -> dict[str, Tensor]:
+    """Return those of the named tensors that are in a published model's model.safetensors, float32.
+
+    Args:
+        source: A folder in Hugging Face's layout, or the name of a model on the hub.
+        names: As the file calls them. Checkpoints of the first years say gamma and beta for a norm's weight and bias.
+    """
+    path = cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return {}
+    with safe_open(path, framework="pt") as file:
+        stored = {_modern(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return {name: file.get_tensor(stored[name]).float() for name in names if name in stored}
+
+
 def architecture(network: PreTrainedModel) -> dict[str, Any]:
     """Return every configuration field that differs from transformers' defaults and can change the output."""
     fields = network.config.to_diff_dict()
@@ -168,6 +185,12 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def _modern(name: str) -> str:
+    return (
+        name.removesuffix(".gamma") + ".weight" if name.endswith(".gamma") else name.replace(".beta", ".bias")
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -149,6 +149,17 @@ class TextEncoder(nn.Module):
             }
         )
 
+    @property
+    def looks_back_only(self) -> bool:
+        """Whether a token's vector depends on no later token, as in GPT-2; found by changing a later one."""
+        probe = torch.tensor([[2, 2], [2, 3]], device=self.network.device)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            first, second = self.token_vectors(probe, torch.ones_like(probe, dtype=torch.bool))[:, 0]
+        self.train(was_training)
+        return bool((first - second).norm() < 1e-4 * first.norm())
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding.
 
