@@ -115,13 +115,13 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
     Raises:
         ConfigError: an encoder has to be trained, but there is no corpus.
         DataError: the corpus lacks a table or column.
-        EncoderError: weights cannot be loaded.
+        EncoderError: weights cannot be loaded, or need timm, which is not installed.
     """
     metrics: dict[str, float] = {}
     if config.image_weights is not None:
         row = _named(config.image_weights, modality="image")
         image = ImageEncoder.load(
-            row.hub if row else _local(config.image_weights),
+            row.weights() if row else _local(config.image_weights),
             size=config.image_size or (row.size if row else None),
             pooling=config.image_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
@@ -131,7 +131,7 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
     if config.text_weights is not None:
         row = _named(config.text_weights, modality="text")
         text = TextEncoder.load(
-            row.hub if row else _local(config.text_weights),
+            row.weights() if row else _local(config.text_weights),
             max_length=config.max_tokens,
             pooling=config.text_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
