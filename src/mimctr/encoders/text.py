@@ -1,6 +1,5 @@
 """Text encoder ``F_L`` of Eq. (2): any language network of transformers, with its tokenizer and pooling."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
+from mimctr.encoders.architecture import (
+    architecture,
+    build_network,
+    load_network,
+    read_hub_json,
+    read_record,
+    save_network,
+)
 from mimctr.errors import DataError, EncoderError
 from mimctr.files import atomic_path, hash_json
 from mimctr.weights import digest_tensors
@@ -20,6 +26,7 @@ from mimctr.weights import digest_tensors
 Pooling = Literal["cls", "mean", "last"]
 """First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained); last real token (networks
 that look back only: GPT-2, CLIP)."""
+_POOLING_OF_TYPE: dict[str, Pooling] = {"beit3": "cls", "gpt2": "last", "clip_text_model": "last"}
 PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 """The last one is GPT-2's and CLIP's only special token; where it pads, the mask says so."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -110,7 +117,8 @@ class TextEncoder(nn.Module):
         Args:
             source: Folder written by :meth:`save`, folder in Hugging Face's layout, or a model's name on the hub.
             max_length: Overrides the recorded number of tokens; 64 where none is recorded.
-            pooling: Overrides the recorded pooling (ours, or sentence-transformers'); mean where none is recorded.
+            pooling: Overrides the recorded pooling (ours, or sentence-transformers'). Where none is recorded: BEiT-3's
+                first token, GPT-2's and CLIP's last one, and the mean of any other network.
 
         Raises:
             EncoderError: nothing loadable there, or damaged weights.
@@ -121,7 +129,10 @@ class TextEncoder(nn.Module):
             network,
             _load_tokenizer(source),
             max_length=max_length or record.get("max_length", 64),
-            pooling=pooling or record.get("pooling") or _sentence_transformers_pooling(source) or "mean",
+            pooling=pooling
+            or record.get("pooling")
+            or _sentence_transformers_pooling(source)
+            or _POOLING_OF_TYPE.get(network.config.model_type, "mean"),
         )
 
     def save(self, folder: Path) -> None:
@@ -302,7 +313,7 @@ def _load_tokenizer(source: Path | str) -> Tokenizer:
 
 
 def _sentence_transformers_pooling(source: Path | str) -> Pooling | None:
-    path = Path(source) / "1_Pooling" / "config.json"
-    if not path.is_file():
+    saved = read_hub_json(source, "1_Pooling/config.json")
+    if not saved:
         return None
-    return "cls" if json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"
+    return "cls" if saved.get("pooling_mode_cls_token") else "mean"

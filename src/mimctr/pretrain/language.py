@@ -35,7 +35,7 @@ def language_model(encoder: TextEncoder, *, ratio: float, head: Mapping[str, Ten
 def language_loss(
     model: LanguageModel, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
 ) -> Float[Tensor, ""]:
-    """Return the share of the model's loss, in nats a predicted token; what is masked comes from PyTorch's generator."""
+    """Return the share of the model's loss, in nats a predicted token; masks come from PyTorch's generator."""
     if isinstance(model, CausalLanguageModel):
         return model(ids, mask)
     return model(ids, mask, *model.hide(ids, mask))

@@ -118,13 +118,13 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
     Raises:
         ConfigError: an encoder has to be trained, but there is no corpus.
         DataError: the corpus lacks a table or column.
-        EncoderError: weights cannot be loaded.
+        EncoderError: weights cannot be loaded, or need timm, which is not installed.
     """
     metrics: dict[str, float] = {}
     if config.image_weights is not None:
         row = _named(config.image_weights, modality="image")
         image = ImageEncoder.load(
-            row.hub if row else _local(config.image_weights),
+            row.weights() if row else _local(config.image_weights),
             size=config.image_size or (row.size if row else None),
             pooling=config.image_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
@@ -133,7 +133,7 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
         metrics |= _train_image(_column(corpus, "images", "image", "label"), out, config)
     if config.text_weights is not None:
         row = _named(config.text_weights, modality="text")
-        source = row.hub if row else _local(config.text_weights)
+        source = row.weights() if row else _local(config.text_weights)
         text = TextEncoder.load(
             source,
             max_length=config.max_tokens,
@@ -198,7 +198,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
 
 
 def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, float]:
-    """Train a tokenizer and a language network on captions (as its weights would be: :mod:`mimctr.pretrain.language`)."""
+    """Train a tokenizer and a language network on captions, as its published weights are."""
     device = pick_device(config.device)
     seed_step(config.seed, 0)
     tokenizer = train_tokenizer(captions, vocab_size=config.vocab_size)
