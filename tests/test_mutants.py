@@ -85,8 +85,8 @@ MUTANTS = [
     Mutant(
         "a second row of the positive's item stays a negative",
         "csft/loss.py",
-        "excluded = keys[:count, None] == keys[None, start:stop]  # (N, block)",
-        "excluded = torch.zeros(count, stop - start, dtype=torch.bool, device=keys.device)",
+        "excluded = keys[self.positives, None] == keys[None, start:stop]  # (N, block)",
+        "excluded = torch.zeros(self.num_queries, stop - start, dtype=torch.bool, device=keys.device)",
         "tests/csft/test_interest_loss.py",
     ),
     Mutant(
@@ -99,9 +99,30 @@ MUTANTS = [
     Mutant(
         "a batch is enqueued before its loss",
         "recipes/csft.py",
-        "        pool = memory.extend(own) if step >= config.memory_warmup_steps else own",
-        "        memory.enqueue(own)\n        pool = memory.extend(own)",
+        "        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else everyones",
+        "        memory.enqueue(everyones)\n        pool = memory.extend(everyones)",
         "tests/csft/test_csft_recipe.py::test_loss_is_written_out_with_the_memory_of_the_batches_before",
+    ),
+    Mutant(
+        "the candidates of other processes come without gradient",
+        "csft/negatives.py",
+        "gather_rows(rows).unflatten(",
+        "gather_rows(rows.detach()).unflatten(",
+        "tests/csft/test_processes.py::test_gradient_reaches_the_candidates_of_the_other_process",
+    ),
+    Mutant(
+        "positives of the second process stand in the wrong rows",
+        "csft/negatives.py",
+        ".transpose(0, 1).flatten(0, 2)",
+        ".flatten(0, 2)",
+        "tests/csft/test_processes.py::test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches",
+    ),
+    Mutant(
+        "gradients are averaged over processes whose losses are shares",
+        "distributed.py",
+        "parameter.grad = piece.view_as(parameter)",
+        "parameter.grad = piece.view_as(parameter) / size()",
+        "tests/test_distributed.py",
     ),
     Mutant(
         "vectors are permuted across categories in the leak control",
@@ -113,8 +134,8 @@ MUTANTS = [
     Mutant(
         "a resumed run draws other random numbers",
         "train/seeds.py",
-        "SeedSequence([seed, step])",
-        "SeedSequence()",
+        "entropy = [seed, step] if rank() == 0 else [seed, step, rank()]",
+        "entropy = None",
         "tests/train/test_run.py::test_a_killed_run_ends_where_an_undisturbed_one_ends",
     ),
     Mutant(
