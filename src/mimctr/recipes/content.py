@@ -15,7 +15,7 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, is_main, rank, size, total
+from mimctr.distributed import barrier, is_main, largest_batch, rank, size, total
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder, Tokens
 from mimctr.progress import track
@@ -169,7 +169,7 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 
     The order of an epoch depends on seed and epoch alone, so that a resumed run sees what an undisturbed one sees.
     """
-    size = min(batch_size, count)
+    size = min(batch_size, largest_batch(count))
     epoch, position = divmod(step, count // size)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return order[position * size : (position + 1) * size]

@@ -22,7 +22,7 @@ from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
-from mimctr.recipes.fitting import LOG_EVERY, adamw, take_step
+from mimctr.recipes.fitting import LOG_EVERY, adamw, resume, take_step
 from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
@@ -130,7 +130,8 @@ def tune(
     memory = NegativeMemory(config.num_memory_batches, examples.num_candidates, config.dim).to(device)
     anchor = {name: tensor.clone() for name, tensor in model.encoder.heads_state().items()}
     optimizer = _optimizer(model, config)
-    start, _, _ = run.restore({"model": model, "memory": memory}, optimizer)
+    kept = {"model": model, "memory": memory}
+    start = resume(run, kept, optimizer, batch_size=examples.batch_size)
     for step in track(
         range(start, config.num_steps), total=config.num_steps, description="csft", start=start
     ):
@@ -150,7 +151,7 @@ def tune(
             loss = loss + config.start_pull * distance(model.encoder, anchor) / size()
         take_step(optimizer, loss, step=step, num_steps=config.num_steps)
         memory.enqueue(everyones)
-        run.checkpoint_if_due(step + 1, {"model": model, "memory": memory}, optimizer)
+        run.checkpoint_if_due(step + 1, kept, optimizer, meta={"batch_size": examples.batch_size})
     _judge(model, run, config.num_steps, config, judge)
 
 
