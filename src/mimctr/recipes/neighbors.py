@@ -115,7 +115,7 @@ def draw_pairs(
                 rank = rank_of(item, query, view.items, candidates)
                 place = f"{rank:,} of {int(candidates.sum()):,}"
                 ranks.append(f"{view.label} {place}")
-                label += f": {kind} {place}"
+                label += f": {kind} ranks {place}"
             elif allowed[item]:
                 ranks.append(f"{view.label} not found, the query was taken for another category")
                 label += f": {kind} not found"
