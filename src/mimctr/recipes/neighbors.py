@@ -115,10 +115,10 @@ def draw_pairs(
                 rank = rank_of(item, query, view.items, candidates)
                 place = f"{rank:,} of {int(candidates.sum()):,}"
                 ranks.append(f"{view.label} {place}")
-                label += f": {kind} ranks {place}"
+                label += f": rank {place}"
             elif allowed[item]:
                 ranks.append(f"{view.label} not found, the query was taken for another category")
-                label += f": {kind} not found"
+                label += ": not found"
             shown = nearest(query, view.items, candidates, num=num_neighbors)
             strips.append(_strip(dataset, label, shown, item))
         caption = f"Rank of the {kind}: {'; '.join(ranks)}."

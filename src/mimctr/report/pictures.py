@@ -12,6 +12,8 @@ from mimctr.images import decode_image
 
 TILE, GAP, LABEL = 128, 8, 38
 """Pixels: side of one picture, space between two, height of a line of text."""
+FEWEST_COLUMNS = 3
+"""A strip's label has the room of so many pictures at least."""
 LARGEST, SMALLEST = 27, 13
 """Font sizes: a line of text that is too wide is set smaller, then cut."""
 PAPER, INK, FRAME, POSITIVE = "#ffffff", "#30343b", "#d8dbe0", "#0a7d4f"
@@ -66,7 +68,7 @@ def draw_sheet(query: bytes, positive: bytes | None, strips: Sequence[Strip], *,
         strips: From top to bottom; two of one length.
         label: What the user did with the item (``purchase`` ...); stands above it.
     """
-    columns = max(len(strip.images) for strip in strips)
+    columns = max(FEWEST_COLUMNS, *(len(strip.images) for strip in strips))
     left = TILE + 4 * GAP
     room = columns * (TILE + GAP)
     size = (left + columns * (TILE + GAP) + GAP, len(strips) * (LABEL + TILE + GAP) + GAP)
@@ -76,7 +78,7 @@ def draw_sheet(query: bytes, positive: bytes | None, strips: Sequence[Strip], *,
         _place(sheet, draw, image, place=(GAP, line * (LABEL + TILE + GAP) + GAP), label=text, frame=color)
     for line, strip in enumerate(strips):
         top = line * (LABEL + TILE + GAP) + GAP
-        _write(draw, (left, top), strip.label, width=room)
+        _write(draw, (left, top + LABEL // 2), strip.label, width=room)
         for column, (image, hit) in enumerate(zip(strip.images, strip.positive, strict=True)):
             spot = (left + column * (TILE + GAP), top)
             _place(sheet, draw, image, place=spot, label="", frame=POSITIVE if hit else FRAME)
@@ -107,14 +109,14 @@ def _place(
 ) -> None:
     """Put one framed picture with a label above it; an empty frame where there is no picture."""
     left, top = place
-    _write(draw, (left, top), label, width=TILE + 2 * GAP)
+    _write(draw, (left, top + LABEL // 2), label, width=TILE + 2 * GAP)
     box = (left, top + LABEL, left + TILE - 1, top + LABEL + TILE - 1)
     if data is not None:
         picture = _fit(decode_image(data))
         offset = ((TILE - picture.width) // 2, (TILE - picture.height) // 2)
         sheet.paste(picture, (left + offset[0], top + LABEL + offset[1]))
     else:
-        _write(draw, (left + GAP, top + LABEL + TILE // 2 - LABEL // 2), "no image", width=TILE - 2 * GAP)
+        _write(draw, (left + GAP, top + LABEL + TILE // 2), "no image", width=TILE - 2 * GAP)
     draw.rectangle(box, outline=frame, width=4 if frame == POSITIVE else 1)
 
 
@@ -126,7 +128,7 @@ def _fit(picture: Image.Image) -> Image.Image:
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, width: int) -> None:
-    """Write one line of text, set smaller or cut at its end where it would be wider than ``width``."""
+    """Write a line of text from ``place``, the middle of its left end; smaller or cut where wider than ``width``."""
     size = LARGEST
     while size > SMALLEST and draw.textlength(text, font=ImageFont.load_default(size=size)) > width:
         size -= 1
@@ -134,7 +136,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, widt
     shown = text
     while shown and draw.textlength(shown, font=font) > width:
         shown = shown.removesuffix("…")[:-1] + "…" if len(shown) > 1 else ""
-    draw.text(place, shown, fill=INK, font=font)
+    draw.text(place, shown, fill=INK, font=font, anchor="lm")
 
 
 def _cosines(
