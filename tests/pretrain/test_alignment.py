@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from encoders.small import TITLES, image_encoder, picture, text_encoder
 
-from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
+from mimctr.pretrain.alignment import AlignmentModel, retrieval_metrics, symmetric_info_nce
 
 
 def test_loss_equals_a_written_out_double_loop_with_duplicate_titles():
@@ -49,3 +49,34 @@ def test_both_encoders_learn():
     assert image.network.embeddings.patch_embeddings.projection.weight.grad.abs().max() > 0
     assert text.network.embeddings.word_embeddings.weight.grad.abs().max() > 0
     assert model.log_scale.grad.abs() > 0
+
+
+def test_items_of_equal_titles_or_pictures_are_no_errors_of_the_search():
+    """By a loop. Mutant: let them compete; a picture then has to guess which of two equal titles is its own."""
+    images, texts = torch.randn(12, 3), torch.randn(12, 3)
+    title = [0, 1, 2, 3, 0, 4, 5, 6, 1, 7, 8, 9]
+    texts = texts[title]
+    shown = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3]
+    images = images[shown]
+    same = torch.tensor(
+        [[title[a] == title[b] or shown[a] == shown[b] for b in range(12)] for a in range(12)]
+    )
+    found = retrieval_metrics(images, texts, same)
+
+    for way, one, other in (("image_to_title", images, texts), ("title_to_image", texts, images)):
+        ranks = []
+        for n in range(12):
+            cosines = F.cosine_similarity(one[n : n + 1], other)
+            wrong = [m for m in range(12) if title[m] != title[n] and shown[m] != shown[n]]
+            ranks.append(1 + sum(float(cosines[m] > cosines[n]) for m in wrong))
+        for depth in (1, 10, 100):
+            share = sum(rank <= depth for rank in ranks) / 12
+            assert found.pop(f"{way}_recall@{depth}") == pytest.approx(share)
+        assert found.pop(f"{way}_mrr") == pytest.approx(sum(1 / rank for rank in ranks) / 12)
+    assert found == {}
+
+
+def test_a_perfect_alignment_with_duplicates_finds_everything_at_once():
+    texts = torch.eye(4)[[0, 0, 1, 2, 3]]
+    same = texts @ texts.T > 0.5
+    assert set(retrieval_metrics(texts, texts, same).values()) == {1.0}

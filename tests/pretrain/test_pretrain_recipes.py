@@ -94,7 +94,9 @@ def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=longer))
     assert found["masked_image_held_out_loss_after"] < found["masked_image_held_out_loss_before"]
     assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
-    assert {"alignment_image_to_title_recall@10_before", "alignment_image_to_title_recall@10_after"} <= set(
+    ways = [f"alignment_{way}" for way in ("image_to_title", "title_to_image")]
+    names = ("recall@1", "recall@10", "recall@100", "mrr")
+    assert {f"{way}_{name}_{when}" for way in ways for name in names for when in ("before", "after")} <= set(
         found
     )
     assert json.loads((tmp_path / "pretrain.json").read_text()) == found
@@ -104,7 +106,9 @@ def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
 def test_every_step_can_be_switched_off(shop, encoders, tmp_path, step):
     only = {name: name == step for name in ("masked_image", "masked_language", "alignment")}
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=only))
-    assert {name.split("_held_out")[0].split("_image_to")[0] for name in found} == {step}
+    assert {name.split("_held_out")[0].split("_image_to")[0].split("_title_to")[0] for name in found} == {
+        step
+    }
     before, after = fingerprints(encoders), fingerprints(tmp_path)
     assert (before[0] != after[0]) == (step != "masked_language")
     assert (before[1] != after[1]) == (step != "masked_image")

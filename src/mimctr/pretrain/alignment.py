@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
 
 MAX_SCALE = 100.0
@@ -70,7 +71,7 @@ def symmetric_info_nce(
     Args:
         images: L2-normalized; row n belongs to row n of ``texts``.
         texts: L2-normalized.
-        same: True where two rows carry the same title: no negatives of one another. The diagonal is ignored.
+        same: True where two rows carry the same title or picture: no negatives of one another. The diagonal is ignored.
         scale: Inverse temperature.
     """
     logits = scale * images @ texts.T  # (N, N)
@@ -79,6 +80,28 @@ def symmetric_info_nce(
     accidental[own, own] = False
     logits = logits.masked_fill(accidental, -torch.inf)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def retrieval_metrics(
+    images: Float[Tensor, "items dim"], texts: Float[Tensor, "items dim"], same: Bool[Tensor, "items items"]
+) -> dict[str, float]:
+    """Return recall@{1, 10, 100} and MRR of the search for each picture's title, and for each title's picture.
+
+    Counted is how many *wrong* titles (pictures) of the given items are nearer than the item's own, ties one half. An
+    item with an equal title or picture is no wrong answer: it does not compete.
+
+    Args:
+        images: Row n belongs to row n of ``texts``.
+        texts: Titles.
+        same: True where two rows carry the same title or picture.
+    """
+    own = torch.arange(len(images), device=images.device)
+    ways = {"image_to_title": (images, texts), "title_to_image": (texts, images)}
+    return {
+        f"{way}_{name}": value
+        for way, (queries, items) in ways.items()
+        for name, value in search_metrics(search_ranks(queries, items, own, excluded=same)).items()
+    }
 
 
 def _projection(width: int, dim: int) -> nn.Module:

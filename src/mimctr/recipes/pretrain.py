@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
-from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
+from mimctr.pretrain.alignment import AlignmentModel, retrieval_metrics, symmetric_info_nce
 from mimctr.pretrain.masked_image import MaskedImageModel
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel
 from mimctr.recipes.content import Pictures, Titles, autocast, chunks, epoch_batch
@@ -187,7 +186,10 @@ def align(
     work: Path,
     config: Config,
 ) -> dict[str, float]:
-    """DMA of both encoders, in place: symmetric InfoNCE. Items of equal titles are no negatives of one another."""
+    """DMA of both encoders, in place: symmetric InfoNCE.
+
+    Items of equal titles or pictures are no negatives of one another, nor errors of the held-out search.
+    """
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     image.adapt_batch_norm = config.adapt_batch_norm
@@ -201,21 +203,21 @@ def align(
                 tokens.ids.to(device), tokens.mask.to(device)
             )
 
+    def same(chosen: ndarray) -> Tensor:
+        picture = pictures.of_item[chosen]
+        equal = _equal_rows(titles.ids[chosen]) | (picture[:, None] == picture[None, :])
+        return torch.from_numpy(equal).to(device)
+
     def loss_of(chosen: ndarray) -> Tensor:
         model.clamp_scale()
-        same = torch.from_numpy(_equal_rows(titles.ids[chosen])).to(device)
-        return symmetric_info_nce(*encode(chosen), same, scale=model.scale)
+        return symmetric_info_nce(*encode(chosen), same(chosen), scale=model.scale)
 
     def held_out() -> dict[str, float]:
         pairs = [encode(chosen) for chosen in chunks(items.held, HELD_OUT_AT_ONCE)]
         images, texts = (torch.cat(side) for side in zip(*pairs, strict=True))
-        own = torch.arange(len(images), device=device)
-        same = torch.from_numpy(_equal_rows(titles.ids[items.held])).to(device)
-        found = search_metrics(search_ranks(images, texts, own))
-        return {
-            "held_out_loss": symmetric_info_nce(images, texts, same, scale=model.scale).item(),
-            **{f"image_to_title_{name}": value for name, value in found.items()},
-        }
+        equal = same(items.held)
+        loss = symmetric_info_nce(images, texts, equal, scale=model.scale).item()
+        return {"held_out_loss": loss, **retrieval_metrics(images, texts, equal)}
 
     return _fit(
         "alignment",
