@@ -212,6 +212,14 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path):
         TextEncoder.load(tmp_path / "text")
 
 
+def test_a_damaged_tokenizer_is_told(tmp_path):
+    encoder = text_encoder()
+    encoder.save(tmp_path / "text")
+    (tmp_path / "text" / "tokenizer.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"tokenizer\.json: damaged \(.*\)\. Copy it again\."):
+        TextEncoder.load(tmp_path / "text")
+
+
 def test_an_image_network_is_no_text_encoder(tmp_path):
     image_encoder().save(tmp_path / "image")
     with pytest.raises(EncoderError, match="ViTModel reads pixel_values, not input_ids"):

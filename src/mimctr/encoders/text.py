@@ -276,7 +276,10 @@ def _special(tokenizer: Tokenizer, *names: str) -> int:
 def _load_tokenizer(source: Path | str) -> Tokenizer:
     folder = Path(source)
     if (folder / TOKENIZER).is_file():
-        return Tokenizer.from_file(str(folder / TOKENIZER))
+        try:
+            return Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+            raise EncoderError(f"{folder / TOKENIZER}: damaged ({error}). Copy it again.") from None
     if folder.is_dir() and not any((folder / name).is_file() for name in _OLDER_TOKENIZERS):
         raise EncoderError(
             f"{source}: no tokenizer in it. Add its {TOKENIZER}."
