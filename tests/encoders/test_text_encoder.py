@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -94,8 +94,9 @@ PIECES = [
 
 
 @pytest.mark.parametrize("tokenizer", [train_tokenizer(TITLES, vocab_size=80), byte_pair_tokenizer()])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60), st.integers(1, 60))
+@example(["a-b", "leather" * 40], 2)  # no space at which to cut
 def test_a_long_text_is_tokenized_as_if_it_were_read_whole(tokenizer, pieces, repeat):
     """Mutant: cut at a number of letters; a word longer than that, or much space, then gives other tokens."""
     encoder = TextEncoder.from_config(BERT, tokenizer, max_length=12)
