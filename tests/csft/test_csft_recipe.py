@@ -8,19 +8,16 @@ import torch
 import torch.nn.functional as F
 from encoders.small import image_encoder, text_encoder
 
+from csft.shop import open_shop
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
-from mimctr.csft.loss import NOBODY
 from mimctr.csft.model import InterestModel
-from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, embed, plain
-from mimctr.recipes.catalogue import KEPT, Catalogue, load_towers
-from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+from mimctr.recipes.catalogue import KEPT
+from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
-from mimctr.recipes.item_config import ItemConfig
-from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors
 
@@ -175,47 +172,6 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
     assert tuned.text_encoder.fingerprint == start.text_encoder.fingerprint
 
 
-def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
-    data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=10))
-    bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
-    triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
-    for step in range(20):
-        batch = examples.batch(step)
-        assert np.array_equal(batch.items, examples.batch(step).items)
-        positives, negatives = batch.items[:10], batch.items[10:]
-        users = batch.users[:10].tolist()
-        assert set(zip(batch.pictures.tolist(), positives.tolist(), users, strict=True)) <= triples
-        assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
-        assert (positives != negatives).all()
-        assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
-        for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
-            assert owner == (user if (user, item) in bought else NOBODY)
-
-
-def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):
-    data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=10, objective="pair_cross_entropy"))
-    others = 0
-    for step in range(20):
-        batch = examples.batch(step)
-        assert len(batch.items) == examples.num_candidates == 30
-        assert batch.category.tolist() == data.item_fields[batch.items, 0].tolist()
-        assert (batch.items[:10] != batch.items[10:20]).all()
-        assert (batch.items[:10] != batch.items[20:]).all()
-        assert (batch.category[:10] == batch.category[10:20]).all()
-        others += int((batch.category[:10] != batch.category[20:]).sum())
-    assert others == pytest.approx(200 * 2 / 3, rel=0.25)  # three categories of eight items
-
-
 @pytest.mark.parametrize("objective", ["pair_cross_entropy", "category_cross_entropy"])
 def test_the_cross_entropies_of_table_4_lower_their_loss(shop, encoders, tmp_path, monkeypatch, objective):
     monkeypatch.setattr(csft, "LOG_EVERY", 1)
@@ -241,13 +197,10 @@ def test_cross_entropy_reads_no_memory():
 
 def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dict[str, torch.Tensor], int]:
     """Return loss, gradients and bytes held for the backward pass of one step, without dropout."""
-    data = CtrDataset.open(shop)
-    torch.manual_seed(0)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
     config = csft.Config(batch_size=20, tower_batch_size=pieces, augment=0.5, drop_modality=0.0)
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    examples = Examples(data, usable_pairs(table, catalogue.pictures, catalogue.has_content), config)
+    torch.manual_seed(0)
+    data, encoder, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, config)
     towers = Towers(catalogue, encoder, torch.device("cpu"), config)
     model = InterestModel(encoder, objectives.MultiLevelInfoNCE(), drop_modality=0.0).train()
     for tower in (encoder.image_encoder, encoder.text_encoder):
@@ -286,33 +239,6 @@ def test_pieces_and_batch_norm_that_adapts_exclude_each_other(shop, tmp_path):
     text_encoder().save(tmp_path / "encoders" / "text")
     with pytest.raises(ConfigError, match="tower_batch_size: batch norm would see pieces"):
         csft.main(shop, tmp_path / "encoders", tmp_path, csft.Config(**SETTINGS, tower_batch_size=4))
-
-
-def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
-    data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", [])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
-    steps = len(pairs) // 5
-    shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
-    assert len(shown) == 5 * steps
-    counts = dict(zip(*np.unique(pairs.picture, return_counts=True), strict=True))
-    assert all(
-        count <= counts[picture] for picture, count in zip(*np.unique(shown, return_counts=True), strict=True)
-    )
-
-
-def test_balanced_pairs_come_as_often_as_their_weights_say():
-    users = np.repeat([5, 6, 7], [1, 4, 16])
-    cumulative = cumulative_weights(users, balance=0.5)
-    generator = np.random.default_rng(0)
-    drawn = np.concatenate([weighted_batch(cumulative, 7, generator) for _ in range(3000)])
-    share = np.bincount(users[drawn], minlength=8)[5:] / len(drawn)
-    assert share == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=1e-3)  # one, two and four of seven equal shares
-    assert np.bincount(drawn, minlength=21)[5:] / len(drawn) == pytest.approx(4 / 7 / 16, abs=0.004)
-    assert np.diff(cumulative_weights(users, balance=0.0)) == pytest.approx(1 / 21)
 
 
 def test_items_ask_where_pairs_come_from_behaviors(shop_of_behaviors, encoders, tmp_path):

@@ -97,7 +97,9 @@ def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=longer))
     assert found["masked_image_held_out_loss_after"] < found["masked_image_held_out_loss_before"]
     assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
-    assert {"alignment_image_to_title_recall@10_before", "alignment_image_to_title_recall@10_after"} <= set(
+    ways = [f"alignment_{way}" for way in ("image_to_title", "title_to_image")]
+    names = ("recall@1", "recall@10", "recall@100", "mrr")
+    assert {f"{way}_{name}_{when}" for way in ways for name in names for when in ("before", "after")} <= set(
         found
     )
     assert json.loads((tmp_path / "pretrain.json").read_text()) == found

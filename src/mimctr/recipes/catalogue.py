@@ -119,15 +119,25 @@ class Catalogue:
 
         The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
         """
-        device = encoder.image_head.weight.device
-        fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), towers)
-        with torch.no_grad():
-            if query == "item":
-                queries = fused[torch.from_numpy(pairs.query_item)]
-            else:
-                pictures = towers.pictures[torch.from_numpy(pairs.picture)]
-                queries = encoder.query_view(pictures.to(device)).cpu()
+        fused = self.fused(encoder, np.arange(len(self.has_content)), towers)
+        queries = self.queries(encoder, pairs, towers, fused, query=query)
         return visual_search(queries, fused, self.data, pairs, self.has_content)
+
+    def queries(
+        self,
+        encoder: ItemEncoder,
+        pairs: Pairs,
+        towers: TowerVectors,
+        fused: Float[Tensor, "items content"],
+        *,
+        query: Literal["image", "item"],
+    ) -> Float[Tensor, "pairs content"]:
+        """Return what asks: ``h_q^img`` of each pair's picture, or from ``fused`` the item whose picture it is."""
+        if query == "item":
+            return fused[torch.from_numpy(pairs.query_item)]
+        pictures = towers.pictures[torch.from_numpy(pairs.picture)]
+        with torch.no_grad():
+            return encoder.query_view(pictures.to(encoder.image_head.weight.device)).cpu()
 
     def fused(
         self, encoder: ItemEncoder, items: Int[ndarray, "chosen"], towers: TowerVectors

@@ -20,9 +20,11 @@ from mimctr.progress import track
 from mimctr.recipes.catalogue import Catalogue, TowerVectors, load_towers, start_plain
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Examples
+from mimctr.recipes.csft_neighbors import NeighborSheet
 from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import LOG_EVERY, adamw, resume, take_step
+from mimctr.recipes.neighbors import AFTER, BEFORE
 from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
@@ -36,8 +38,9 @@ BEST = "best.safetensors"
 def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     """Write the fine-tuned item encoder to ``out``; return visual-search metrics, before and after, by part and slice.
 
-    Also writes ``search.json`` (what is returned) and ``metrics.jsonl`` (held-out search from step 0, the plain
-    geometry, on). The weights of the best evaluation are kept. Killed and called again, it ends bit for bit the same.
+    Also writes ``search.json`` (what is returned), ``metrics.jsonl`` (held-out search from step 0, the plain geometry,
+    on) and ``neighbors.jpg`` (nearest items of some held-out queries, before and after). The weights of the best
+    evaluation are kept. Killed and called again, it ends bit for bit the same.
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -67,17 +70,23 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     towers = Towers(catalogue, encoder, device, config)
-    judged = np.concatenate([chosen.picture for chosen in held_out.values()])
+    sheet = NeighborSheet(catalogue, config)
+    judged = np.concatenate([chosen.picture for chosen in (*held_out.values(), sheet.pairs)])
     vectors = towers.everything(judged)
     start_plain(encoder, catalogue, vectors, config)
 
+    sheet.look(BEFORE, encoder, vectors)
     before = search_parts(catalogue, encoder, held_out, vectors, query=config.query)
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
-    after = search_parts(catalogue, encoder, held_out, towers.everything(judged), query=config.query)
+    tuned = towers.everything(judged)
+    sheet.look(AFTER, encoder, tuned)
+    if is_main():
+        sheet.write(out)
+    after = search_parts(catalogue, encoder, held_out, tuned, query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     log_search(found)
     if is_main():

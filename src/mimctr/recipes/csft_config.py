@@ -79,6 +79,11 @@ class Config(ItemConfig):
     start_pull: float = Field(
         0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
     )
+    num_pictures: int = Field(
+        8,
+        ge=0,
+        description="Held-out pairs on neighbors.jpg, chosen at random by the seed; 0 for no picture.",
+    )
 
     @property
     def drawn_negatives(self) -> tuple[Literal["category", "any"], ...]:

@@ -21,11 +21,10 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
-from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
+from mimctr.pretrain.alignment import AlignmentModel, retrieval_metrics, symmetric_info_nce
 from mimctr.pretrain.language import LanguageModel, language_loss, language_model
 from mimctr.pretrain.masked_image import MaskedImageModel
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel, read_head
@@ -196,13 +195,16 @@ def align(
     work: Path,
     config: Config,
 ) -> dict[str, float]:
-    """DMA of both encoders, in place: symmetric InfoNCE. Items of equal titles are no negatives of one another."""
+    """DMA of both encoders, in place: symmetric InfoNCE.
+
+    Items of equal titles or pictures are no negatives of one another, nor errors of the held-out search.
+    """
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     image.adapt_batch_norm = config.adapt_batch_norm
     model = AlignmentModel(image, text, temperature=config.temperature).to(device)
-    _, numbers = np.unique(titles.ids, axis=0, return_inverse=True)
-    title_numbers = torch.from_numpy(numbers.reshape(-1)).to(device)  # equal titles, equal numbers
+    _, title = np.unique(titles.ids, axis=0, return_inverse=True)
+    content = torch.from_numpy(np.stack([title.reshape(-1), pictures.of_item], axis=1)).to(device)
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:
         tokens = titles.gather(chosen)
@@ -214,18 +216,13 @@ def align(
 
     def loss_of(chosen: ndarray) -> Tensor:
         model.clamp_scale()
-        return symmetric_info_nce(*encode(chosen), title_numbers[chosen], scale=model.scale)
+        return symmetric_info_nce(*encode(chosen), content[chosen], scale=model.scale)
 
     def held_out() -> dict[str, float]:
         pairs = [encode(chosen) for chosen in chunks(items.held, HELD_OUT_AT_ONCE)]
         images, texts = (torch.cat(side) for side in zip(*pairs, strict=True))
-        own = torch.arange(len(images), device=device)
-        loss = symmetric_info_nce(images, texts, title_numbers[items.held], scale=model.scale)
-        found = search_metrics(search_ranks(images, texts, own))
-        return {
-            "held_out_loss": loss.item(),
-            **{f"image_to_title_{name}": value for name, value in found.items()},
-        }
+        loss = symmetric_info_nce(images, texts, content[items.held], scale=model.scale).item()
+        return {"held_out_loss": loss, **retrieval_metrics(images, texts, content[items.held])}
 
     return _fit(
         "alignment",
