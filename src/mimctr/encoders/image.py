@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json
-from mimctr.images import decode_image
+from mimctr.images import OVERSAMPLING, decode_image
 from mimctr.weights import digest_tensors
 
 Pooling = Literal["cls", "mean", "own"]
@@ -132,6 +132,7 @@ class ImageEncoder(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": "bilinear",
+            "jpeg_oversampling": OVERSAMPLING,
             "pooling": self.pooling,
         }
 
@@ -202,7 +203,7 @@ class ImageEncoder(nn.Module):
         return self.pool(self.normalize(pixels))
 
     def _decode(self, image: bytes) -> np.ndarray:
-        picture = decode_image(image)
+        picture = decode_image(image, size=self.size)
         if picture.size != (self.size, self.size):
             picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.array(picture)

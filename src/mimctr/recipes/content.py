@@ -141,13 +141,14 @@ def title_vectors(
     *,
     dim: int,
     device: torch.device,
+    batch_size: int = PICTURES_AT_ONCE,
 ) -> Float[Tensor, "items dim"]:
     """Run ``encode`` over all titles, alike lengths together, without gradient; zero where there is none."""
     vectors = torch.zeros(len(titles.ids), dim)
     lengths = titles.mask.sum(1)
     order = np.argsort(lengths, kind="stable")
     with torch.no_grad():
-        for items in chunks(order[lengths[order] > 0], PICTURES_AT_ONCE):
+        for items in chunks(order[lengths[order] > 0], batch_size):
             ids, mask = titles.gather(items)
             vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()
     return vectors

@@ -1,0 +1,198 @@
+"""A catalogue in shards: each different picture and title is encoded once, by whatever comes to its shard first."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mimctr.data.blobs import BlobStore
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.item import ItemEncoder, Towers
+from mimctr.recipes.content import NONE, Titles, chunks, title_vectors
+from mimctr.weights import load_tensors, save_tensors
+
+Part = Literal["pictures", "queries", "titles"]
+PARTS: tuple[Part, ...] = ("pictures", "queries", "titles")
+"""Pictures of items, pictures that ask, titles of items: the slowest first."""
+BATCHES_ON_A_GPU = 2
+"""Batches that a GPU holds at one time: the next is copied while one runs."""
+_VIEWS = "views"
+
+
+class Shard(NamedTuple):
+    """Some pieces of one part, encoded and written together."""
+
+    part: Part
+    start: int
+    stop: int
+
+
+class Contents:
+    """What a dataset holds to be encoded, each different piece once, and which piece each item and query has.
+
+    Args:
+        data: The dataset.
+    """
+
+    def __init__(self, data: CtrDataset) -> None:
+        self.item_images, self.query_images = data.item_images, data.queries.images
+        titles = data.items["title"].to_list()
+        self.titles = list(dict.fromkeys(title for title in titles if title is not None))
+        numbers = {title: number for number, title in enumerate(self.titles)}
+        self.title_of_item: Int[ndarray, items] = np.array(
+            [NONE if title is None else numbers[title] for title in titles], dtype=np.int64
+        )
+        self.pictures, self.picture_of_item = _distinct(self.item_images.numbers)
+        self.queries, self.picture_of_query = _distinct(self.query_images.numbers)
+
+    @property
+    def has_content(self) -> Bool[ndarray, "items"]:
+        """By row of the items: whether it has picture or title."""
+        return (self.picture_of_item >= 0) | (self.title_of_item >= 0)
+
+    def shards(self, size: int, parts: Sequence[Part] = PARTS) -> list[Shard]:
+        """Return the shards of some parts, ``size`` pieces each; the same for every process."""
+        counts = {"pictures": len(self.pictures), "queries": len(self.queries), "titles": len(self.titles)}
+        return [
+            Shard(part, start, min(start + size, counts[part]))
+            for part in parts
+            for start in range(0, counts[part], size)
+        ]
+
+
+class ShardEncoder:
+    """Encodes shards and keeps them in a folder; several threads may call it.
+
+    A shard holds what the heads say of its pieces, ``h^img`` or ``h^txt``. Batches are cut the same way whoever encodes
+    a shard, and alike lengths of titles stand together within it.
+
+    Args:
+        contents: The pieces.
+        encoder: Item encoder, on the device where its heads are to run.
+        towers: What runs its towers.
+        folder: One file a shard.
+        batch_size: Pieces of a forward pass.
+    """
+
+    def __init__(
+        self, contents: Contents, encoder: ItemEncoder, towers: Towers, folder: Path, *, batch_size: int
+    ) -> None:
+        self.contents = contents
+        self.encoder = encoder
+        self.folder = folder
+        self._towers = towers
+        self._batch_size = batch_size
+        self._device = encoder.image_head.weight.device
+        self._turns = threading.Semaphore(BATCHES_ON_A_GPU) if self._device.type != "cpu" else nullcontext()
+        self._stopping = threading.Event()
+
+    def is_done(self, shard: Shard) -> bool:
+        """Return whether the shard is on disk."""
+        return self._path(shard).exists()
+
+    def encode(self, shard: Shard) -> Shard:
+        """Encode a shard and write it; return it.
+
+        Raises:
+            CancelledError: :meth:`stop` was called.
+        """
+        if shard.part == "titles":
+            views = self._title_views(self.contents.titles[shard.start : shard.stop])
+        elif shard.part == "pictures":
+            numbers = self.contents.pictures[shard.start : shard.stop]
+            views = self._picture_views(self.contents.item_images, numbers)
+        else:
+            numbers = self.contents.queries[shard.start : shard.stop]
+            views = self._picture_views(self.contents.query_images, numbers)
+        save_tensors(self._path(shard), {_VIEWS: views})
+        return shard
+
+    def stop(self) -> None:
+        """Let every thread stop before its next batch."""
+        self._stopping.set()
+
+    def read(self, shards: Iterable[Shard], part: Part) -> Float[Tensor, "pieces content"]:
+        """Return what was written of one part."""
+        files = (self._path(shard) for shard in shards if shard.part == part)
+        return torch.cat(
+            [torch.zeros(0, self.encoder.dim), *(load_tensors(file)[0][_VIEWS] for file in files)]
+        )
+
+    def _picture_views(
+        self, store: BlobStore, numbers: Int[ndarray, "pictures"]
+    ) -> Float[Tensor, "pictures content"]:
+        def encode(some: Int[ndarray, "batch"]) -> Tensor:
+            pixels = self.encoder.image_encoder.pixels(map(store.blob, some.tolist()))
+            with self._turn(), torch.no_grad():
+                vectors = self._towers.image_vectors(pixels.to(self._device))
+                return self.encoder.query_view(vectors.to(self._device)).cpu()
+
+        return torch.cat([encode(some) for some in chunks(numbers, self._batch_size)])
+
+    def _title_views(self, titles: list[str]) -> Float[Tensor, "titles content"]:
+        def encode(ids: Tensor, mask: Tensor) -> Tensor:
+            with self._turn():
+                return self.encoder.text_view(self._towers.text_vectors(ids, mask).to(self._device))
+
+        tokens = self.encoder.text_encoder.tokenize(titles)
+        return title_vectors(
+            encode,
+            Titles(ids=tokens.ids.numpy(), mask=tokens.mask.numpy()),
+            dim=self.encoder.dim,
+            device=self._device,
+            batch_size=self._batch_size,
+        )
+
+    def _turn(self) -> AbstractContextManager:
+        if self._stopping.is_set():
+            raise CancelledError
+        return self._turns
+
+    def _path(self, shard: Shard) -> Path:
+        return self.folder / shard.part / f"{shard.start:012d}.safetensors"
+
+
+def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_workers: int) -> Iterator[Shard]:
+    """Encode shards in threads, each with a shard of its own; yield each one when it is on disk.
+
+    A thread decodes, tokenizes and runs the towers on one core: pictures are decoded while other threads run the model
+    (both let go of Python's lock), no core waits for another, and the result does not depend on how many there are.
+    Interrupted, every thread stops after its present batch.
+
+    Args:
+        encoder: Shared by all threads.
+        shards: Which ones.
+        num_workers: Threads.
+    """
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done in as_completed([pool.submit(encoder.encode, shard) for shard in shards]):
+            yield done.result()
+    except BaseException:
+        encoder.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def num_own_cores() -> int:
+    """Return how many cores this process may use: its share where torchrun started several on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _distinct(numbers: Int[ndarray, "rows"]) -> tuple[Int[ndarray, "distinct"], Int[ndarray, "rows"]]:
+    """Return the different numbers from 0 on, and the place of each row's number among them; -1 where it has none."""
+    distinct, places = np.unique(numbers, return_inverse=True)
+    num_negative = int(np.searchsorted(distinct, 0))
+    return distinct[num_negative:], np.maximum(places - num_negative, NONE)
