@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mimctr
 
-BASE = {"errors", "files", "progress", "weights", "images", "batch"}
+BASE = {"errors", "files", "progress", "weights", "images", "batch", "distributed"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "weights": {"errors", "files"},
     "images": {"errors"},
     "batch": {"errors"},
+    "distributed": {"errors"},
     "data": BASE,
     "sources": BASE | {"data"},
     "encoders": BASE,

@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and time left on a terminal, a log line a minute elsewhere."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ def track(
     start: int = 0,
     size: Callable[[T], int] = lambda _: 1,
 ) -> Iterator[T]:
-    """Yield ``values``, showing progress on stderr.
+    """Yield ``values``, showing progress on stderr; of several processes the first one does.
 
     Args:
         values: What is worked through.
@@ -48,6 +49,9 @@ def track(
         start: How many were done by an earlier, interrupted run.
         size: How many of them a value counts as.
     """
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun
+        yield from values
+        return
     show = _bar if sys.stderr.isatty() else _lines
     yield from show(values, total=total, description=description, unit=unit, start=start, size=size)
 

@@ -11,21 +11,21 @@ from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
 def test_loss_equals_a_written_out_double_loop_with_duplicate_titles():
     images, texts = F.normalize(torch.randn(5, 3), dim=1), F.normalize(torch.randn(5, 3), dim=1)
     title = [0, 1, 0, 2, 1]
-    same = torch.tensor([[a == b for b in title] for a in title])
     total = 0.0
     for one, other in ((images, texts), (texts, images)):
         for n in range(5):
             own = math.exp(8.0 * float(one[n] @ other[n]))
             others = sum(math.exp(8.0 * float(one[n] @ other[m])) for m in range(5) if title[m] != title[n])
             total -= math.log(own / (own + others)) / 10
-    assert symmetric_info_nce(images, texts, same, scale=8.0).item() == pytest.approx(total, rel=1e-5)
+    assert symmetric_info_nce(images, texts, torch.tensor(title), scale=8.0).item() == pytest.approx(
+        total, rel=1e-5
+    )
 
 
 def test_equal_similarities_give_the_logarithm_of_the_batch():
     vectors = F.normalize(torch.ones(7, 3), dim=1)
-    assert symmetric_info_nce(
-        vectors, vectors, torch.eye(7, dtype=torch.bool), scale=3.0
-    ).item() == pytest.approx(math.log(7))
+    found = symmetric_info_nce(vectors, vectors, torch.arange(7), scale=3.0)
+    assert found.item() == pytest.approx(math.log(7))
 
 
 def test_the_temperature_is_learned_and_clamped():
@@ -45,7 +45,7 @@ def test_both_encoders_learn():
     images = model.encode_images(image.pixels([picture(n) for n in range(6)]))
     texts = model.encode_texts(*text.tokenize(TITLES))
     torch.testing.assert_close(images.norm(dim=1), torch.ones(6))
-    symmetric_info_nce(images, texts, torch.eye(6, dtype=torch.bool), scale=model.scale).backward()
+    symmetric_info_nce(images, texts, torch.arange(6), scale=model.scale).backward()
     assert image.network.embeddings.patch_embeddings.projection.weight.grad.abs().max() > 0
     assert text.network.embeddings.word_embeddings.weight.grad.abs().max() > 0
     assert model.log_scale.grad.abs() > 0

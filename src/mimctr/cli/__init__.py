@@ -6,12 +6,13 @@ traceback), 2 wrong usage, 130 interrupted.
 Commands import what they run when they run: PyTorch takes seconds to load, ``mimctr --help`` should not.
 """
 
+import contextlib
 import errno
 import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -62,7 +63,7 @@ def _options(
     ),
 ) -> None:
     logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
+        level=logging.WARNING if quiet or os.environ.get("RANK", "0") != "0" else logging.INFO,
         format="%(message)s",
         datefmt="[%X]",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
@@ -78,7 +79,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(*args: Any, **options: Any) -> None:
         try:
-            command(*args, **options)
+            with _processes():
+                command(*args, **options)
         except MimctrError as error:
             print(f"mimctr: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
@@ -93,6 +95,20 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return guarded
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; only the first one prints."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    from mimctr.distributed import is_main, session
+
+    with session(), contextlib.ExitStack() as silence:
+        if not is_main():
+            silence.enter_context(contextlib.redirect_stdout(silence.enter_context(open(os.devnull, "w"))))
+        yield
 
 
 def _system_line(error: OSError) -> str:

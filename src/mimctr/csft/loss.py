@@ -1,4 +1,7 @@
-"""Multi-level InfoNCE: MIM Section 3.3, Eq. (5) and (6). Where the negatives come from is not the loss's business."""
+"""Multi-level InfoNCE: MIM Section 3.3, Eq. (5) and (6). Where the negatives come from is not the loss's business.
+
+With several processes, queries are this process's and candidates those of all; losses are shares (mimctr.distributed).
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mimctr.distributed import mean_share
+
 BLOCK = 2048
 """Candidates whose logits exist at one time."""
 NOBODY = -1
@@ -15,7 +20,7 @@ NOBODY = -1
 
 
 class Candidates(NamedTuple):
-    """Items that every query is compared with. Row n is the positive of query n, any other row a negative."""
+    """Items that every query is compared with. The first rows are the queries' positives, any other row a negative."""
 
     item_keys: Int[Tensor, "candidates"]
     users: Int[Tensor, "candidates"]
@@ -38,8 +43,9 @@ class Exclusions:
     candidates at a time: with a full memory the whole would be as large as the logits.
 
     Args:
-        candidates: The first ``num_queries`` rows are the positives.
-        num_queries: Size of the batch N.
+        candidates: Hold the positives of the queries, in their order.
+        num_queries: Queries of this process.
+        first: Row of the first query's positive: the queries of the processes before this one.
         mask_same_user: Leave out what the same user bought, too. The paper is silent.
         missing: Candidates without the view that is compared; no negatives of any query.
     """
@@ -49,35 +55,41 @@ class Exclusions:
         candidates: Candidates,
         num_queries: int,
         *,
+        first: int = 0,
         mask_same_user: bool = True,
         missing: Bool[Tensor, "candidates"] | None = None,
     ) -> None:
         self._candidates = candidates
-        self._num_queries = num_queries
+        self.num_queries = num_queries
+        self.positives = slice(first, first + num_queries)
         self._mask_same_user = mask_same_user
         self._missing = missing
 
     def without(self, missing: Bool[Tensor, "candidates"]) -> "Exclusions":
         """Return these exclusions plus candidates that lack the view; a query whose positive lacks it takes no part."""
         return Exclusions(
-            self._candidates, self._num_queries, mask_same_user=self._mask_same_user, missing=missing
+            self._candidates,
+            self.num_queries,
+            first=self.positives.start,
+            mask_same_user=self._mask_same_user,
+            missing=missing,
         )
 
     def usable(self) -> Bool[Tensor, "batch"]:
         """Return which queries take part: those whose positive has the view."""
         if self._missing is None:
-            return torch.ones(self._num_queries, dtype=torch.bool, device=self._candidates.users.device)
-        return ~self._missing[: self._num_queries]
+            return torch.ones(self.num_queries, dtype=torch.bool, device=self._candidates.users.device)
+        return ~self._missing[self.positives]
 
     def block(self, start: int, stop: int) -> Bool[Tensor, "batch block"]:
         """Return what is excluded among the candidates ``start`` to ``stop``."""
         keys, users = self._candidates.item_keys, self._candidates.users
-        count = self._num_queries
-        excluded = keys[:count, None] == keys[None, start:stop]  # (N, block)
+        excluded = keys[self.positives, None] == keys[None, start:stop]  # (N, block)
         if self._mask_same_user:
-            excluded |= users[:count, None] == users[None, start:stop]
-        own = torch.arange(start, max(start, min(stop, count)), device=keys.device)
-        excluded[own, own - start] = False
+            excluded |= users[self.positives, None] == users[None, start:stop]
+        first, last = self.positives.start, self.positives.stop
+        own = torch.arange(max(start, first), max(start, first, min(stop, last)), device=keys.device)
+        excluded[own - first, own - start] = False
         return excluded if self._missing is None else excluded | self._missing[start:stop]
 
     def whole(self) -> Bool[Tensor, "batch candidates"]:
@@ -87,13 +99,13 @@ class Exclusions:
     def count_negatives(self) -> float:
         """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
 
-        With everything distinct and the memory full, exactly ``2 N (k + 1) - 1``.
+        With everything distinct and the memory full, exactly ``2 N P (k + 1) - 1``: N pairs on each of P processes.
         """
         total = len(self._candidates.item_keys)
         excluded = sum(
             int(self.block(start, min(start + BLOCK, total)).sum()) for start in range(0, total, BLOCK)
         )
-        return total - 1 - excluded / self._num_queries
+        return total - 1 - excluded / self.num_queries
 
 
 def info_nce(
@@ -109,7 +121,7 @@ def info_nce(
     a large memory costs its own rows and little more.
 
     Args:
-        query: ``h_q``; query n belongs to row n of ``items``.
+        query: ``h_q`` of this process's queries.
         items: One view of the candidates.
         exclusions: Candidates that leave the denominator. A query whose own positive is missing leaves the mean.
         temperature: Divides the cosine. Eq. (5) prints none, which is 1.0; 0.07 is our choice (docs/departures.md).
@@ -117,9 +129,9 @@ def info_nce(
     usable = exclusions.usable()
     unit_query, unit_items = F.normalize(query, dim=-1), F.normalize(items, dim=-1)
     scale = 1 / torch.as_tensor(temperature, dtype=unit_query.dtype, device=query.device)
-    positive = (unit_query * unit_items[: len(query)]).sum(-1) * scale  # (N,)
+    positive = (unit_query * unit_items[exclusions.positives]).sum(-1) * scale  # (N,)
     losses = _LogSumExp.apply(unit_query, unit_items, scale, exclusions) - positive
-    return losses[usable].sum() / usable.sum().clamp(min=1)
+    return mean_share(losses[usable].sum(), usable.sum())
 
 
 class _LogSumExp(torch.autograd.Function):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mimctr.csft.loss import Candidates
 from mimctr.csft.objectives import Objective
+from mimctr.distributed import mean_rows
 from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews
 
 
@@ -32,7 +33,7 @@ class InterestModel(nn.Module):
         item_keys: Int[Tensor, "candidates"],
         users: Int[Tensor, "candidates"],
     ) -> tuple[Float[Tensor, "batch content"], Candidates]:
-        """Return ``h_q`` and the batch's own candidates, in training each view centered on the batch.
+        """Return ``h_q`` and this process's candidates, in training each view centered on the batch of all processes.
 
         Without that the negative memory has a shortcut: to move all items of this batch (and the queries) the same way
         tells them from remembered ones, which lowers the loss, step after step, and says nothing about interest.
@@ -64,7 +65,7 @@ class InterestModel(nn.Module):
         self, view: Float[Tensor, "candidates content"], there: Bool[Tensor, "candidates"]
     ) -> Float[Tensor, "candidates content"]:
         """Subtract the mean of the rows that are there, in training; the encoder does so for ``h^MM`` itself."""
-        return view - view[there].mean(0) if self.training and there.any() else view
+        return view - mean_rows(view[there]) if self.training else view
 
     def drop(self, items: ItemVectors) -> ItemVectors:
         """Take picture or title, one as likely as the other, from some items that have both."""

@@ -1,10 +1,37 @@
-"""The negative memory: candidates of the last k batches, the *time* of ST-NSG (MIM Section 3.3)."""
+"""Space-time negatives (ST-NSG, MIM Section 3.3): candidates of all processes, and of the last k batches."""
 
 import torch
 from torch import Tensor, nn
 
 from mimctr.csft.loss import NOBODY, Candidates
+from mimctr.distributed import gather_rows, size
 from mimctr.errors import ConfigError, DataError
+
+
+def gather_candidates(own: Candidates, num_queries: int) -> Candidates:
+    """Return the candidates of all processes, with gradient: the *space* of ST-NSG.
+
+    Positives of all processes come first, then their drawn negatives sort by sort: the order of one process with
+    the whole batch.
+
+    Args:
+        own: This process's positives, then as many of each sort of drawn negatives.
+        num_queries: Positives of this process, N.
+    """
+    if size() == 1:
+        return own
+    dim = own.fused.shape[1]
+    numbers = torch.stack([own.item_keys, own.users, own.has_image.long(), own.has_text.long()], dim=1)
+    views = torch.cat([own.fused, own.image, own.text], dim=1)
+    gathered = (
+        gather_rows(rows).unflatten(0, (size(), -1, num_queries)).transpose(0, 1).flatten(0, 2)
+        for rows in (numbers, views)
+    )  # (sorts * processes * N, width)
+    (keys, users, has_image, has_text), (fused, image, text) = (
+        next(gathered).unbind(1),
+        next(gathered).split(dim, dim=1),
+    )
+    return Candidates(keys, users, fused, image, text, has_image.bool(), has_text.bool())
 
 
 class NegativeMemory(nn.Module):

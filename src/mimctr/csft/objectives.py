@@ -1,7 +1,8 @@
 """What C-SFT minimizes: the paper's multi-level InfoNCE, and the cross-entropies of its Table 4 (paper.md, 2b).
 
-Each objective is called with the queries, the batch's own candidates and the pool of all candidates (its own, then
-the remembered ones), and says of itself what a line of metrics shows.
+Each objective is called with the queries and candidates of this process and the pool of all candidates (the batch's, of
+all processes, then the remembered ones); it returns this process's share of the loss (mimctr.distributed), and says of
+itself what a line of metrics shows.
 """
 
 import math
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mimctr.csft.loss import NOBODY, Candidates, Exclusions, multi_level_info_nce
+from mimctr.distributed import mean_share, rank
 
 MIN_TEMPERATURE = 0.01
 
@@ -56,7 +58,7 @@ class MultiLevelInfoNCE(nn.Module):
         pool: Candidates,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
-        """Return the loss of a batch, in nats."""
+        """Return the share of the loss, in nats."""
         with torch.no_grad():
             self.log_temperature.clamp_(min=math.log(MIN_TEMPERATURE))
         return multi_level_info_nce(
@@ -74,7 +76,8 @@ class MultiLevelInfoNCE(nn.Module):
         return {"negatives": negatives, "temperature": self.temperature.item()}
 
     def _exclusions(self, query: Float[Tensor, "batch content"], pool: Candidates) -> Exclusions:
-        return Exclusions(pool, len(query), mask_same_user=self.mask_same_user)
+        first = rank() * len(query)
+        return Exclusions(pool, len(query), first=first, mask_same_user=self.mask_same_user)
 
 
 class PairCrossEntropy(nn.Module):
@@ -100,7 +103,7 @@ class PairCrossEntropy(nn.Module):
         pool: Candidates,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
-        """Return the mean over pairs, in nats; what the query's user bought, drawn as a negative, does not count.
+        """Return the share of the mean over pairs, in nats; drawn negatives that the query's user bought do not count.
 
         Args:
             query: ``h_q``.
@@ -116,7 +119,8 @@ class PairCrossEntropy(nn.Module):
         labels[0] = 1.0
         counts = own.users.unflatten(0, shape) == NOBODY
         counts[0] = True
-        return F.binary_cross_entropy_with_logits(logits[counts], labels[counts])
+        summed = F.binary_cross_entropy_with_logits(logits[counts], labels[counts], reduction="sum")
+        return mean_share(summed, counts.sum())
 
     def facts(self, query: Float[Tensor, "batch content"], pool: Candidates) -> dict[str, float]:
         """Return the trained scale and bias."""
@@ -144,7 +148,7 @@ class CategoryCrossEntropy(nn.Module):
         pool: Candidates,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
-        """Return the mean over items that have a category, in nats; 0 where none has.
+        """Return the share of the mean over items that have a category, in nats; 0 where none has.
 
         Args:
             query: Not looked at.
@@ -154,8 +158,8 @@ class CategoryCrossEntropy(nn.Module):
         """
         unit, centers = F.normalize(own.fused, dim=-1), F.normalize(self.categories, dim=-1)
         logits = unit @ centers.T * self.log_scale.exp()  # (candidates, categories)
-        total = F.cross_entropy(logits, category, ignore_index=0, reduction="sum")
-        return total / (category != 0).sum().clamp(min=1)
+        summed = F.cross_entropy(logits, category, ignore_index=0, reduction="sum")
+        return mean_share(summed, (category != 0).sum())
 
     def facts(self, query: Float[Tensor, "batch content"], pool: Candidates) -> dict[str, float]:
         """Return the trained scale."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
+from mimctr.encoders.batch_norm import share_batch_norm
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json
 from mimctr.images import OVERSAMPLING, decode_image
@@ -51,6 +52,7 @@ class ImageEncoder(nn.Module):
         adapt_batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        share_batch_norm(network)
         self.network = network
         self.size = size
         self.mean = tuple(mean)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from mimctr.distributed import mean_rows
 from mimctr.encoders.fusion import FusionMLP, FusionName
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.plain import Coordinates, PlainGeometry
@@ -62,10 +63,10 @@ class ItemEncoder(nn.Module):
     """``F_V``, ``F_L``, one linear head each, tensor fusion and MLP.
 
     A missing image or title is replaced by a learned vector behind its head, zero at first: in the plain geometry, the
-    catalogue's mean. ``h^MM`` is centered: on its batch in training, on the catalogue (:meth:`set_center`) afterwards.
-    Heads act on centered coordinates and have no bias. A common part of all vectors would drown their cosines; so would
-    a common part of a category's vectors where targets compete within a category, hence ``categories``. A query picture
-    is centered on the category that it looks like.
+    catalogue's mean. ``h^MM`` is centered: on its batch (of all processes) in training, on the catalogue
+    (:meth:`set_center`) afterwards. Heads act on centered coordinates and have no bias. A common part of all vectors
+    would drown their cosines; so would a common part of a category's vectors where targets compete within a category,
+    hence ``categories``. A query picture is centered on the category that it looks like.
 
     Args:
         image_encoder: ``F_V``.
@@ -303,7 +304,7 @@ class ItemEncoder(nn.Module):
         image = torch.where(has_image.unsqueeze(-1), image, self.no_image)
         text = torch.where(has_text.unsqueeze(-1), text, self.no_text)
         fused = self.fusion(image, text)
-        center = fused.mean(0) if self.training else self.center
+        center = mean_rows(fused) if self.training else self.center
         return ItemViews(fused - center, image, text, has_image, has_text)
 
     def embed_items(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from mimctr.distributed import gather_rows, mean_share, rank
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
 
@@ -61,24 +62,34 @@ class AlignmentModel(nn.Module):
 def symmetric_info_nce(
     images: Float[Tensor, "batch dim"],
     texts: Float[Tensor, "batch dim"],
-    same: Bool[Tensor, "batch batch"],
+    titles: Int[Tensor, "batch"],
     *,
     scale: Float[Tensor, ""] | float,
 ) -> Float[Tensor, ""]:
-    """Return the mean of the image-to-title and the title-to-image loss, in nats.
+    """Return the share of the mean of the image-to-title and the title-to-image loss, in nats.
+
+    Every row is compared with those of all processes.
 
     Args:
         images: L2-normalized; row n belongs to row n of ``texts``.
         texts: L2-normalized.
-        same: True where two rows carry the same title: no negatives of one another. The diagonal is ignored.
+        titles: A number for each title: rows of one number are no negatives of one another.
         scale: Inverse temperature.
     """
-    logits = scale * images @ texts.T  # (N, N)
-    own = torch.arange(len(images), device=images.device)
-    accidental = same.clone()
-    accidental[own, own] = False
-    logits = logits.masked_fill(accidental, -torch.inf)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    count = len(images)
+    rows = torch.arange(count, device=images.device)
+    own = rank() * count + rows
+    accidental = titles.unsqueeze(1) == gather_rows(titles)  # (N, N P)
+    accidental[rows, own] = False
+    losses = [
+        F.cross_entropy(
+            (scale * queries @ gather_rows(others).T).masked_fill(accidental, -torch.inf),
+            own,
+            reduction="sum",
+        )
+        for queries, others in ((images, texts), (texts, images))
+    ]
+    return mean_share(losses[0] + losses[1], torch.tensor(2 * count, device=images.device))
 
 
 def _projection(width: int, dim: int) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from mimctr.distributed import mean_share
 from mimctr.encoders.image import ImageEncoder
 from mimctr.errors import EncoderError
 
@@ -43,7 +44,7 @@ class MaskedImageModel(nn.Module):
     def forward(
         self, pixels: UInt8[Tensor, "images 3 height width"], mask: Bool[Tensor, "images patches patches"]
     ) -> Float[Tensor, ""]:
-        """Return the mean absolute error over the hidden pixels, in units of normalized pixels."""
+        """Return the share of the mean absolute error over the hidden pixels, in units of normalized pixels."""
         inputs = self.encoder.normalize(pixels)
         hidden = (
             mask.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2).unsqueeze(1)
@@ -52,4 +53,4 @@ class MaskedImageModel(nn.Module):
             self.encoder.feature_map(inputs.masked_fill(hidden, 0.0))
         ).float()  # (B, 3, H, W)
         error = (predicted - inputs).abs() * hidden
-        return error.sum() / (3 * hidden.sum()).clamp(min=1)
+        return mean_share(error.sum(), 3 * hidden.sum())

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mimctr.distributed import mean_share
 from mimctr.encoders.text import TextEncoder, mask_token_index, special_token_indices
 from mimctr.errors import EncoderError
 
@@ -75,7 +76,7 @@ class MaskedLanguageModel(nn.Module):
         hidden: Int[Tensor, "texts tokens"],
         chosen: Bool[Tensor, "texts tokens"],
     ) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy over the chosen tokens, in nats; 0 where none was chosen.
+        """Return the share of the mean cross-entropy over the chosen tokens, in nats; 0 where none was chosen.
 
         Args:
             ids: The true tokens.
@@ -85,4 +86,4 @@ class MaskedLanguageModel(nn.Module):
         """
         vectors = self.transform(self.encoder.token_vectors(hidden, mask)[chosen])
         logits = F.linear(vectors, self.encoder.network.get_input_embeddings().weight, self.bias).float()
-        return F.cross_entropy(logits, ids[chosen], reduction="sum") / chosen.sum().clamp(min=1)
+        return mean_share(F.cross_entropy(logits, ids[chosen], reduction="sum"), chosen.sum())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import barrier, is_main
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
@@ -55,8 +56,10 @@ class Catalogue:
         return self.has_image | self.has_text
 
     def close(self) -> None:
-        """Remove the decoded pixels."""
-        self._path.unlink(missing_ok=True)
+        """Remove the decoded pixels, once all processes are done with them."""
+        barrier()
+        if is_main():
+            self._path.unlink(missing_ok=True)
 
     def picture_vectors(
         self,

@@ -1,7 +1,6 @@
 """A dataset's pictures and titles as arrays that encoders train on: decoded and tokenized once, gathered in batches."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import barrier, is_main, rank, size, total
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder, Tokens
 from mimctr.progress import track
@@ -125,14 +125,16 @@ def picture_vectors(
     dim: int,
     device: torch.device,
 ) -> Float[Tensor, "pictures dim"]:
-    """Run ``encode`` over some rows of the pictures, without gradient; float32 on the CPU, zero elsewhere."""
+    """Run ``encode`` over some rows of the pictures, without gradient; float32 on the CPU, zero elsewhere.
+
+    Each process encodes its part of the pictures; all get all vectors.
+    """
     vectors = torch.zeros(len(pictures.pixels), dim)
-    count = math.ceil(len(rows) / PICTURES_AT_ONCE)
-    pieces = track(chunks(rows, PICTURES_AT_ONCE), total=count, description="encode", unit="batches")
+    pieces = list(chunks(rows, PICTURES_AT_ONCE))[rank() :: size()]
     with torch.no_grad():
-        for piece in pieces:
+        for piece in track(pieces, total=len(pieces), description="encode", unit="batches"):
             vectors[piece] = encode(pictures.gather(piece).to(device)).float().cpu()
-    return vectors
+    return total(vectors)
 
 
 def title_vectors(
@@ -141,17 +143,24 @@ def title_vectors(
     *,
     dim: int,
     device: torch.device,
-    batch_size: int = PICTURES_AT_ONCE,
 ) -> Float[Tensor, "items dim"]:
-    """Run ``encode`` over all titles, alike lengths together, without gradient; zero where there is none."""
+    """Run ``encode`` over all titles without gradient; zero where there is none.
+
+    Each process encodes its part of the titles; all get all vectors.
+    """
     vectors = torch.zeros(len(titles.ids), dim)
-    lengths = titles.mask.sum(1)
-    order = np.argsort(lengths, kind="stable")
     with torch.no_grad():
-        for items in chunks(order[lengths[order] > 0], batch_size):
+        for items in list(by_length(titles, PICTURES_AT_ONCE))[rank() :: size()]:
             ids, mask = titles.gather(items)
             vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()
-    return vectors
+    return total(vectors)
+
+
+def by_length(titles: Titles, batch_size: int) -> Iterator[Int[ndarray, "batch"]]:
+    """Yield the rows that have a title in batches, alike lengths together: little of a batch is padding."""
+    lengths = titles.mask.sum(1)
+    order = np.argsort(lengths, kind="stable")
+    return chunks(order[lengths[order] > 0], batch_size)
 
 
 def chunks(rows: Int[ndarray, "rows"], size: int) -> Iterator[Int[ndarray, "chunk"]]:
@@ -174,15 +183,21 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 def decode_pictures(
     pictures: Iterable[bytes], count: int, encoder: ImageEncoder, path: Path
 ) -> UInt8[ndarray, "pictures 3 height width"]:
-    """Decode and resize ``count`` pictures once, into a memory-mapped file that is made anew; the caller removes it."""
+    """Decode and resize ``count`` pictures once, into a memory-mapped file that is made anew; the caller removes it.
+
+    The first process does so for all.
+    """
     shape = (count, 3, encoder.size, encoder.size)
     if not count:
         return np.zeros(shape, dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for row, picture in enumerate(track(pictures, total=count, description="decode", unit="pictures")):
-        pixels[row] = encoder.pixels([picture])[0].numpy()
-    return pixels
+    if is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        for row, picture in enumerate(track(pictures, total=count, description="decode", unit="pictures")):
+            pixels[row] = encoder.pixels([picture])[0].numpy()
+        pixels.flush()
+    barrier()
+    return np.load(path, mmap_mode="r")
 
 
 def _blobs_of(store: BlobStore, indices: Int[ndarray, "chosen"], *, first: int) -> Int[ndarray, "all"]:

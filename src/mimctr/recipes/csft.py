@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mimctr.csft.model import InterestModel
-from mimctr.csft.negatives import NegativeMemory
+from mimctr.csft.negatives import NegativeMemory, gather_candidates
 from mimctr.csft.objectives import CategoryCrossEntropy, MultiLevelInfoNCE, Objective, PairCrossEntropy
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import average, barrier, from_main, is_main, size, total
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
@@ -75,14 +76,16 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
+    barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     log_search(found)
-    if config.keep_vectors:
-        catalogue.keep(out, encoder, *tables)
-    encoder.cpu().save(out)
-    write_json(out / SEARCH, found)
+    if is_main():
+        if config.keep_vectors:
+            catalogue.keep(out, encoder, *tables)
+        encoder.cpu().save(out)
+        write_json(out / SEARCH, found)
     catalogue.close()
     return found
 
@@ -136,16 +139,18 @@ def tune(
             return
         seed_step(config.seed, step)
         model.train()
-        batch = examples.batch(step)
+        batch = examples.batch(step).share()
         query, own = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
-        pool = memory.extend(own) if step >= config.memory_warmup_steps else own
+        everyones = gather_candidates(own, len(query))
+        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else everyones
         loss = model.objective(query, own, pool, batch.category.to(device))
-        if step % LOG_EVERY == 0 or not loss.isfinite():
-            run.log(step, loss=loss.item(), **model.objective.facts(query, pool))
+        run.refuse_if_not_finite(step, loss, batch._asdict())
+        if step % LOG_EVERY == 0:
+            run.log(step, loss=total(loss).item(), **average(model.objective.facts(query, pool)))
         if config.start_pull:
-            loss = loss + config.start_pull * distance(model.encoder, anchor)
+            loss = loss + config.start_pull * distance(model.encoder, anchor) / size()
         take_step(optimizer, loss, step=step, num_steps=config.num_steps)
-        memory.enqueue(own)
+        memory.enqueue(everyones)
         run.checkpoint_if_due(step + 1, {"model": model, "memory": memory}, optimizer)
     _judge(model, run, config.num_steps, config, judge)
 
@@ -171,10 +176,12 @@ def _judge(
     """Log held-out search, keep the weights if they are the best so far; return whether to go on."""
     model.eval()
     earlier = [line[config.metric] for line in run.metrics() if config.metric in line]
-    metrics = judge()
+    found = judge()
+    metrics = from_main(lambda: found)  # all go on, or none
     run.log(step, **metrics)
     if not earlier or metrics[config.metric] > max(earlier):
-        save_tensors(run.folder / BEST, model.state_dict())
+        if is_main():
+            save_tensors(run.folder / BEST, model.state_dict())
         return True
     since_best = len(earlier) - int(np.argmax(earlier))
     return since_best < config.patience

@@ -27,7 +27,11 @@ class Config(ItemConfig):
         le=1,
         description="Pairs are drawn with weight (pairs of their user) to the power of -user_balance; 0: each in turn.",
     )
-    batch_size: int = Field(128, ge=2, description="Pairs per step, N. Paper: 1024.")
+    batch_size: int = Field(
+        128,
+        ge=2,
+        description="Pairs per step, over all processes: their number changes no result. Paper: 1024 on each.",
+    )
     tower_batch_size: int = Field(
         0,
         ge=0,

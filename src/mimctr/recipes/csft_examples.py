@@ -12,6 +12,7 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.pairs import HardNegatives
+from mimctr.distributed import own_rows
 from mimctr.errors import DataError
 from mimctr.recipes.content import epoch_batch
 from mimctr.recipes.csft_config import Config
@@ -32,6 +33,20 @@ class Batch(NamedTuple):
     """Who bought the item; ``NOBODY`` at a drawn negative that its query's user did not buy."""
     category: Int[Tensor, "candidates"]
     """Index of the item's category; 0 where it has none."""
+
+    def share(self) -> "Batch":
+        """Return this process's pairs with their drawn negatives."""
+        count = len(self.pictures)
+        own = own_rows(count)
+        candidates = np.arange(len(self.items)).reshape(-1, count)[:, own].reshape(-1)
+        return Batch(
+            self.pictures[own],
+            self.query_items[own],
+            self.items[candidates],
+            self.item_keys[candidates],
+            self.users[candidates],
+            self.category[candidates],
+        )
 
 
 class Examples:
@@ -74,11 +89,11 @@ class Examples:
 
     @property
     def num_candidates(self) -> int:
-        """Items of a batch: 2 N with hard negatives, as in the paper."""
+        """Items of a batch over all processes: 2 N P with hard negatives, as in the paper."""
         return self.batch_size * (1 + len(self._negatives))
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; the same in every run of the same seed."""
+        """Return the batch of a step over all processes; the same in every run of the same seed."""
         seed = self._config.seed
         if self._config.user_balance:
             rows = weighted_batch(self._cumulative, self.batch_size, np.random.default_rng([seed, 2, step]))

@@ -6,7 +6,7 @@ from mimctr.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is a GPU, else the CPU.
+    """Return the device called ``name``; ``auto`` is CUDA where there is a GPU (each process its own), else the CPU.
 
     Raises:
         ConfigError: PyTorch does not know the device, or this machine has none.

@@ -17,7 +17,7 @@ from torch import Tensor
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder, Towers
-from mimctr.recipes.content import NONE, Titles, chunks, title_vectors
+from mimctr.recipes.content import NONE, Titles, by_length, chunks
 from mimctr.weights import load_tensors, save_tensors
 
 Part = Literal["pictures", "queries", "titles"]
@@ -139,18 +139,15 @@ class ShardEncoder:
         return torch.cat([encode(some) for some in chunks(numbers, self._batch_size)])
 
     def _title_views(self, titles: list[str]) -> Float[Tensor, "titles content"]:
-        def encode(ids: Tensor, mask: Tensor) -> Tensor:
-            with self._turn():
-                return self.encoder.text_view(self._towers.text_vectors(ids, mask).to(self._device))
-
         tokens = self.encoder.text_encoder.tokenize(titles)
-        return title_vectors(
-            encode,
-            Titles(ids=tokens.ids.numpy(), mask=tokens.mask.numpy()),
-            dim=self.encoder.dim,
-            device=self._device,
-            batch_size=self._batch_size,
-        )
+        shard = Titles(ids=tokens.ids.numpy(), mask=tokens.mask.numpy())
+        views = torch.zeros(len(titles), self.encoder.dim)
+        for rows in by_length(shard, self._batch_size):
+            ids, mask = shard.gather(rows)
+            with self._turn(), torch.no_grad():
+                vectors = self._towers.text_vectors(ids.to(self._device), mask.to(self._device))
+                views[rows] = self.encoder.text_view(vectors.to(self._device)).cpu()
+        return views
 
     def _turn(self) -> AbstractContextManager:
         if self._stopping.is_set():

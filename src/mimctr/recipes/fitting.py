@@ -5,9 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from numpy import ndarray
 from torch import Tensor, nn
 
+from mimctr import distributed
 from mimctr.progress import track
+from mimctr.recipes.content import epoch_batch
 from mimctr.train.run import Run
 from mimctr.train.schedule import set_learning_rate, warmup_cosine
 from mimctr.train.seeds import seed_step
@@ -40,13 +44,21 @@ def adamw(
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, step: int, num_steps: int) -> None:
-    """Make one optimizer step: warm-up and cosine of the learning rate, gradient clipped to norm one."""
+    """Make one optimizer step: warm-up and cosine of the learning rate, gradient clipped to norm one.
+
+    Args:
+        optimizer: Of the same weights in every process.
+        loss: This process's share.
+        step: Of the schedule.
+        num_steps: Of the schedule.
+    """
     set_learning_rate(
         optimizer, warmup_cosine(step, num_steps=num_steps, warmup_steps=math.ceil(WARMUP_SHARE * num_steps))
     )
     optimizer.zero_grad()
     loss.backward()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    distributed.sum_gradients(parameters)
     nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimizer.step()
 
@@ -54,9 +66,11 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, step: int, num_
 def fit(
     run: Run,
     model: nn.Module,
-    step_loss: Callable[[int], Tensor],
+    loss_of: Callable[[ndarray], Tensor],
     held_out: Callable[[], dict[str, float]],
     *,
+    trained: Int[ndarray, "trained"],
+    batch_size: int,
     num_steps: int,
     learning_rate: float,
     weight_decay: float,
@@ -70,14 +84,18 @@ def fit(
     Args:
         run: Where metrics and checkpoint go.
         model: Ends in evaluation mode.
-        step_loss: Loss of a step; what it draws comes from PyTorch's generator, seeded before.
-        held_out: Metrics in evaluation mode.
+        loss_of: This process's share of the loss, given its rows of a batch; what it draws comes from PyTorch's
+            generator, seeded before.
+        held_out: Metrics in evaluation mode; every process computes them for itself.
+        trained: Rows to train on, a shuffled pass an epoch.
+        batch_size: Rows per step, over all processes.
         num_steps: Steps in all.
         learning_rate: At the peak.
         weight_decay: Of matrices.
         seed: Of everything drawn.
 
     Raises:
+        ConfigError: a batch does not divide over the processes.
         RunError: the loss is not finite.
     """
     optimizer = adamw({"model": (model.parameters(), learning_rate)}, weight_decay=weight_decay)
@@ -88,9 +106,11 @@ def fit(
             run.log(step, **evaluate(model, held_out, seed))
         seed_step(seed, step)
         model.train()
-        loss = step_loss(step)
-        if step % LOG_EVERY == 0 or not loss.isfinite():
-            run.log(step, loss=loss.item())
+        batch = trained[epoch_batch(len(trained), batch_size=batch_size, seed=seed, step=step)]
+        loss = loss_of(batch[distributed.own_rows(len(batch))])
+        run.refuse_if_not_finite(step, loss, {"rows": batch})
+        if step % LOG_EVERY == 0:
+            run.log(step, loss=distributed.total(loss).item())
         take_step(optimizer, loss, step=step, num_steps=num_steps)
         run.checkpoint_if_due(step + 1, {"model": model}, optimizer)
     if start < num_steps:
@@ -103,6 +123,6 @@ def fit(
 def evaluate(model: nn.Module, held_out: Callable[[], dict[str, float]], seed: int) -> dict[str, float]:
     """Return ``held_out()`` in evaluation mode, without gradient, with the same draws every time."""
     model.eval()
-    seed_step(seed, 0)
-    with torch.no_grad():
+    with torch.no_grad(), distributed.alone():
+        seed_step(seed, 0)
         return held_out()

@@ -23,7 +23,7 @@ from mimctr.encoders.text import Pooling as TextPooling
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import ConfigError, DataError
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel
-from mimctr.recipes.content import autocast, chunks, decode_pictures, epoch_batch
+from mimctr.recipes.content import autocast, chunks, decode_pictures
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
 from mimctr.train.run import Run
@@ -161,8 +161,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
         with autocast(device, enabled=config.bf16):
             return model["classifier"](encoder((augment(batch) if augmented else batch).to(device))).float()
 
-    def step_loss(step: int) -> Tensor:
-        rows = trained[epoch_batch(len(trained), batch_size=config.batch_size, seed=config.seed, step=step)]
+    def loss_of(rows: np.ndarray) -> Tensor:
         return F.cross_entropy(
             logits(rows, augmented=True), labels[rows].to(device), label_smoothing=config.label_smoothing
         )
@@ -177,8 +176,10 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
     metrics = fit(
         Run(out / "run" / "image"),
         model,
-        step_loss,
+        loss_of,
         held_out,
+        trained=trained,
+        batch_size=config.batch_size,
         num_steps=config.image_steps,
         learning_rate=config.image_learning_rate,
         weight_decay=config.weight_decay,
@@ -208,16 +209,13 @@ def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, flo
         with autocast(device, enabled=config.bf16):
             return model(ids, mask, *model.hide(ids, mask))
 
-    def step_loss(step: int) -> Tensor:
-        return loss_of(
-            trained[epoch_batch(len(trained), batch_size=config.batch_size, seed=config.seed, step=step)]
-        )
-
     metrics = fit(
         Run(out / "run" / "text"),
         model,
-        step_loss,
+        loss_of,
         lambda: {"held_out_loss": loss_of(held).item()},
+        trained=trained,
+        batch_size=config.batch_size,
         num_steps=config.text_steps,
         learning_rate=config.text_learning_rate,
         weight_decay=config.weight_decay,

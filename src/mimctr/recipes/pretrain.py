@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import is_main
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
@@ -26,7 +27,7 @@ from mimctr.files import write_json
 from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
 from mimctr.pretrain.masked_image import MaskedImageModel
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel
-from mimctr.recipes.content import Pictures, Titles, autocast, chunks, epoch_batch
+from mimctr.recipes.content import Pictures, Titles, autocast, chunks
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
 from mimctr.train.run import Run
@@ -118,11 +119,12 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     if config.alignment:
         both = _hold_out(known[has_picture & has_title], config.seed, "image and title")
         metrics |= align(image, text, pictures, titles, both, work, config)
-    image.cpu().save(out / "image")
-    text.cpu().save(out / "text")
-    save_tensors(out / "text" / HEAD, language.head_state())
-    write_json(out / "pretrain.json", metrics)
-    (work / "pixels.npy").unlink(missing_ok=True)
+    if is_main():
+        image.cpu().save(out / "image")
+        text.cpu().save(out / "text")
+        save_tensors(out / "text" / HEAD, language.head_state())
+        write_json(out / "pretrain.json", metrics)
+        (work / "pixels.npy").unlink(missing_ok=True)
     return metrics
 
 
@@ -192,6 +194,8 @@ def align(
     torch.manual_seed(config.seed)
     image.adapt_batch_norm = config.adapt_batch_norm
     model = AlignmentModel(image, text, temperature=config.temperature).to(device)
+    _, numbers = np.unique(titles.ids, axis=0, return_inverse=True)
+    title_numbers = torch.from_numpy(numbers.reshape(-1)).to(device)  # equal titles, equal numbers
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:
         tokens = titles.gather(chosen)
@@ -203,17 +207,16 @@ def align(
 
     def loss_of(chosen: ndarray) -> Tensor:
         model.clamp_scale()
-        same = torch.from_numpy(_equal_rows(titles.ids[chosen])).to(device)
-        return symmetric_info_nce(*encode(chosen), same, scale=model.scale)
+        return symmetric_info_nce(*encode(chosen), title_numbers[chosen], scale=model.scale)
 
     def held_out() -> dict[str, float]:
         pairs = [encode(chosen) for chosen in chunks(items.held, HELD_OUT_AT_ONCE)]
         images, texts = (torch.cat(side) for side in zip(*pairs, strict=True))
         own = torch.arange(len(images), device=device)
-        same = torch.from_numpy(_equal_rows(titles.ids[items.held])).to(device)
+        loss = symmetric_info_nce(images, texts, title_numbers[items.held], scale=model.scale)
         found = search_metrics(search_ranks(images, texts, own))
         return {
-            "held_out_loss": symmetric_info_nce(images, texts, same, scale=model.scale).item(),
+            "held_out_loss": loss.item(),
             **{f"image_to_title_{name}": value for name, value in found.items()},
         }
 
@@ -243,17 +246,14 @@ def _fit(
     config: Config,
 ) -> dict[str, float]:
     """Train one step of the stage; return its held-out metrics before and after, under the step's name."""
-
-    def step_loss(step: int) -> Tensor:
-        rows = epoch_batch(len(items.trained), batch_size=config.batch_size, seed=config.seed, step=step)
-        return loss_of(items.trained[rows])
-
     run = Run(work / name)
     after = fit(
         run,
         model,
-        step_loss,
+        loss_of,
         held_out,
+        trained=items.trained,
+        batch_size=config.batch_size,
         num_steps=num_steps,
         learning_rate=learning_rate,
         weight_decay=config.weight_decay,
@@ -281,10 +281,3 @@ def _hold_out(items: Int[ndarray, "items"], seed: int, what: str) -> Split:
     order = np.random.default_rng([seed, len(items)]).permutation(len(items))
     held = min(max(len(items) // 10, 2), MAX_HELD_OUT)
     return Split(np.sort(items[order[held:]]), np.sort(items[order[:held]]))
-
-
-def _equal_rows(values: Int[ndarray, "rows width"]) -> ndarray:
-    """Return for each pair of rows whether they are equal."""
-    _, group = np.unique(values, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    return group[:, None] == group[None, :]

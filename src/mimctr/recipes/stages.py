@@ -45,6 +45,7 @@ def pretrain(dataset: Path, encoders: Path, out: Path, config: pretrain_recipe.C
         config=config,
         inputs={"dataset": dataset, "encoders": encoders},
         work=lambda: pretrain_recipe.main(dataset, encoders, out, config),
+        together=True,
     )
 
 
@@ -67,6 +68,7 @@ def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -
         config=config,
         inputs={"dataset": dataset, "encoders": encoders},
         work=lambda: csft_recipe.main(dataset, encoders, out, config),
+        together=True,
     )
 
 
@@ -78,6 +80,7 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
         config=config,
         inputs={"dataset": dataset, "encoder": encoder},
         work=lambda: embed_recipe.main(dataset, encoder, out, config),
+        together=True,
     )
 
 

@@ -1,4 +1,7 @@
-"""A run folder: metrics.jsonl, one checkpoint, exact resume. Knows nothing of models."""
+"""A run folder: metrics.jsonl, one checkpoint, exact resume. Knows nothing of models.
+
+Of several processes the first one writes; all read.
+"""
 
 import json
 import math
@@ -7,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import atomic_path
 from mimctr.weights import load_tensors, save_tensors
@@ -55,14 +60,36 @@ class Run:
                     f"{self.folder}: {name} is {value} at step {step}; training has diverged. "
                     "Lower the learning rate, or look for extreme values in the input."
                 )
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if distributed.is_main():
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def refuse_if_not_finite(self, step: int, loss: Tensor, batch: Mapping[str, Tensor | np.ndarray]) -> None:
+        """Stop a run that has diverged, and keep what it met last.
+
+        Args:
+            step: Of the loss.
+            loss: This process's share.
+            batch: What the loss was computed from, by name.
+
+        Raises:
+            RunError: the loss is not finite; the batch is in ``diverged.safetensors``.
+        """
+        if loss.isfinite():
+            return
+        number = distributed.rank()
+        path = self.folder / (f"diverged.{number}.safetensors" if number else "diverged.safetensors")
+        save_tensors(
+            path, {name: torch.as_tensor(value) for name, value in batch.items()}, meta={"step": step}
+        )
+        raise RunError(
+            f"{self.folder}: loss is {loss.item()} at step {step}; training has diverged. Its batch is in {path.name}. "
+            "Lower the learning rate, or look for extreme values in the input."
+        )
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return every logged line, in order."""
-        if not self.metrics_path.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+        """Return every logged line, in order, to all processes."""
+        return distributed.from_main(self._read_metrics)
 
     def checkpoint(
         self,
@@ -74,6 +101,8 @@ class Run:
         meta: Mapping[str, Any] | None = None,
     ) -> None:
         """Save everything that step ``step`` (the next one to run) starts from."""
+        if not distributed.is_main():
+            return
         tensors = {f"extra.{name}": value for name, value in (extra or {}).items()}
         for prefix, module in modules.items():
             tensors |= {f"module.{prefix}.{name}": value for name, value in module.state_dict().items()}
@@ -112,6 +141,14 @@ class Run:
         Raises:
             RunError: the checkpoint is damaged, or belongs to other modules.
         """
+        try:
+            return self._restore(modules, optimizer)
+        finally:
+            distributed.barrier()  # the first process may now write
+
+    def _restore(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
         if not self.checkpoint_path.exists():
             self._keep_metrics_before(0)
             return 0, {}, {}
@@ -130,8 +167,13 @@ class Run:
         self._keep_metrics_before(saved["step"])
         return saved["step"], _below(tensors, "extra."), saved["meta"]
 
-    def _keep_metrics_before(self, step: int) -> None:
+    def _read_metrics(self) -> list[dict[str, float]]:
         if not self.metrics_path.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+
+    def _keep_metrics_before(self, step: int) -> None:
+        if not (distributed.is_main() and self.metrics_path.exists()):
             return
         complete = self.metrics_path.read_text(encoding="utf-8").split("\n")[:-1]
         kept = [line for line in complete if json.loads(line)["step"] < step]

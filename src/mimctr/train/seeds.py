@@ -3,7 +3,10 @@
 import numpy as np
 import torch
 
+from mimctr.distributed import rank
+
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed PyTorch for one step, so that a resumed run draws what an undisturbed one draws."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+    """Seed PyTorch for one step, so that a resumed run draws what an undisturbed one draws; each process its own."""
+    entropy = [seed, step] if rank() == 0 else [seed, step, rank()]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 import mimctr
+from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import hash_json, hash_path, read_json, write_json
 from mimctr.train.memory import peak_memory, reset_peak_memory
@@ -68,9 +69,17 @@ def read_record(folder: Path) -> StageRecord:
 
 
 def run_stage(
-    name: str, out: Path, *, config: BaseModel, inputs: Mapping[str, Path], work: Callable[[], object]
+    name: str,
+    out: Path,
+    *,
+    config: BaseModel,
+    inputs: Mapping[str, Path],
+    work: Callable[[], object],
+    together: bool = False,
 ) -> StageRecord:
     """Run ``work`` to fill ``out``, unless it has been filled from the same config and inputs already.
+
+    Of several processes the first one looks and keeps the record.
 
     Args:
         name: The stage's name, as in the command line.
@@ -78,18 +87,52 @@ def run_stage(
         config: All settings that change the result.
         inputs: Files and folders that the stage reads, by name.
         work: Fills ``out``; resumes what an interrupted call with the same key left there.
+        together: All processes share the work; else the first one does it alone, and the others wait.
 
     Raises:
         RunError: ``out`` holds something that no stage made, or another stage's result.
     """
-    keys = {label: input_key(path) for label, path in sorted(inputs.items())}
     settings = config.model_dump(mode="json")
-    key = hash_json({"name": name, "format": FORMAT, "config": settings, "inputs": keys})
+    key, keys = distributed.from_main(lambda: _key(name, settings, inputs))
+    if distributed.from_main(lambda: _is_kept(name, out, key, settings, keys)):
+        return read_record(out)
+    reset_peak_memory()
+    begun = time.monotonic()
+    if together:
+        work()
+    elif distributed.is_main():
+        with distributed.alone():
+            work()
+    distributed.barrier()
+    if distributed.is_main():
+        record = StageRecord(
+            name=name,
+            key=key,
+            config=settings,
+            inputs=keys,
+            versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
+            seconds=time.monotonic() - begun,
+            peak_memory_bytes=peak_memory(),
+        )
+        write_json(out / RECORD, record.model_dump(mode="json"))
+        (out / STARTED).unlink()
+    distributed.barrier()
+    return read_record(out)
+
+
+def _key(name: str, settings: dict, inputs: Mapping[str, Path]) -> tuple[str, dict[str, str]]:
+    """Return a stage's key, and those of its inputs."""
+    keys = {label: input_key(path) for label, path in sorted(inputs.items())}
+    return hash_json({"name": name, "format": FORMAT, "config": settings, "inputs": keys}), keys
+
+
+def _is_kept(name: str, out: Path, key: str, settings: dict, keys: dict[str, str]) -> bool:
+    """Return whether ``out`` holds the result already; if not, make it ready to be filled."""
     if (out / RECORD).is_file():
         record = read_record(out)
         if record.key == key:
             logger.info("%s: unchanged, kept %s", name, out)
-            return record
+            return True
         if record.name != name:
             raise RunError(
                 f"{out}: holds the result of '{record.name}', not of '{name}'. Choose another folder."
@@ -106,22 +149,7 @@ def run_stage(
             logger.info("%s: resuming %s", name, out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / STARTED, {"name": name, "key": key})
-
-    reset_peak_memory()
-    begun = time.monotonic()
-    work()
-    record = StageRecord(
-        name=name,
-        key=key,
-        config=settings,
-        inputs=keys,
-        versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
-        seconds=time.monotonic() - begun,
-        peak_memory_bytes=peak_memory(),
-    )
-    write_json(out / RECORD, record.model_dump(mode="json"))
-    (out / STARTED).unlink()
-    return record
+    return False
 
 
 def fill_folder(out: Path, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,205 @@
+"""Several processes of one run, started by torchrun: who this one is, and what makes them one.
+
+Every loss is this process's *share*: the sum over its own rows, divided by the count over all processes. The shares add
+up to the loss of one process with all the rows, and their gradients, summed, to its gradient. All processes see one
+file system; the first one writes.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimctr.errors import ConfigError
+
+T = TypeVar("T")
+LONGEST_WAIT = datetime.timedelta(days=1)
+"""One process may work alone for as long: generate tables, say."""
+BUCKET = 2**23
+"""Gradients that are summed in one message, at most (32 MB), unless one tensor has more."""
+
+_working_alone = False
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Join the processes that torchrun started; nothing where there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    yield
+    dist.destroy_process_group()  # after an error the others may still wait: torchrun ends them
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let every process do the same work for itself, as if there were no others."""
+    global _working_alone
+    before, _working_alone = _working_alone, True
+    try:
+        yield
+    finally:
+        _working_alone = before
+
+
+def size() -> int:
+    """Return the number of processes P."""
+    return dist.get_world_size() if dist.is_initialized() and not _working_alone else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Return whether this is the process that writes and speaks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def own_rows(count: int) -> slice:
+    """Return which of ``count`` rows are this process's: an equal, contiguous part.
+
+    Raises:
+        ConfigError: the rows cannot be shared equally.
+    """
+    if count % size():
+        raise ConfigError(
+            f"batch of {count} rows: does not divide over {size()} processes. Choose a batch_size that does."
+        )
+    part = count // size()
+    return slice(rank() * part, (rank() + 1) * part)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows of all processes, in the order of the processes; gradients go back to where rows came from.
+
+    Args:
+        rows: As many in every process.
+    """
+    return _GatherRows.apply(rows) if size() > 1 else rows
+
+
+def sum_shares(share: Tensor) -> Tensor:
+    """Return the sum over all processes; its gradient reaches every process's share."""
+    return _SumShares.apply(share) if size() > 1 else share
+
+
+def total(share: Tensor) -> Tensor:
+    """Return the sum over all processes, without gradient."""
+    with torch.no_grad():
+        return sum_shares(share.detach())
+
+
+def mean_share(summed: Float[Tensor, "*shape"], count: Tensor) -> Float[Tensor, "*shape"]:
+    """Return this process's share of a mean over all processes; 0 where nothing was counted anywhere.
+
+    Args:
+        summed: Sum over this process's rows.
+        count: How many of them count.
+    """
+    return summed / total(count).clamp(min=1)
+
+
+def average(facts: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over all processes of each of some numbers; every process names the same ones."""
+    if size() == 1:
+        return dict(facts)
+    means = total(torch.tensor(list(facts.values()), dtype=torch.float64)) / size()
+    return dict(zip(facts, means.tolist(), strict=True))
+
+
+def mean_rows(rows: Float[Tensor, "rows width"]) -> Float[Tensor, "width"]:
+    """Return the mean over the rows of all processes, with gradient; zero where there are none."""
+    return sum_shares(mean_share(rows.sum(0), torch.tensor(len(rows), device=rows.device)))
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its sum over all processes; one that no process has stays None."""
+    if size() == 1:
+        return
+    parameters = list(parameters)
+    for device in sorted({parameter.device for parameter in parameters}, key=str):
+        own = [parameter for parameter in parameters if parameter.device == device]
+        there = total(torch.tensor([float(p.grad is not None) for p in own], device=device)).tolist()
+        for bucket in _buckets([p for p, count in zip(own, there, strict=True) if count]):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            summed = total(torch.cat([gradient.flatten() for gradient in gradients]))
+            pieces = summed.split([gradient.numel() for gradient in gradients])
+            for parameter, piece in zip(bucket, pieces, strict=True):
+                parameter.grad = piece.view_as(parameter)
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """Let the first process do ``work``; return to all what it returned.
+
+    Args:
+        work: Returns what JSON can hold.
+    """
+    if size() == 1:
+        return work()
+    message = torch.empty(0, dtype=torch.uint8)
+    if rank() == 0:
+        message = torch.frombuffer(bytearray(json.dumps(work()).encode()), dtype=torch.uint8)
+    length = torch.tensor(len(message))
+    dist.broadcast(length, src=0)
+    if rank() != 0:
+        message = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(message, src=0)
+    return json.loads(message.numpy().tobytes())
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    total(torch.zeros(()))
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        gathered = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)[own_rows(len(gradient))]
+
+
+class _SumShares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return _summed(share)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(values: Tensor) -> Tensor:
+    summed = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    return summed

@@ -1,0 +1,221 @@
+"""C-SFT and DMA in two processes of N/2 pairs, against one process of N: loss, gradient, memory, weights."""
+
+import functools
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from encoders.small import BERT, TITLES, image_encoder
+from processes import run_in
+
+from csft.test_interest_loss import written_out
+from mimctr import distributed
+from mimctr.csft import objectives
+from mimctr.csft.loss import NOBODY, Candidates, Exclusions
+from mimctr.csft.negatives import NegativeMemory, gather_candidates
+from mimctr.encoders.text import TextEncoder, train_tokenizer
+from mimctr.recipes import csft, fitting, pretrain
+from mimctr.train.run import Run
+from mimctr.weights import load_tensors, save_tensors
+
+SETTINGS: dict[str, Any] = {
+    "dim": 4,
+    "hidden": 3,
+    "batch_size": 8,
+    "memory_warmup_steps": 2,
+    "num_steps": 6,
+    "evaluate_every": 4,
+    "temperature": 0.2,
+    "learn_temperature": True,
+    "head_learning_rate": 0.01,
+    "tower_learning_rate": 0.001,
+    "start_pull": 0.01,
+    "device": "cpu",
+    "bf16": False,
+    "augment": 0.0,
+    "drop_modality": 0.0,
+    "dropout": 0.0,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "k = 0": {"num_memory_batches": 0},
+    "k = 1": {"num_memory_batches": 1},
+    "k = 10": {"num_memory_batches": 10},
+    "cached towers": {"num_memory_batches": 1, "trainable": "heads"},
+    "pieces": {"tower_batch_size": 3},
+    "category": {"objective": "category_cross_entropy"},
+    "pairs": {"objective": "pair_cross_entropy"},
+}
+
+
+class Killed(Exception): ...
+
+
+def record(
+    shop: Path, encoders: Path, out: Path, settings: dict[str, Any], *, kill_at: int | None = None
+) -> None:
+    """Run C-SFT; write the gradient of every step, as each process has it after they were summed."""
+    steps, sum_gradients = itertools.count(), distributed.sum_gradients
+    folder = out.with_name(f"{out.name}-gradients")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(parameters: list[torch.nn.Parameter]) -> None:
+        sum_gradients(parameters)
+        step = next(steps)
+        found = {str(number): p.grad for number, p in enumerate(parameters) if p.grad is not None}
+        save_tensors(folder / f"{step}-{distributed.rank()}.safetensors", found)
+        if step == kill_at:
+            raise Killed
+
+    distributed.sum_gradients = keep
+    try:
+        csft.main(shop, encoders, out, csft.Config(**SETTINGS | settings))
+    finally:
+        distributed.sum_gradients = sum_gradients
+
+
+def all_cases(shop: Path, encoders: Path, out: Path) -> None:
+    csft.LOG_EVERY = 1
+    for name, settings in CASES.items():
+        record(shop, encoders, out / name, settings)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained encoders that draw nothing: what is drawn differs between processes."""
+    folder = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    calm = {**BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    text = TextEncoder.from_config(calm, train_tokenizer(TITLES, vocab_size=80), max_length=12)
+    image_encoder("vit").save(folder / "image")
+    text.save(folder / "text")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(shop, encoders, tmp_path_factory) -> tuple[Path, Path]:
+    """Folders of all cases in one process and in two."""
+    out = tmp_path_factory.mktemp("processes")
+    logged = csft.LOG_EVERY
+    all_cases(shop, encoders, out / "one")
+    csft.LOG_EVERY = logged
+    run_in(2, all_cases, shop, encoders, out / "two")
+    return out / "one", out / "two"
+
+
+def metrics_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_two_processes_have_the_loss_the_gradient_and_the_search_of_one(runs, case):
+    one, two = (folder / case for folder in runs)
+    expected, found = metrics_of(one), metrics_of(two)
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for line, other in zip(found, expected, strict=True):
+        assert line == pytest.approx(other, rel=2e-4, abs=1e-6)
+    for step in range(SETTINGS["num_steps"]):
+        name = f"{step}-0.safetensors"
+        theirs, _ = load_tensors(one.with_name(f"{case}-gradients") / name)
+        mine, _ = load_tensors(two.with_name(f"{case}-gradients") / name)
+        others, _ = load_tensors(two.with_name(f"{case}-gradients") / f"{step}-1.safetensors")
+        assert sorted(mine) == sorted(others) == sorted(theirs)
+        largest = max(gradient.abs().max() for gradient in theirs.values())
+        for number, gradient in theirs.items():
+            assert torch.equal(mine[number], others[number])
+            torch.testing.assert_close(mine[number], gradient, rtol=1e-3, atol=1e-4 * float(largest))
+
+
+def killed_then_resumed(shop: Path, encoders: Path, out: Path, case: str) -> None:
+    csft.LOG_EVERY = 1
+    csft.Run = functools.partial(Run, checkpoint_seconds=0.0)
+    with pytest.raises(Killed):
+        record(shop, encoders, out, CASES[case], kill_at=4)
+
+
+@pytest.mark.parametrize("case", ["k = 1"])
+def test_a_run_of_two_processes_can_be_resumed_by_one(runs, shop, encoders, tmp_path, monkeypatch, case):
+    run_in(2, killed_then_resumed, shop, encoders, tmp_path / "resumed", case)
+    monkeypatch.setattr(csft, "LOG_EVERY", 1)
+    record(shop, encoders, tmp_path / "resumed", CASES[case])
+    for line, other in zip(metrics_of(tmp_path / "resumed"), metrics_of(runs[0] / case), strict=True):
+        assert line == pytest.approx(other, rel=2e-4, abs=1e-6)
+
+
+def own_candidates(count: int, *, sorts: int, distinct: bool) -> Candidates:
+    """This process's part of candidates that a generator draws for all: positives, then each sort of negatives."""
+    generator = torch.Generator().manual_seed(3)
+    total = distributed.size() * count
+    keys = (
+        torch.arange(sorts * total) if distinct else torch.randint(7, (sorts * total,), generator=generator)
+    )
+    users = keys.clone() if distinct else torch.randint(NOBODY, 5, (sorts * total,), generator=generator)
+    columns = [
+        keys,
+        users,
+        *(torch.randn(sorts * total, 4, generator=generator, dtype=torch.float64) for _ in range(3)),
+        torch.rand(sorts * total, generator=generator) < 0.8,
+        torch.rand(sorts * total, generator=generator) < 0.8,
+    ]
+    own = distributed.own_rows(total)
+    return Candidates(*(column.unflatten(0, (sorts, total))[:, own].flatten(0, 1) for column in columns))
+
+
+def space_and_time() -> None:
+    """The loss of both processes' shares is the double loop over all pairs, with duplicates and a full memory."""
+    count, sorts, batches = 3, 2, 10
+    for distinct in (True, False):
+        own = own_candidates(count, sorts=sorts, distinct=distinct)
+        with distributed.alone():
+            expected_pool = own_candidates(2 * count, sorts=sorts, distinct=distinct)
+        pool = gather_candidates(own, count)
+        for mine, theirs in zip(pool, expected_pool, strict=True):
+            assert torch.equal(mine, theirs)
+        memory = NegativeMemory(batches, len(pool.item_keys), 4).double()
+        memory.item_keys, memory.users = memory.item_keys.long(), memory.users.long()
+        for age in range(batches):
+            shift = (age + 1) * 1000 if distinct else age
+            older = pool._replace(item_keys=pool.item_keys + shift, users=pool.users + shift)
+            memory.enqueue(older._replace(fused=pool.fused.flip(0) + age))
+        candidates = memory.extend(pool)
+        query = torch.randn(2 * count, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        mine = query[distributed.own_rows(2 * count)]
+        objective = objectives.MultiLevelInfoNCE(temperature=0.2, text_weight=0.3, image_weight=0.7)
+        share = objective(mine, own, candidates, torch.zeros(sorts * count, dtype=torch.int64))
+        levels = ((1.0, candidates.fused, torch.ones(len(candidates.users), dtype=torch.bool)),)
+        levels += ((0.3, candidates.text, candidates.has_text), (0.7, candidates.image, candidates.has_image))
+        expected = sum(
+            w * written_out(query, view, candidates, has, temperature=0.2) for w, view, has in levels
+        )
+        assert float(distributed.total(share)) == pytest.approx(expected, rel=1e-5)
+        if distinct:
+            pairs, processes = count, distributed.size()
+            assert objective.facts(mine, candidates)["negatives"] == 2 * pairs * processes * (batches + 1) - 1
+
+
+def test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches():
+    run_in(2, space_and_time)
+
+
+def align_in(shop: Path, encoders: Path, out: Path) -> None:
+    fitting.LOG_EVERY = 1
+    steps = {"masked_image": False, "masked_language": False, "alignment_steps": 5, "batch_size": 6}
+    pretrain.main(shop, encoders, out, pretrain.Config(**steps, device="cpu", bf16=False))
+
+
+def test_alignment_in_two_processes_ends_where_one_does(shop, encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "LOG_EVERY", 1)
+    align_in(shop, encoders, tmp_path / "one")
+    run_in(2, align_in, shop, encoders, tmp_path / "two")
+    expected, found = (metrics_of(tmp_path / name / "run" / "alignment") for name in ("one", "two"))
+    assert len(found) == len(expected)
+    for line, other in zip(found, expected, strict=True):
+        assert line == pytest.approx(other, rel=2e-3)
+
+
+def test_positives_of_the_second_process_are_not_the_first_rows():
+    candidates = own_candidates(4, sorts=2, distinct=True)
+    excluded = Exclusions(candidates._replace(item_keys=torch.zeros(8)), 2, first=2).whole()
+    assert (~excluded).nonzero().tolist() == [[0, 2], [1, 3]]
