@@ -1,48 +1,39 @@
 """Fill the representation center: embed every item and every query image once (MIM Section 3.5, MFM)."""
 
+import functools
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
-from mimctr.center.snapshot import MANIFEST, Snapshot, read_manifest, write_snapshot
+from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, rank, size
-from mimctr.encoders.item import ItemEncoder, ItemVectors
-from mimctr.errors import RunError
+from mimctr.encoders.backends import BackendName
+from mimctr.encoders.item import ItemVectors
+from mimctr.errors import EncoderError, RunError
 from mimctr.files import read_json, write_json
 from mimctr.progress import track
-from mimctr.recipes.catalogue import ITEMS_AT_ONCE, read_kept
+from mimctr.recipes.catalogue import ITEMS_AT_ONCE
 from mimctr.recipes.content import chunks
-from mimctr.recipes.device import pick_device
-from mimctr.recipes.embed_shards import PARTS, Contents, Shard, ShardEncoder, encode_in_threads, num_own_cores
+from mimctr.recipes.embed_config import Config
+from mimctr.recipes.embed_ray import encode_on_ray
+from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads, num_workers
+
+logger = logging.getLogger(__name__)
 
 ITEMS, QUERIES, SHARDS, SUMMARY = "items", "queries", "shards", "summary.json"
-
-
-class Config(BaseModel):
-    """Settings of ``mimctr embed``. Those that change no vector are no part of what the stage is known by."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    batch_size: int = Field(64, ge=1, description="Pictures or titles of a forward pass; a GPU likes more.")
-    batches_per_shard: int = Field(
-        16, ge=1, description="An interrupted run loses at most this many batches a worker."
-    )
-    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    num_workers: int = Field(
-        0,
-        ge=0,
-        exclude=True,
-        description="Threads that decode, tokenize and run the towers on one core each; 0: one a core.",
-    )
+MIN_COSINE, NUM_COMPARED = 0.999, 64
+"""Least mean cosine of a back-end's content embeddings to PyTorch's, over so many items of the catalogue."""
 
 
 class Summary(BaseModel):
@@ -73,64 +64,91 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
 
     Raises:
         RunError: no item at all has content.
+        EncoderError: the back-end is not installed, cannot run the towers, or is too far from PyTorch.
     """
     if (out / SUMMARY).exists():
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return Summary.model_validate(read_json(out / SUMMARY))
-    data = CtrDataset.open(dataset)
-    contents = Contents(data)
-    if not contents.has_content.any():
-        raise RunError(f"{dataset}: none of its {data.num_items} items has an image or a title. Add content.")
-    model = ItemEncoder.load(encoder).to(pick_device(config.device))
-    kept = read_kept(encoder, data, model)
-    shard_encoder = ShardEncoder(contents, model, model, out / SHARDS, batch_size=config.batch_size)
-    shards = contents.shards(
-        config.batch_size * config.batches_per_shard, PARTS if kept is None else ("queries",)
-    )
-    _encode(shard_encoder, shards, config)
-    summary = from_main(lambda: _write(data, shard_encoder, shards, kept, out).model_dump(mode="json"))
+    shards = ShardEncoder.open(dataset, encoder, out / SHARDS, config)
+    if not shards.contents.has_content.any():
+        raise RunError(
+            f"{dataset}: none of its {shards.data.num_items} items has an image or a title. Add content."
+        )
+    parity = from_main(lambda: None if config.backend == "torch" else _parity(shards, config.backend))
+    missing = [shards.shards[number] for number in from_main(shards.missing)]
+    own = missing[rank() :: size()]
+    if config.engine == "ray":
+        done = encode_on_ray(
+            functools.partial(ShardEncoder.open, dataset, encoder, out / SHARDS, config), own
+        )
+    else:
+        done = encode_in_threads(shards, own, num_workers(config))
+    start = _num_pieces(shards.shards) - _num_pieces(missing)
+    for _ in track(
+        done,
+        total=start + _num_pieces(own),
+        description="embed",
+        unit="pictures and titles",
+        start=start,
+        size=lambda shard: shard.num_pieces,
+    ):
+        pass
+    barrier()
+    summary = from_main(lambda: _write(shards, config.backend, parity, out).model_dump(mode="json"))
     return Summary.model_validate(summary)
 
 
-def _encode(encoder: ShardEncoder, shards: list[Shard], config: Config) -> None:
-    """Encode this process's part of the shards that are not on disk; return when all processes are done."""
-    missing = from_main(lambda: [n for n, shard in enumerate(shards) if not encoder.is_done(shard)])
-    own = [shards[number] for number in missing[rank() :: size()]]
-    done = encode_in_threads(encoder, own, config.num_workers or num_own_cores())
-    start = sum(map(_num_pieces, shards)) - sum(_num_pieces(shards[number]) for number in missing)
-    total = start + sum(map(_num_pieces, own))
-    for _ in track(done, total=total, description="embed", unit="pieces", start=start, size=_num_pieces):
-        pass
-    barrier()
+def _parity(shards: ShardEncoder, backend: BackendName) -> dict[str, Any]:
+    """Compare a back-end with PyTorch on some items of the catalogue; return the fields of :class:`Parity`.
+
+    Raises:
+        EncoderError: it is too far away.
+    """
+    known, items = np.flatnonzero(shards.contents.has_content), shards.data.items
+    rows = np.unique(known[np.linspace(0, len(known) - 1, NUM_COMPARED).round().astype(np.int64)]).tolist()
+    images = [shards.data.item_images.get(row) for row in rows]
+    titles, categories = (items[name].gather(rows).to_list() for name in ("title", "category"))
+    exact, found = (
+        shards.encoder.embed_items(images, titles, categories, towers=towers)[0]
+        for towers in (shards.encoder, shards.towers)
+    )
+    cosines = (exact * found).sum(dim=1)
+    parity = Parity(
+        num_compared=len(rows), mean_cosine=cosines.mean().item(), least_cosine=cosines.min().item()
+    )
+    if not parity.mean_cosine >= MIN_COSINE:
+        raise EncoderError(
+            f"back-end '{backend}': mean cosine {parity.mean_cosine:.4f} to PyTorch over {len(rows)} items of the "
+            f"catalogue; at least {MIN_COSINE} is wanted. Use backend = 'torch'."
+        )
+    logger.info(
+        "embed: %s, cosine to PyTorch %.5f on average and at least %.5f over %d items",
+        backend,
+        parity.mean_cosine,
+        parity.least_cosine,
+        len(rows),
+    )
+    return parity.model_dump()
 
 
-def _write(
-    data: CtrDataset,
-    encoder: ShardEncoder,
-    shards: list[Shard],
-    kept: ItemVectors | None,
-    out: Path,
-) -> Summary:
+def _write(shards: ShardEncoder, backend: BackendName, parity: dict[str, Any] | None, out: Path) -> Summary:
     """Write both snapshots and the summary; remove the shards."""
-    contents, model = encoder.contents, encoder.encoder
+    contents, encoder = shards.contents, shards.encoder
+    origin: dict[str, Any] = {
+        "encoder": encoder.fingerprint,
+        "backend": backend,
+        "parity": parity and Parity.model_validate(parity),
+    }
     known = contents.has_content
     with_picture = np.flatnonzero(contents.picture_of_query >= 0)
     if not (out / ITEMS / MANIFEST).exists():
-        vectors = _item_vectors(data, encoder, shards, kept)
-        keys = data.items["item_key"].to_numpy()
-        write_snapshot(out / ITEMS, keys[known], vectors[known], encoder=model.fingerprint)
+        keys = shards.data.items["item_key"].to_numpy()
+        write_snapshot(out / ITEMS, keys[known], _item_vectors(shards)[known], **origin)
     if not (out / QUERIES / MANIFEST).exists():
-        views = encoder.read(shards, "queries")
-        with torch.no_grad():
-            content = [
-                model.query_content(some.to(_device(model))).cpu() for some in views.split(ITEMS_AT_ONCE)
-            ]
-        places = contents.picture_of_query[with_picture]
-        write_snapshot(
-            out / QUERIES, with_picture + 1, torch.cat(content).numpy()[places], encoder=model.fingerprint
-        )
+        vectors = _query_vectors(shards)[contents.picture_of_query[with_picture]]
+        write_snapshot(out / QUERIES, with_picture + 1, vectors, **origin)
     summary = Summary(
-        fingerprint=model.fingerprint,
+        fingerprint=encoder.fingerprint,
         num_items=int(known.sum()),
         num_items_without_content=int((~known).sum()),
         num_queries=len(with_picture),
@@ -142,23 +160,29 @@ def _write(
     return summary
 
 
-def _item_vectors(
-    data: CtrDataset, encoder: ShardEncoder, shards: list[Shard], kept: ItemVectors | None
-) -> Float[ndarray, "items content"]:
+def _item_vectors(shards: ShardEncoder) -> Float[ndarray, "items content"]:
     """Return the content embedding by row of the items; zero where an item has no content."""
-    contents, model = encoder.contents, encoder.encoder
-    categories = data.items["category"].to_list()
-    pictures, titles = encoder.read(shards, "pictures"), encoder.read(shards, "titles")
+    contents, encoder, kept = shards.contents, shards.encoder, shards.kept
+    categories = shards.data.items["category"].to_list()
+    pictures, titles = shards.read("pictures"), shards.read("titles")
     found = []
-    for rows in chunks(np.arange(data.num_items), ITEMS_AT_ONCE):
+    for rows in chunks(np.arange(shards.data.num_items), ITEMS_AT_ONCE):
         named = [categories[row] for row in rows]
         if kept is not None:
             own = ItemVectors(*(part[torch.from_numpy(rows) + FIRST_INDEX] for part in kept))
-            found.append(model.embed_vectors(own, named)[0])
+            found.append(encoder.embed_vectors(own, named)[0])
         else:
             image = _pick(pictures, contents.picture_of_item[rows])
             text = _pick(titles, contents.title_of_item[rows])
-            found.append(model.embed_views(*image, *text, named)[0])
+            found.append(encoder.embed_views(*image, *text, named)[0])
+    return torch.cat(found).numpy()
+
+
+def _query_vectors(shards: ShardEncoder) -> Float[ndarray, "pictures content"]:
+    """Return the content embedding of each different query picture."""
+    views, device = shards.read("queries"), shards.encoder.image_head.weight.device
+    with torch.no_grad():
+        found = [shards.encoder.query_content(some.to(device)).cpu() for some in views.split(ITEMS_AT_ONCE)]
     return torch.cat(found).numpy()
 
 
@@ -172,12 +196,8 @@ def _pick(
     return picked, there
 
 
-def _num_pieces(shard: Shard) -> int:
-    return shard.stop - shard.start
-
-
-def _device(model: ItemEncoder) -> torch.device:
-    return model.image_head.weight.device
+def _num_pieces(shards: list[Shard]) -> int:
+    return sum(shard.num_pieces for shard in shards)
 
 
 def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = None) -> ContentTable:

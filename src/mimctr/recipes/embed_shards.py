@@ -16,8 +16,12 @@ from torch import Tensor
 
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
-from mimctr.encoders.item import ItemEncoder, Towers
+from mimctr.encoders.backends import open_towers
+from mimctr.encoders.item import ItemEncoder, ItemVectors, Towers
+from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.content import NONE, Titles, by_length, chunks
+from mimctr.recipes.device import pick_device
+from mimctr.recipes.embed_config import Config
 from mimctr.weights import load_tensors, save_tensors
 
 Part = Literal["pictures", "queries", "titles"]
@@ -34,6 +38,11 @@ class Shard(NamedTuple):
     part: Part
     start: int
     stop: int
+
+    @property
+    def num_pieces(self) -> int:
+        """Return how many pieces it has."""
+        return self.stop - self.start
 
 
 class Contents:
@@ -76,28 +85,63 @@ class ShardEncoder:
     a shard, and alike lengths of titles stand together within it.
 
     Args:
-        contents: The pieces.
+        data: The dataset.
         encoder: Item encoder, on the device where its heads are to run.
         towers: What runs its towers.
         folder: One file a shard.
         batch_size: Pieces of a forward pass.
+        batches_per_shard: Batches that are written together.
+        kept: What the towers say of all items by ``item_index``, where that is known: only queries are encoded then.
     """
 
     def __init__(
-        self, contents: Contents, encoder: ItemEncoder, towers: Towers, folder: Path, *, batch_size: int
+        self,
+        data: CtrDataset,
+        encoder: ItemEncoder,
+        towers: Towers,
+        folder: Path,
+        *,
+        batch_size: int,
+        batches_per_shard: int,
+        kept: ItemVectors | None = None,
     ) -> None:
-        self.contents = contents
+        self.data = data
+        self.contents = Contents(data)
         self.encoder = encoder
-        self.folder = folder
-        self._towers = towers
+        self.towers = towers
+        self.kept = kept
+        self.shards = self.contents.shards(
+            batch_size * batches_per_shard, PARTS if kept is None else ("queries",)
+        )
+        self._folder = folder
         self._batch_size = batch_size
         self._device = encoder.image_head.weight.device
         self._turns = threading.Semaphore(BATCHES_ON_A_GPU) if self._device.type != "cpu" else nullcontext()
         self._stopping = threading.Event()
 
-    def is_done(self, shard: Shard) -> bool:
-        """Return whether the shard is on disk."""
-        return self._path(shard).exists()
+    @classmethod
+    def open(cls, dataset: Path, encoder: Path, folder: Path, config: Config) -> "ShardEncoder":
+        """Open a dataset and an item encoder; ``folder`` keeps the shards.
+
+        Raises:
+            EncoderError: the encoder cannot be read, or the back-end is not installed or cannot run its towers.
+        """
+        data = CtrDataset.open(dataset)
+        on_cpu = config.backend != "torch"
+        model = ItemEncoder.load(encoder).to(pick_device("cpu" if on_cpu else config.device))
+        return cls(
+            data,
+            model,
+            open_towers(model, config.backend, num_workers=num_workers(config)),
+            folder,
+            batch_size=config.batch_size,
+            batches_per_shard=config.batches_per_shard,
+            kept=None if on_cpu else read_kept(encoder, data, model),
+        )
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the shards that are not on disk."""
+        return [number for number, shard in enumerate(self.shards) if not self._path(shard).exists()]
 
     def encode(self, shard: Shard) -> Shard:
         """Encode a shard and write it; return it.
@@ -120,9 +164,9 @@ class ShardEncoder:
         """Let every thread stop before its next batch."""
         self._stopping.set()
 
-    def read(self, shards: Iterable[Shard], part: Part) -> Float[Tensor, "pieces content"]:
+    def read(self, part: Part) -> Float[Tensor, "pieces content"]:
         """Return what was written of one part."""
-        files = (self._path(shard) for shard in shards if shard.part == part)
+        files = (self._path(shard) for shard in self.shards if shard.part == part)
         return torch.cat(
             [torch.zeros(0, self.encoder.dim), *(load_tensors(file)[0][_VIEWS] for file in files)]
         )
@@ -133,7 +177,7 @@ class ShardEncoder:
         def encode(some: Int[ndarray, "batch"]) -> Tensor:
             pixels = self.encoder.image_encoder.pixels(map(store.blob, some.tolist()))
             with self._turn(), torch.no_grad():
-                vectors = self._towers.image_vectors(pixels.to(self._device))
+                vectors = self.towers.image_vectors(pixels.to(self._device))
                 return self.encoder.query_view(vectors.to(self._device)).cpu()
 
         return torch.cat([encode(some) for some in chunks(numbers, self._batch_size)])
@@ -145,7 +189,7 @@ class ShardEncoder:
         for rows in by_length(shard, self._batch_size):
             ids, mask = shard.gather(rows)
             with self._turn(), torch.no_grad():
-                vectors = self._towers.text_vectors(ids.to(self._device), mask.to(self._device))
+                vectors = self.towers.text_vectors(ids.to(self._device), mask.to(self._device))
                 views[rows] = self.encoder.text_view(vectors.to(self._device)).cpu()
         return views
 
@@ -155,10 +199,10 @@ class ShardEncoder:
         return self._turns
 
     def _path(self, shard: Shard) -> Path:
-        return self.folder / shard.part / f"{shard.start:012d}.safetensors"
+        return self._folder / shard.part / f"{shard.start:012d}.safetensors"
 
 
-def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_workers: int) -> Iterator[Shard]:
+def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_threads: int) -> Iterator[Shard]:
     """Encode shards in threads, each with a shard of its own; yield each one when it is on disk.
 
     A thread decodes, tokenizes and runs the towers on one core: pictures are decoded while other threads run the model
@@ -168,10 +212,10 @@ def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_worker
     Args:
         encoder: Shared by all threads.
         shards: Which ones.
-        num_workers: Threads.
+        num_threads: How many.
     """
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for done in as_completed([pool.submit(encoder.encode, shard) for shard in shards]):
             yield done.result()
@@ -183,9 +227,10 @@ def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_worker
         torch.set_num_threads(before)
 
 
-def num_own_cores() -> int:
-    """Return how many cores this process may use: its share where torchrun started several on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def num_workers(config: Config) -> int:
+    """Return how many threads this process starts: as set, or one a core, shared with torchrun's others here."""
+    num_cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return config.num_workers or max(1, num_cores)
 
 
 def _distinct(numbers: Int[ndarray, "rows"]) -> tuple[Int[ndarray, "distinct"], Int[ndarray, "rows"]]:
