@@ -2,17 +2,36 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# timm needs torchvision, whose builds do not always fit the CPU build of PyTorch: it stays out of the first environment.
+TIMM_VENV ?= .venv-timm
+EXTRAS_VENV ?= .venv-extras
 RUN    ?= runs/demo
 # The CPU build of PyTorch; a machine whose package index has none takes it from PyTorch's own.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+comma := ,
 
-.PHONY: demo fashion test test-all check bench docs clean
+.PHONY: demo fashion test test-timm test-extras test-all check bench docs clean
+
+# An environment with this package: $(call install,FOLDER,EXTRAS)
+define install
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --upgrade pip
+	$(1)/bin/pip install --quiet --editable ".[$(2)]" --constraint constraints.txt \
+	  || $(1)/bin/pip install --quiet --editable ".[$(2)]" --constraint constraints.txt --extra-index-url $(TORCH_INDEX)
+endef
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt \
-	  || $(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt --extra-index-url $(TORCH_INDEX)
+	$(call install,$(VENV),dev)
+	touch $@
+
+# torchscale is what BEiT-3 is compared with; of its own requirements it needs only fairscale here.
+$(TIMM_VENV)/installed: pyproject.toml constraints.txt
+	$(call install,$(TIMM_VENV),dev$(comma)timm)
+	$(TIMM_VENV)/bin/pip install --quiet --no-deps torchscale==0.3.0 fairscale==0.4.13
+	touch $@
+
+$(EXTRAS_VENV)/installed: pyproject.toml constraints.txt
+	$(call install,$(EXTRAS_VENV),dev$(comma)onnx$(comma)openvino$(comma)ray)
 	touch $@
 
 demo: $(VENV)/installed
@@ -31,6 +50,12 @@ fashion: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
+test-timm: $(TIMM_VENV)/installed
+	OMP_NUM_THREADS=1 $(TIMM_VENV)/bin/python -m pytest -n auto -m needs_timm tests/encoders
+
+test-extras: $(EXTRAS_VENV)/installed
+	OMP_NUM_THREADS=1 $(EXTRAS_VENV)/bin/python -m pytest -n auto -m needs_extras tests/recipes
+
 test-all: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow"
 
@@ -39,8 +64,9 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 	$(BIN)/python benchmarks/bench_prepare.py
+	$(EXTRAS_VENV)/bin/python benchmarks/bench_embed.py
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
-"""Shape checks for the tensor packages, one thread, no network."""
+"""Shape checks for the tensor packages, one thread, no network; timm where it is installed."""
 
 import os
+from importlib.util import find_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,30 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+HAS_TIMM = find_spec("timm") is not None
+
+
+def _declare_torchvision_operators() -> torch.library.Library | None:
+    """Let torchvision be imported although it was built for another PyTorch; timm calls none of its operators."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:  # operator torchvision::nms does not exist
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return library
+    return None
+
+
+OPERATORS = _declare_torchvision_operators() if HAS_TIMM else None  # they live as long as this does
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs timm where it is not installed."""
+    if not HAS_TIMM:
+        for item in items:
+            if item.get_closest_marker("needs_timm"):
+                item.add_marker(pytest.mark.skip(reason="timm is not installed: 'make test-timm' runs this"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zlib
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from mimctr.errors import DataError
@@ -75,11 +76,23 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, size: int | None 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
+    if image.mode.startswith("I"):
+        image = _high_byte(image)
     if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA"):
         return image.convert("RGB")
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8 bits, with its transparency as alpha; Pillow's conversion would clip it at 255."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        visible = values != image.info["transparency"]
+        grey.putalpha(Image.fromarray(visible.astype(np.uint8) * 255))
+    return grey
 
 
 def _first_line(error: BaseException) -> str:

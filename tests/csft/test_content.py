@@ -53,12 +53,11 @@ def test_vectors_of_the_catalogue_are_those_of_raw_items(shop, encoders, tmp_pat
         encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False, center_by_category=True)
     )
     catalogue = Catalogue(data, encoder, np.array([1]), tmp_path / "pixels.npy")
-    device = torch.device("cpu")
-    tables = [run(encoder, device=device) for run in (catalogue.picture_vectors, catalogue.title_vectors)]
+    towers = catalogue.run_towers(encoder, device=torch.device("cpu"))
     items = np.arange(2, 2 + NUM_ITEMS)
-    catalogue.recenter(encoder, *tables)
+    catalogue.recenter(encoder, towers)
     with torch.no_grad():
-        fused = encoder(catalogue.item_vectors(items, *tables)).fused
+        fused = encoder(catalogue.item_vectors(items, towers)).fused
     images = [data.item_images.get(row) for row in range(NUM_ITEMS)]
     vectors, known = encoder.embed_items(
         images, data.items["title"].to_list(), data.items["category"].to_list()

@@ -201,7 +201,7 @@ def test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches
 
 def align_in(shop: Path, encoders: Path, out: Path) -> None:
     fitting.LOG_EVERY = 1
-    steps = {"masked_image": False, "masked_language": False, "alignment_steps": 5, "batch_size": 6}
+    steps = {"masked_image": False, "language": False, "alignment_steps": 5, "batch_size": 6}
     pretrain.main(shop, encoders, out, pretrain.Config(**steps, device="cpu", bf16=False))
 
 

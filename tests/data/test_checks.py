@@ -125,6 +125,25 @@ def test_a_bad_row_is_told_and_leniently_dropped(tables, write, tmp_path, table,
     assert np.array_equal(lenient.behaviors.item, clean.behaviors.item)
 
 
+@pytest.mark.parametrize("title", ["", "  ", "\t\n", "\x00", "\u3000\u00a0", "\u200b\ufeff", "\u00ad"])
+def test_a_title_of_which_nothing_can_be_seen_is_missing(tables, write, tmp_path, title):
+    """Mutant: strip white space only; an encoder then takes a zero-width space for a description."""
+    summary = prepare_tables(
+        write({**tables, "items": edit(tables["items"], "title", 5, title)}), tmp_path / "out"
+    )
+    titles = CtrDataset.open(tmp_path / "out").items["title"].to_list()
+    assert [row for row, kept in enumerate(titles) if kept is None] == [5]
+    assert [(problem.rule, problem.count) for problem in summary.problems] == [("missing-title", 1)]
+
+
+@pytest.mark.parametrize(
+    "title", ["👟", "赤い靴", "red\x00 shoe", "\u0301", "-", "word " * 20_000, "\U0001fae9"]
+)
+def test_any_other_title_is_kept_to_the_letter(tables, write, tmp_path, title):
+    prepare_tables(write({**tables, "items": edit(tables["items"], "title", 5, title)}), tmp_path / "out")
+    assert CtrDataset.open(tmp_path / "out").items["title"][5] == title
+
+
 def test_duplicated_impressions_are_told_and_leniently_kept_once(tables, write, tmp_path):
     impressions = tables["impressions"]
     tables["impressions"] = pl.concat([impressions, impressions[7:8], impressions[9:10]])

@@ -23,6 +23,19 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, pixels: bytes, *, bits: int = 8) -> bytes:
+    """Return an RGB PNG by hand; ``pixels`` may be too few."""
+    stride = 3 * width * bits // 8
+    rows = b"".join(b"\0" + pixels[at : at + stride] for at in range(0, len(pixels), stride))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
+    return PNG_START + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
 PNG = encoded(Image.fromarray(PIXELS), "PNG")
 
@@ -57,6 +70,52 @@ def test_a_transparent_palette_lies_over_white():
     assert np.asarray(decode_image(encoded(palette, "PNG", transparency=0))).min() == 255
 
 
+@pytest.mark.parametrize("transparent", [None, 700])
+def test_16_bit_grey_is_scaled_as_16_bit_color_is(transparent):
+    """Mutant: ``convert('RGB')`` alone clips at 255, so that nearly everything is white."""
+    values = (np.arange(12 * 9) * 600 + 100).astype(np.uint16).reshape(12, 9)
+    image = Image.fromarray(values)
+    options = {} if transparent is None else {"transparency": transparent}
+    color = png(9, 12, np.stack([values] * 3, axis=-1).astype(">u2").tobytes(), bits=16)
+    expected = np.asarray(decode_image(color)).copy()
+    if transparent is not None:
+        expected[values == transparent] = 255
+    assert np.array_equal(np.asarray(decode_image(encoded(image, "PNG", **options))), expected)
+
+
+@pytest.mark.parametrize(("mode", "form"), [("L", "JPEG"), ("1", "PNG"), ("CMYK", "JPEG"), ("LA", "PNG")])
+def test_other_color_models_look_like_the_picture_they_were_made_from(mode, form):
+    smooth = Image.fromarray(PIXELS).resize((36, 48), Image.Resampling.BICUBIC)
+    made = smooth.convert(mode)
+    image = decode_image(encoded(made, form))
+    assert (image.mode, image.size) == ("RGB", (36, 48))
+    distance = np.abs(np.asarray(image, dtype=int) - np.asarray(made.convert("RGB"), dtype=int))
+    assert distance.mean() < 6
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_an_animation_gives_its_first_frame(form):
+    frames = [Image.new("RGB", (9, 12), color) for color in ("red", "lime", "blue")]
+    moving = encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=100)
+    assert Image.open(io.BytesIO(moving)).n_frames == 3
+    assert np.abs(np.asarray(decode_image(moving), dtype=int) - [255, 0, 0]).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+def test_thin_and_tiny_pictures_are_pictures(size):
+    image = decode_image(encoded(Image.new("RGB", size, (9, 80, 200)), "PNG"))
+    assert image.size == size
+    assert image.resize((16, 16), Image.Resampling.BILINEAR).getpixel((8, 8)) == (9, 80, 200)
+
+
+def test_a_small_file_with_gigabytes_of_text_is_refused():
+    header = len(PNG_START) + 25
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
+    bomb = PNG[:header] + text + PNG[header:]
+    with pytest.raises(DataError, match=r"image: damaged or truncated \(Decompressed data too large"):
+        decode_image(bomb)
+
+
 def test_no_bytes_are_an_error():
     with pytest.raises(DataError, match=r"image: it is empty \(0 bytes\)\. Export it again\."):
         decode_image(b"")
@@ -82,19 +141,8 @@ def test_postscript_is_never_handed_to_ghostscript():
 @pytest.mark.parametrize("side", [8_000, 30_000])
 def test_a_bomb_is_refused_before_it_unpacks(side):
     """Mutant: check the size after ``load``. Both sides of Pillow's own limit."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    bomb = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"0"))
-        + chunk(b"IEND", b"")
-    )
     with pytest.raises(DataError, match=r"image: larger than 50,000,000 pixels\. Scale it down\."):
-        decode_image(bomb)
+        decode_image(png(side, side, b"0"))
 
 
 def test_the_pixel_limit_counts_pixels():

@@ -69,6 +69,8 @@ BERT = {
     "intermediate_size": 16,
     "max_position_embeddings": 16,
 }
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_inner": 16, "n_positions": 16}
+LANGUAGE_NETWORKS = {"bert": BERT, "gpt2": GPT2}
 
 
 def picture(seed: int, *, width: int = SIZE, height: int = SIZE) -> bytes:
@@ -84,9 +86,10 @@ def image_encoder(network: str = "vit", *, seed: int = 0) -> ImageEncoder:
     return ImageEncoder.from_config(NETWORKS[network], size=SIZE)
 
 
-def text_encoder(*, seed: int = 0, texts: list[str] = TITLES) -> TextEncoder:
+def text_encoder(network: str = "bert", *, seed: int = 0, texts: list[str] = TITLES) -> TextEncoder:
     torch.manual_seed(seed)
-    return TextEncoder.from_config(BERT, train_tokenizer(texts, vocab_size=80), max_length=12)
+    config = LANGUAGE_NETWORKS[network]
+    return TextEncoder.from_config(config, train_tokenizer(texts, vocab_size=80), max_length=12)
 
 
 def item_encoder(

@@ -2,10 +2,19 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from encoders.small import BERT, TITLES, image_encoder, shake, text_encoder
-from mimctr.encoders.text import TextEncoder, mask_token_index, special_token_indices, train_tokenizer
-from mimctr.errors import EncoderError
+from mimctr.encoders.text import (
+    LETTERS_PER_TOKEN,
+    TextEncoder,
+    mask_token_index,
+    special_token_indices,
+    train_tokenizer,
+)
+from mimctr.errors import DataError, EncoderError
 
 
 def test_padding_is_invisible():
@@ -54,7 +63,81 @@ def test_words_and_letters_of_the_texts_are_known():
     assert tokenizer.id_to_token(mask_token_index(tokenizer)) == "[MASK]"
 
 
-@pytest.mark.parametrize("text", ["", "red " * 25_000, "👟🎒 \u200b", "赤い靴"])
+def byte_pair_tokenizer():
+    """Return a tokenizer of GPT-2's kind: no special token around a text, spaces belong to the word behind them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TITLES * 20, trainer)
+    return tokenizer
+
+
+PIECES = [
+    "red",
+    " ",
+    "   ",
+    "\n",
+    "shoe",
+    "a-b",
+    "leather" * 40,
+    "赤い",
+    "👟",
+    "\u200b",
+    "é",
+    "e\u0301",
+    "x",
+    ".",
+]
+
+
+@pytest.mark.parametrize("tokenizer", [train_tokenizer(TITLES, vocab_size=80), byte_pair_tokenizer()])
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60), st.integers(1, 60))
+def test_a_long_text_is_tokenized_as_if_it_were_read_whole(tokenizer, pieces, repeat):
+    """Mutant: cut at a number of letters; a word longer than that, or much space, then gives other tokens."""
+    encoder = TextEncoder.from_config(BERT, tokenizer, max_length=12)
+    text = "".join(pieces) * repeat
+    whole = tokenizer.encode(text)
+    ids, mask = encoder.tokenize([text])
+    if whole.ids:
+        assert ids[0].tolist() == whole.ids
+        assert mask[0].tolist() == [True] * len(whole.ids)
+
+
+@pytest.mark.parametrize("text", ["red shoe " * 11_000, "赤" * 100_000, "red, " * 20_000])
+def test_of_a_very_long_text_little_is_tokenized(text):
+    """Mutant: tokenize it whole, which takes a second and keeps every token that is cut off."""
+
+    class Recorder:
+        def __init__(self, tokenizer):
+            self.tokenizer, self.letters = tokenizer, 0
+
+        def encode(self, text):
+            self.letters += len(text)
+            return self.tokenizer.encode(text)
+
+        def encode_batch(self, texts):
+            self.letters += sum(map(len, texts))
+            return self.tokenizer.encode_batch(texts)
+
+    encoder = text_encoder()
+    encoder.tokenizer = Recorder(encoder.tokenizer)
+    assert encoder.tokenize([text]).ids.shape == (1, 12)
+    assert encoder.tokenizer.letters <= 2 * 12 * LETTERS_PER_TOKEN
+
+
+def test_half_a_surrogate_pair_is_an_error():
+    with pytest.raises(DataError, match=r"text 'red \\ud83d shoe': letter 4 is half of a surrogate pair"):
+        text_encoder().tokenize(["blue hat", "red \ud83d shoe"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "   ", "\x00", "\u200b\ufeff", "\u0301", "red\x00shoe", "red " * 25_000, "👟🎒 \u200b", "赤い靴"],
+)
 def test_odd_titles_have_a_finite_vector(text):
     encoder = text_encoder()
     ids, mask = encoder.tokenize([text])

@@ -1,10 +1,25 @@
+from pathlib import Path
+
 import pytest
 import torch
-from encoders.small import BERT, TITLES, text_encoder
+from encoders.small import BERT, TITLES, shake, text_encoder
+from safetensors.torch import save_file
+from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import EncoderError
-from mimctr.pretrain.masked_language import MaskedLanguageModel
+from mimctr.pretrain.masked_language import MaskedLanguageModel, read_head
+
+
+def published_bert(folder: Path) -> BertForMaskedLM:
+    """Write a BERT with its head and tokenizer as the hub has them; return it."""
+    tokenizer = train_tokenizer(TITLES)
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(**BERT, vocab_size=tokenizer.get_vocab_size())).eval()
+    shake(model)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
 
 
 def test_masking_is_bert_s_on_real_tokens_only():
@@ -71,3 +86,51 @@ def test_the_head_of_another_encoder_is_refused():
     wider = TextEncoder.from_config(BERT | {"hidden_size": 20}, train_tokenizer(TITLES), max_length=12)
     with pytest.raises(EncoderError, match=r"masked language head: .* does not fit the text encoder's"):
         MaskedLanguageModel(wider).load_head(MaskedLanguageModel(text_encoder()).head_state())
+
+
+def published_roberta(folder: Path) -> RobertaForMaskedLM:
+    """Likewise a RoBERTa, whose head has other names, and whose norms another epsilon."""
+    tokenizer = train_tokenizer(TITLES)
+    torch.manual_seed(0)
+    sizes = BERT | {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "layer_norm_eps": 0.1}
+    model = RobertaForMaskedLM(RobertaConfig(**sizes)).eval()
+    shake(model)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
+
+
+@pytest.mark.parametrize("published", [published_bert, published_roberta])
+def test_loss_of_published_weights_is_transformers_own(tmp_path, published):
+    """Encoder and head of the file together; what is masked is given to both."""
+    theirs = published(tmp_path)
+    encoder = TextEncoder.load(tmp_path, max_length=12)
+    model = MaskedLanguageModel(encoder).eval()
+    model.load_head(read_head(tmp_path))
+    ids, mask = encoder.tokenize(TITLES)
+    hidden, chosen = model.hide(ids, mask)
+    assert chosen.any()
+    labels = ids.masked_fill(~chosen, -100)
+    with torch.no_grad():
+        expected = theirs(input_ids=hidden, attention_mask=mask.long(), labels=labels).loss
+        torch.testing.assert_close(model(ids, mask, hidden, chosen), expected)
+
+
+def test_a_head_from_the_first_years_says_gamma_and_beta(tmp_path):
+    theirs = published_bert(tmp_path)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in theirs.state_dict().items()
+        if name != "cls.predictions.decoder.weight" and name != "cls.predictions.decoder.bias"
+    }
+    save_file(old, tmp_path / "model.safetensors")
+    head = read_head(tmp_path)
+    assert torch.equal(head["transform.2.weight"], theirs.cls.predictions.transform.LayerNorm.weight)
+    assert torch.equal(head["transform.2.bias"], theirs.cls.predictions.transform.LayerNorm.bias)
+
+
+def test_weights_without_a_head_have_none(tmp_path):
+    text_encoder().save(tmp_path)
+    assert read_head(tmp_path) == {}

@@ -1,18 +1,21 @@
 import functools
 import json
+import math
 import shutil
 
 import polars as pl
 import pytest
 import torch
 from csft.shop import write_corpus
-from encoders.small import BERT, RESNET, SIZE, TITLES, picture
+from encoders.small import BERT, GPT2, RESNET, SIZE, TITLES, picture, text_encoder
 
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.pretrain.masked_language import read_head
 from mimctr.recipes import fitting, foundation, pretrain
 from mimctr.train.run import Run
+from pretrain.test_masked_language import published_bert
 
 FOUNDATION = foundation.Config(
     image_network=RESNET,
@@ -28,7 +31,7 @@ FOUNDATION = foundation.Config(
 )
 PRETRAIN = pretrain.Config(
     masked_image_steps=6,
-    masked_language_steps=6,
+    language_steps=6,
     alignment_steps=6,
     batch_size=8,
     masked_patch=8,
@@ -90,7 +93,7 @@ def test_a_killed_pretraining_ends_bit_for_bit_like_an_undisturbed_one(
 
 
 def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
-    longer = {"masked_image_steps": 40, "masked_language_steps": 40}
+    longer = {"masked_image_steps": 40, "language_steps": 40}
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=longer))
     assert found["masked_image_held_out_loss_after"] < found["masked_image_held_out_loss_before"]
     assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
@@ -100,18 +103,19 @@ def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
     assert json.loads((tmp_path / "pretrain.json").read_text()) == found
 
 
-@pytest.mark.parametrize("step", ["masked_image", "masked_language", "alignment"])
+@pytest.mark.parametrize("step", ["masked_image", "language", "alignment"])
 def test_every_step_can_be_switched_off(shop, encoders, tmp_path, step):
-    only = {name: name == step for name in ("masked_image", "masked_language", "alignment")}
+    only = {name: name == step for name in ("masked_image", "language", "alignment")}
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=only))
-    assert {name.split("_held_out")[0].split("_image_to")[0] for name in found} == {step}
+    assert all(name.removeprefix("masked_").startswith(step.removeprefix("masked_")) for name in found)
+    assert found
     before, after = fingerprints(encoders), fingerprints(tmp_path)
-    assert (before[0] != after[0]) == (step != "masked_language")
+    assert (before[0] != after[0]) == (step != "language")
     assert (before[1] != after[1]) == (step != "masked_image")
 
 
 def test_nothing_switched_on_changes_nothing(shop, encoders, tmp_path):
-    off = {"masked_image": False, "masked_language": False, "alignment": False}
+    off = {"masked_image": False, "language": False, "alignment": False}
     assert pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=off)) == {}
     assert fingerprints(tmp_path) == fingerprints(encoders)
 
@@ -179,3 +183,47 @@ def test_dda_continues_with_the_head_that_the_foundation_trained(shop, tmp_path)
         for name in ("with", "without")
     ]
     assert losses[0] != losses[1]
+
+
+@pytest.fixture
+def gpt2(encoders, tmp_path):
+    """Encoders whose text network looks back only."""
+    folder = tmp_path / "gpt2"
+    shutil.copytree(encoders / "image", folder / "image")
+    text_encoder("gpt2").save(folder / "text")
+    return folder
+
+
+def test_a_network_that_looks_back_only_learns_to_predict_the_next_token(shop, gpt2, tmp_path):
+    only = {"masked_image": False, "alignment": False, "language_steps": 40}
+    found = pretrain.main(shop, gpt2, tmp_path / "out", PRETRAIN.model_copy(update=only))
+    assert set(found) == {"causal_language_held_out_loss_before", "causal_language_held_out_loss_after"}
+    assert found["causal_language_held_out_loss_after"] < found["causal_language_held_out_loss_before"]
+    assert fingerprints(tmp_path / "out")[1] != fingerprints(gpt2)[1]
+    assert not (tmp_path / "out" / "text" / "masked_language_head.safetensors").exists()
+
+
+def test_a_network_that_looks_back_only_can_be_trained_from_nothing(tmp_path):
+    config = FOUNDATION.model_copy(update={"text_network": GPT2, "image_steps": 1, "text_steps": 30})
+    found = foundation.main(write_corpus(tmp_path / "corpus"), tmp_path / "out", config)
+    assert found["text_held_out_loss"] < math.log(
+        TextEncoder.load(tmp_path / "out" / "text").network.config.vocab_size
+    )
+
+
+def test_the_head_of_given_weights_is_taken_along(shop, encoders, tmp_path):
+    """Foundation keeps a published checkpoint's head beside the encoder, and DDA starts from it."""
+    published = tmp_path / "published"
+    theirs = published_bert(published)
+    config = foundation.Config(image_weights=encoders / "image", text_weights=published, max_tokens=12)
+    foundation.main(None, tmp_path / "plain", config)
+    head = read_head(tmp_path / "plain" / "text")
+    assert torch.equal(head["transform.0.weight"], theirs.cls.predictions.transform.dense.weight)
+    foundation.main(
+        None, tmp_path / "again", config.model_copy(update={"text_weights": tmp_path / "plain" / "text"})
+    )
+    assert torch.equal(read_head(tmp_path / "again" / "text")["bias"], theirs.cls.predictions.bias)
+
+    only = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False, "language": False})
+    pretrain.main(shop, tmp_path / "plain", tmp_path / "untouched", only)
+    assert torch.equal(read_head(tmp_path / "untouched" / "text")["bias"], theirs.cls.predictions.bias)

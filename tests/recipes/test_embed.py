@@ -280,6 +280,7 @@ def test_the_manifest_names_the_back_end(whole):
     assert (manifest.backend, manifest.parity) == ("torch", None)
 
 
+@pytest.mark.needs_extras
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_back_end_is_close_to_pytorch_and_says_how_close(dataset, encoder, whole, tmp_path, backend):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[backend])
@@ -351,6 +352,7 @@ def test_workers_and_engine_are_no_part_of_what_the_stage_is_known_by():
     assert embed.Config(num_workers=3, engine="ray").model_dump() == embed.Config().model_dump()
 
 
+@pytest.mark.needs_extras
 @pytest.mark.slow
 def test_ray_writes_what_one_process_writes(dataset, encoder, whole, tmp_path):
     pytest.importorskip("ray")

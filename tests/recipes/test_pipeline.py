@@ -24,7 +24,7 @@ text_steps = 3
 batch_size = 8
 [pretrain]
 masked_image_steps = 2
-masked_language_steps = 2
+language_steps = 2
 alignment_steps = 2
 batch_size = 8
 [csft]

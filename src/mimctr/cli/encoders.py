@@ -29,6 +29,6 @@ def command(json: Json = False) -> None:
             str(model.width),
             str(model.pixels or ""),
             "here" if model.weights_here else "not here",
-            model.hub,
+            model.hub or "no: docs/encoders.md",
         )
     Console().print(table)

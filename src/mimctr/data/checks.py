@@ -14,6 +14,7 @@ from mimctr.data.images import UNREADABLE, ImageReader
 from mimctr.data.logs import Table
 from mimctr.data.problems import Problems, Severity
 
+BLANK = r"^[\p{Z}\p{Cc}\p{Cf}]*$"
 UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 
@@ -150,14 +151,14 @@ class CheckedTable:
         return numbers.fill_null(np.nan).to_numpy()
 
     def texts(self, column: str) -> pl.Series | None:
-        """Return text; blank text is null."""
+        """Return text; text of nothing that can be seen is null: space, control and format characters."""
         values = self._read(column)
         if values is None:
             return None
         if values.dtype != pl.String:
             self._wrong_type(column, values)
             return None
-        values = values.set(values.str.strip_chars() == "", None)
+        values = values.set(values.str.contains(BLANK), None)
         self._reject_nulls(column, values)
         return values
 

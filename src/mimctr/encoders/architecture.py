@@ -1,13 +1,17 @@
-"""Networks of Hugging Face transformers: built from a configuration or loaded from safetensors, never from pickles."""
+"""Networks of Hugging Face transformers: built from a configuration or loaded from safetensors, never from pickles.
+
+transformers' ``timm_wrapper`` adds the networks of timm, as far as the extra ``mimctr[timm]`` is installed.
+"""
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,8 +21,10 @@ from transformers import (
     PreTrainedModel,
     SiglipVisionModel,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, is_timm_available
 from transformers.utils import logging as transformers_logging
 
+import mimctr.encoders.beit3  # noqa: F401 - registers its network with transformers
 from mimctr.errors import EncoderError
 from mimctr.files import read_json, write_json
 from mimctr.weights import digest_tensors
@@ -26,6 +32,10 @@ from mimctr.weights import digest_tensors
 RECORD = "encoder.json"
 """Our file beside the Hugging Face ones: pooling, preprocessing and the digest of the weights."""
 FORMAT = 1
+WEIGHTS = "model.safetensors"
+TIMM = "timm_wrapper"
+"""``model_type`` of every network of timm."""
+_PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 _TWO_TOWERS: dict[str, dict[str, Any]] = {
     "clip": {"pixel_values": CLIPVisionModel, "input_ids": CLIPTextModel},
     # SigLIP's text tower was trained to read padding, which nothing here does: its vision tower only.
@@ -39,6 +49,9 @@ _NOT_ARCHITECTURE = {
     "id2label",
     "label2id",
     "_name_or_path",
+    "label_names",
+    "num_classes",
+    "pretrained_cfg",
 }
 
 
@@ -50,13 +63,14 @@ def build_network(config: Mapping[str, Any], *, modality: str) -> PreTrainedMode
         modality: ``pixel_values`` or ``input_ids``: what the network must read.
 
     Raises:
-        EncoderError: transformers does not know the type, or refuses a field.
+        EncoderError: transformers does not know the type, or refuses a field; it needs timm, which is not installed.
     """
     fields = dict(config)
     model_type = fields.pop("model_type", None)
     try:
         network = AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        _check_timm(error, where=f"model type '{model_type}'")
         raise EncoderError(
             f"encoder configuration {dict(config)}: transformers refuses it ({_one_line(error)}). "
             "Correct 'model_type' and its fields."
@@ -73,19 +87,23 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
 
     Raises:
         EncoderError: the folder or model does not exist, has no safetensors, misses weights, was damaged after
-            :func:`save_network` wrote it, or is of another modality.
+            :func:`save_network` wrote it, is of another modality, or needs timm, which is not installed.
     """
-    if isinstance(source, Path) and not source.is_dir():
-        raise EncoderError(
-            f"{source}: no such folder. Give one that holds an encoder: config.json and model.safetensors."
-        )
+    if isinstance(source, Path):
+        _check_folder(source)
     try:
         with _quiet_transformers():
-            loader = _loader(AutoConfig.from_pretrained(source), modality=modality, where=str(source))
+            config = _read_config(source)
+            loader = _loader(config, modality=modality, where=str(source))
             network, found = loader.from_pretrained(
-                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                source,
+                config=config if loader is AutoModel else None,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        _check_timm(error, where=str(source))
         raise EncoderError(
             f"{source}: no encoder can be loaded from it ({_one_line(error)}). Give a folder with config.json and "
             "model.safetensors, or a model's name on the hub."
@@ -126,12 +144,92 @@ def read_record(source: Path | str) -> dict[str, Any]:
     return record
 
 
+def read_published(source: Path | str, names: Collection[str]) -> dict[str, Tensor]:
+    """Return those of the named tensors that are in a published model's model.safetensors, float32.
+
+    Args:
+        source: A folder in Hugging Face's layout, or the name of a model on the hub.
+        names: As the file calls them. Checkpoints of the first years say gamma and beta for a norm's weight and bias.
+    """
+    path = cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return {}
+    with safe_open(path, framework="pt") as file:
+        stored = {_modern(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return {name: file.get_tensor(stored[name]).float() for name in names if name in stored}
+
+
+def read_hub_json(source: Path | str, name: str) -> dict[str, Any]:
+    """Return a JSON file of a model's folder, or of a model on the hub; empty where there is none."""
+    path = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return read_json(Path(path)) if path else {}
+
+
+def require_timm(where: str) -> None:
+    """Raise EncoderError if timm is not installed.
+
+    Args:
+        where: Opens the message.
+    """
+    if not is_timm_available():
+        raise EncoderError(
+            f'{where}: its network comes from timm, which is not installed. pip install "mimctr[timm]"'
+        )
+
+
+def fit_input_size(network: PreTrainedModel, size: int) -> None:
+    """Make a network of timm read pictures of another size; networks of transformers adapt as they run.
+
+    Positions are interpolated once, and the size becomes part of the network's configuration.
+    """
+    if network.config.model_type == TIMM and hasattr(network.timm_model, "set_input_size"):
+        network.timm_model.set_input_size(img_size=size)
+        network.config.model_args = {**(network.config.model_args or {}), "img_size": size}
+
+
 def architecture(network: PreTrainedModel) -> dict[str, Any]:
     """Return every configuration field that differs from transformers' defaults and can change the output."""
     fields = network.config.to_diff_dict()
     return json.loads(
         json.dumps({name: value for name, value in fields.items() if name not in _NOT_ARCHITECTURE})
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise EncoderError where there is no folder, or weights only as pickles."""
+    if not folder.is_dir():
+        raise EncoderError(
+            f"{folder}: no such folder. Give one that holds an encoder: config.json and {WEIGHTS}."
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise EncoderError(
+                f"{folder}: holds its weights as a pickle only ({pickles[0]}), which could run any program and is not "
+                f"read. Convert it to {WEIGHTS} (docs/encoders.md)."
+            )
+
+
+def _check_timm(error: Exception, *, where: str) -> None:
+    """Raise EncoderError where transformers failed because timm is not installed."""
+    if isinstance(error, ImportError) and "timm" in str(error):
+        require_timm(where)
+
+
+def _read_config(source: Path | str) -> PretrainedConfig:
+    """Return a model's configuration, without the number of classes that recent timm repeats among the arguments."""
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type == TIMM and config.model_args:
+        config.model_args = {
+            name: value for name, value in config.model_args.items() if name != "num_classes"
+        }
+    return config
 
 
 def _loader(config: PretrainedConfig, *, modality: str, where: str) -> Any:
@@ -168,6 +266,12 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def _modern(name: str) -> str:
+    return (
+        name.removesuffix(".gamma") + ".weight" if name.endswith(".gamma") else name.replace(".beta", ".bias")
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,11 +1,10 @@
 """Image encoder ``F_V`` of Eq. (2): any vision network of transformers, with its pooling and preprocessing."""
 
 import inspect
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
+from mimctr.encoders.architecture import (
+    TIMM,
+    architecture,
+    build_network,
+    fit_input_size,
+    load_network,
+    read_hub_json,
+    read_record,
+    save_network,
+)
 from mimctr.encoders.batch_norm import share_batch_norm
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json
@@ -22,7 +30,9 @@ from mimctr.images import OVERSAMPLING, decode_image
 from mimctr.weights import digest_tensors
 
 Pooling = Literal["cls", "mean", "own"]
-"""First token; mean over the feature map; the network's own parameter-free pooling (the default of ConvNets)."""
+"""First token; mean over the feature map; the network's own (the default of ConvNets and of timm's networks)."""
+Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+"""How a picture is resized; in Pillow's order, which Hugging Face's files count by."""
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -34,7 +44,9 @@ class ImageEncoder(nn.Module):
 
     Args:
         network: A vision network of transformers.
-        size: Height and width in pixels that every picture is resized to (bilinear, the whole picture).
+        size: Height and width in pixels that every picture is resized to: the whole picture, nothing cropped
+            (docs/departures.md#whole-pictures).
+        resize: Filter of the resizing.
         mean: Per-channel mean that normalization subtracts, of values in [0, 1].
         std: Per-channel standard deviation that normalization divides by.
         pooling: How the feature map becomes one vector.
@@ -46,6 +58,7 @@ class ImageEncoder(nn.Module):
         network: PreTrainedModel,
         *,
         size: int,
+        resize: Filter = "bilinear",
         mean: Sequence[float] = _HALF,
         std: Sequence[float] = _HALF,
         pooling: Pooling = "mean",
@@ -55,6 +68,7 @@ class ImageEncoder(nn.Module):
         share_batch_norm(network)
         self.network = network
         self.size = size
+        self.resize = resize
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.pooling = pooling
@@ -64,6 +78,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
         self.eval()
+        fit_input_size(network, size)
         with torch.no_grad():
             probe = torch.zeros(1, 3, size, size)
             _, self.map_dim, _, self.map_size = self.feature_map(probe).shape
@@ -87,7 +102,7 @@ class ImageEncoder(nn.Module):
         Args:
             config: ``model_type`` and fields of a transformers configuration.
             size: Height and width in pixels.
-            pooling: None takes the mean over the feature map, or a ConvNet's own pooling.
+            pooling: None takes the mean over the feature map, or the own pooling of a ConvNet or a network of timm.
         """
         network = build_network(config, modality="pixel_values")
         return cls(
@@ -106,7 +121,7 @@ class ImageEncoder(nn.Module):
             pooling: Overrides the recorded pooling.
 
         Raises:
-            EncoderError: nothing loadable there, damaged weights, or no recorded image size.
+            EncoderError: nothing loadable there, damaged weights, no recorded image size, or an unknown resize filter.
         """
         network = load_network(source, modality="pixel_values")
         record = read_record(source) or _hub_preprocessing(source)
@@ -116,6 +131,7 @@ class ImageEncoder(nn.Module):
         return cls(
             network,
             size=size,
+            resize=record.get("resize", "bilinear"),
             mean=record.get("mean", _HALF),
             std=record.get("std", _HALF),
             pooling=pooling or record.get("pooling") or _default_pooling(network, size),
@@ -133,7 +149,7 @@ class ImageEncoder(nn.Module):
             "size": self.size,
             "mean": list(self.mean),
             "std": list(self.std),
-            "resize": "bilinear",
+            "resize": self.resize,
             "jpeg_oversampling": OVERSAMPLING,
             "pooling": self.pooling,
         }
@@ -207,12 +223,13 @@ class ImageEncoder(nn.Module):
     def _decode(self, image: bytes) -> np.ndarray:
         picture = decode_image(image, size=self.size)
         if picture.size != (self.size, self.size):
-            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+            picture = picture.resize((self.size, self.size), Image.Resampling[self.resize.upper()])
         return np.array(picture)
 
     def _as_map(self, hidden: Tensor) -> Tensor:
         if hidden.ndim == 4:
-            return hidden
+            channels_last = getattr(getattr(self.network, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+            return hidden.permute(0, 3, 1, 2) if channels_last else hidden
         registers = getattr(self.network.config, "num_register_tokens", 0)
         side = math.isqrt(hidden.shape[1] - registers)
         patches = hidden[:, hidden.shape[1] - side * side :]  # (images, side * side, D)
@@ -230,19 +247,42 @@ def _outputs(network: PreTrainedModel, inputs: Tensor) -> Any:
 
 
 def _default_pooling(network: PreTrainedModel, size: int) -> Pooling:
+    if network.config.model_type == TIMM:
+        return "own"
     with torch.no_grad():
         outputs = _outputs(network, torch.zeros(1, 3, size, size))
     return "own" if outputs.last_hidden_state.ndim == 4 else "mean"
 
 
 def _hub_preprocessing(source: Path | str) -> dict[str, Any]:
-    """Return size, mean and std from a Hugging Face folder's preprocessor_config.json; empty where there is none."""
-    path = Path(source) / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    size = saved.get("crop_size") or saved.get("size") or {}
+    """Return size, filter, mean and std as the model's own files say: Hugging Face's, or timm's in config.json."""
+    saved = read_hub_json(source, "preprocessor_config.json")
+    if not saved:
+        return _timm_preprocessing(read_hub_json(source, "config.json").get("pretrained_cfg", {}), source)
+    cropped = saved.get("crop_size") if saved.get("do_center_crop", True) else None
+    size = cropped or saved.get("size") or {}
     found = {"size": size.get("height", size.get("shortest_edge")) if isinstance(size, dict) else size}
     if saved.get("do_normalize", True) and "image_mean" in saved:
         found |= {"mean": saved["image_mean"], "std": saved["image_std"]}
+    if saved.get("resample") is not None:
+        filters = dict(enumerate(get_args(Filter)))
+        found["resize"] = _known_filter(filters.get(saved["resample"], saved["resample"]), source)
     return found
+
+
+def _timm_preprocessing(saved: Mapping[str, Any], source: Path | str) -> dict[str, Any]:
+    names = {"mean": "mean", "std": "std", "interpolation": "resize"}
+    found = {ours: saved[theirs] for theirs, ours in names.items() if theirs in saved}
+    if "resize" in found:
+        _known_filter(found["resize"], source)
+    if "input_size" in saved:
+        found["size"] = saved["input_size"][-1]  # (channels, height, width)
+    return found
+
+
+def _known_filter(name: Any, source: Path | str) -> Filter:
+    if name not in get_args(Filter):
+        raise EncoderError(
+            f"{source}: says that pictures are resized with the filter {name!r}. Known: {', '.join(get_args(Filter))}."
+        )
+    return name

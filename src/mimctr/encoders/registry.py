@@ -9,12 +9,21 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import PreTrainedModel
 
-from mimctr.encoders.architecture import build_network
+from mimctr.encoders.architecture import TIMM, WEIGHTS, build_network, require_timm
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.image import Pooling as ImagePooling
 from mimctr.encoders.text import Pooling as TextPooling
+from mimctr.errors import EncoderError
+
+
+class Sizes(NamedTuple):
+    """What is known of a network without its weights."""
+
+    parameters: int
+    """Number of weights, unused poolers left out."""
+    width: int
+    """Length of a vector."""
 
 
 class Foundation(NamedTuple):
@@ -22,8 +31,8 @@ class Foundation(NamedTuple):
 
     name: str
     modality: Literal["image", "text"]
-    hub: str
-    """Name of its weights on the hub."""
+    hub: str | None
+    """Name of its weights on the hub; None where they have to be converted once (docs/encoders.md)."""
     pooling: ImagePooling | TextPooling
     network: dict[str, Any]
     """``model_type`` and what differs from transformers' defaults, at full size."""
@@ -32,28 +41,52 @@ class Foundation(NamedTuple):
     size: int = 0
     """Height and width in pixels; 0 for text."""
 
-    def count_parameters(self) -> int:
-        """Return the number of weights at full size, unused poolers left out; none is allocated."""
-        return sum(parameter.numel() for parameter in self._on_meta().parameters())
+    recorded: Sizes | None = None
+    """At full size, where timm is needed to compute them."""
 
-    def width(self) -> int:
-        """Return the length of a vector at full size."""
-        if self.modality == "text":
-            return self._on_meta().config.hidden_size
+    @property
+    def needs_timm(self) -> bool:
+        """Whether the network comes from timm, an extra."""
+        return self.network["model_type"] == TIMM
+
+    def sizes(self) -> Sizes:
+        """Return parameters and width at full size."""
+        return self.recorded or self.computed_sizes()
+
+    def computed_sizes(self) -> Sizes:
+        """Return parameters and width of the architecture at full size; no weight is allocated.
+
+        Raises:
+            EncoderError: it needs timm, which is not installed.
+        """
+        reads = "pixel_values" if self.modality == "image" else "input_ids"
         with torch.device("meta"):
-            return ImageEncoder.from_config(self.network, size=self.size, pooling=self.pooling).dim  # type: ignore[arg-type]
+            network = build_network(self.network, modality=reads)
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            if self.modality == "text":
+                return Sizes(parameters, network.config.hidden_size)
+            return Sizes(parameters, ImageEncoder(network, size=self.size, pooling=self.pooling).dim)  # type: ignore[arg-type]
+
+    def weights(self) -> str:
+        """Return the name of its weights on the hub.
+
+        Raises:
+            EncoderError: they are on no hub, or need timm, which is not installed.
+        """
+        if self.needs_timm:
+            require_timm(self.name)
+        if self.hub is None:
+            raise EncoderError(
+                f"{self.name}: its weights are published as a pickle. Convert them once (docs/encoders.md) and give "
+                "the folder."
+            )
+        return self.hub
 
     def is_here(self) -> bool:
         """Return whether the hub's cache on this machine holds its weights."""
-        return all(
-            isinstance(try_to_load_from_cache(self.hub, name), str)
-            for name in ("config.json", "model.safetensors")
+        return self.hub is not None and all(
+            isinstance(try_to_load_from_cache(self.hub, name), str) for name in ("config.json", WEIGHTS)
         )
-
-    def _on_meta(self) -> PreTrainedModel:
-        reads = "pixel_values" if self.modality == "image" else "input_ids"
-        with torch.device("meta"):
-            return build_network(self.network, modality=reads)
 
 
 _CONVNEXT_BASE = {"hidden_sizes": [128, 256, 512, 1024], "depths": [3, 3, 27, 3]}
@@ -67,11 +100,18 @@ _SMALL_TRANSFORMER = {
 }
 _SMALL_VIT = {**_SMALL_TRANSFORMER, "image_size": 16, "patch_size": 4}
 _SMALL_TEXT = {**_SMALL_TRANSFORMER, "max_position_embeddings": 16}
+_EVA02 = {"model_type": TIMM, "architecture": "eva02_base_patch14_448"}
 _MINI_LM = {
     "hidden_size": 384,
     "num_hidden_layers": 6,
     "num_attention_heads": 12,
     "intermediate_size": 1536,
+}
+_BEIT3_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
 }
 
 FOUNDATIONS = (
@@ -134,6 +174,19 @@ FOUNDATIONS = (
         224,
     ),
     Foundation(
+        "eva02-base",
+        "image",
+        "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
+        "own",
+        _EVA02,
+        {
+            **_EVA02,
+            "model_args": {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2},
+        },
+        448,
+        Sizes(86_348_544, 768),
+    ),
+    Foundation(
         "vit-base",
         "image",
         "google/vit-base-patch16-224-in21k",
@@ -194,6 +247,8 @@ FOUNDATIONS = (
         {"model_type": "gpt2"},
         {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_inner": 16, "n_positions": 16},
     ),
+    Foundation("beit3-base", "text", None, "cls", {"model_type": "beit3"}, _SMALL_TEXT),
+    Foundation("beit3-large", "text", None, "cls", {"model_type": "beit3", **_BEIT3_LARGE}, _SMALL_TEXT),
     Foundation(
         "clip-text-base",
         "text",

@@ -1,6 +1,6 @@
 """Text encoder ``F_L`` of Eq. (2): any language network of transformers, with its tokenizer and pooling."""
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,18 +11,28 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from mimctr.encoders.architecture import architecture, build_network, load_network, read_record, save_network
-from mimctr.errors import EncoderError
+from mimctr.encoders.architecture import (
+    architecture,
+    build_network,
+    load_network,
+    read_hub_json,
+    read_record,
+    save_network,
+)
+from mimctr.errors import DataError, EncoderError
 from mimctr.files import atomic_path, hash_json
 from mimctr.weights import digest_tensors
 
 Pooling = Literal["cls", "mean", "last"]
 """First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained); last real token (networks
 that look back only: GPT-2, CLIP)."""
+_POOLING_OF_TYPE: dict[str, Pooling] = {"beit3": "cls", "gpt2": "last", "clip_text_model": "last"}
 PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 """The last one is GPT-2's and CLIP's only special token; where it pads, the mask says so."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TOKENIZER = "tokenizer.json"
+LETTERS_PER_TOKEN = 32
+"""A text that has more letters than this for each token that is kept is tokenized in part."""
 _OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -107,7 +117,8 @@ class TextEncoder(nn.Module):
         Args:
             source: Folder written by :meth:`save`, folder in Hugging Face's layout, or a model's name on the hub.
             max_length: Overrides the recorded number of tokens; 64 where none is recorded.
-            pooling: Overrides the recorded pooling (ours, or sentence-transformers'); mean where none is recorded.
+            pooling: Overrides the recorded pooling (ours, or sentence-transformers'). Where none is recorded: BEiT-3's
+                first token, GPT-2's and CLIP's last one, and the mean of any other network.
 
         Raises:
             EncoderError: nothing loadable there, or damaged weights.
@@ -118,7 +129,10 @@ class TextEncoder(nn.Module):
             network,
             _load_tokenizer(source),
             max_length=max_length or record.get("max_length", 64),
-            pooling=pooling or record.get("pooling") or _sentence_transformers_pooling(source) or "mean",
+            pooling=pooling
+            or record.get("pooling")
+            or _sentence_transformers_pooling(source)
+            or _POOLING_OF_TYPE.get(network.config.model_type, "mean"),
         )
 
     def save(self, folder: Path) -> None:
@@ -146,9 +160,24 @@ class TextEncoder(nn.Module):
             }
         )
 
+    @property
+    def looks_back_only(self) -> bool:
+        """Whether a token's vector depends on no later token, as in GPT-2; found by changing a later one."""
+        probe = torch.tensor([[2, 2], [2, 3]], device=self.network.device)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            first, second = self.token_vectors(probe, torch.ones_like(probe, dtype=torch.bool))[:, 0]
+        self.train(was_training)
+        return bool((first - second).norm() < 1e-4 * first.norm())
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding."""
-        encoded = self.tokenizer.encode_batch(list(texts))
+        """Return the tokens of ``texts``, at least one each: the special ones or, of an empty text, one of padding.
+
+        Raises:
+            DataError: a text is no Unicode: it holds half of a surrogate pair.
+        """
+        encoded = self.tokenizer.encode_batch([self._beginning(text) for text in texts])
         width = len(encoded[0].ids) if encoded else 1
         shape = (len(encoded), width)
         ids = torch.tensor([text.ids for text in encoded], dtype=torch.int64).view(shape)
@@ -157,6 +186,21 @@ class TextEncoder(nn.Module):
             ids, mask = ids.new_full((len(ids), 1), self.padding_index), mask.new_zeros(len(ids), 1)
         mask[:, 0] = True
         return Tokens(ids, mask)
+
+    def _beginning(self, text: str) -> str:
+        """Return as much of ``text`` as has the same first ``max_length`` tokens; all of it unless it is very long.
+
+        It ends where a word does, and more tokens than are kept were found in it.
+        """
+        _check_unicode(text)
+        length = self.max_length * LETTERS_PER_TOKEN
+        while length < len(text):
+            space = re.search(r"\s\S*\Z", text[:length])
+            start = text[: space.start() if space else length]
+            if self.tokenizer.encode(start).overflowing:
+                return start
+            length *= 2
+        return text
 
     def token_vectors(
         self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
@@ -233,6 +277,16 @@ def _word_piece(model: models.WordPiece) -> Tokenizer:
     return tokenizer
 
 
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"text {text[:40]!r}: letter {error.start} is half of a surrogate pair, which is no Unicode. Decode the "
+            "text again, with errors='replace' where it is damaged."
+        ) from None
+
+
 def _special(tokenizer: Tokenizer, *names: str) -> int:
     for name in names:
         index = tokenizer.token_to_id(name)
@@ -259,7 +313,7 @@ def _load_tokenizer(source: Path | str) -> Tokenizer:
 
 
 def _sentence_transformers_pooling(source: Path | str) -> Pooling | None:
-    path = Path(source) / "1_Pooling" / "config.json"
-    if not path.is_file():
+    saved = read_hub_json(source, "1_Pooling/config.json")
+    if not saved:
         return None
-    return "cls" if json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"
+    return "cls" if saved.get("pooling_mode_cls_token") else "mean"

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,15 @@ logger = logging.getLogger(__name__)
 ITEMS_AT_ONCE = 2048
 KEPT = "towers.safetensors"
 """What the towers said of a dataset's items, beside the item encoder whose heads were fitted on it."""
+
+
+class TowerVectors(NamedTuple):
+    """What the towers say of a catalogue; rows are L2-normalized, zero where nothing was there or was asked."""
+
+    pictures: Float[Tensor, "pictures image"]
+    """By row of the decoded pictures, items' and queries'."""
+    titles: Float[Tensor, "items text"]
+    """By ``item_index``."""
 
 
 class Catalogue:
@@ -61,61 +70,48 @@ class Catalogue:
         if is_main():
             self._path.unlink(missing_ok=True)
 
-    def picture_vectors(
+    def run_towers(
         self,
         encoder: ItemEncoder,
         *,
         device: torch.device,
         also: Int[ndarray, "queries"] | None = None,
-    ) -> Float[Tensor, "pictures image"]:
-        """Return the L2-normalized image vector of every picture.
+    ) -> TowerVectors:
+        """Run both towers, in evaluation mode and without gradient, over every item and over query pictures.
 
         Args:
-            encoder: Whose image encoder is run, in its present mode.
-            device: Where.
-            also: Rows of the query pictures that are wanted; all pictures where None. The others are zero.
+            encoder: Owns the towers.
+            device: Where they run.
+            also: Rows of the query pictures that are wanted; all of them where None.
         """
+        encoder.eval()
         rows = np.arange(len(self.pictures.pixels))
         if also is not None:
             rows = np.union1d(self.pictures.of_item[self.has_image], also)
-        width = encoder.image_encoder.dim
-        return picture_vectors(encoder.image_vectors, self.pictures, rows, dim=width, device=device)
-
-    def title_vectors(self, encoder: ItemEncoder, *, device: torch.device) -> Float[Tensor, "items text"]:
-        """Return the L2-normalized title vector by ``item_index``."""
-        width = encoder.text_encoder.dim
-        return title_vectors(encoder.text_vectors, self.titles, dim=width, device=device)
-
-    def item_vectors(
-        self,
-        items: Int[ndarray, "chosen"],
-        pictures: Float[Tensor, "pictures image"],
-        titles: Float[Tensor, "items text"],
-    ) -> ItemVectors:
-        """Gather the vectors of some items from what the two methods above returned."""
-        has_image, has_text = torch.from_numpy(self.has_image[items]), torch.from_numpy(self.has_text[items])
-        image = pictures[torch.from_numpy(self.pictures.of_item[items].clip(min=0))]
-        return ItemVectors(
-            image.masked_fill(~has_image.unsqueeze(1), 0.0), has_image, titles[items], has_text
+        image, text = encoder.image_encoder, encoder.text_encoder
+        return TowerVectors(
+            picture_vectors(encoder.image_vectors, self.pictures, rows, dim=image.dim, device=device),
+            title_vectors(encoder.text_vectors, self.titles, dim=text.dim, device=device),
         )
 
-    def keep(
-        self,
-        folder: Path,
-        encoder: ItemEncoder,
-        pictures: Float[Tensor, "pictures image"],
-        titles: Float[Tensor, "items text"],
-    ) -> None:
+    def item_vectors(self, items: Int[ndarray, "chosen"], towers: TowerVectors) -> ItemVectors:
+        """Gather the vectors of some items from what :meth:`run_towers` returned."""
+        has_image, has_text = torch.from_numpy(self.has_image[items]), torch.from_numpy(self.has_text[items])
+        image = towers.pictures[torch.from_numpy(self.pictures.of_item[items].clip(min=0))]
+        return ItemVectors(
+            image.masked_fill(~has_image.unsqueeze(1), 0.0), has_image, towers.titles[items], has_text
+        )
+
+    def keep(self, folder: Path, encoder: ItemEncoder, towers: TowerVectors) -> None:
         """Write the vectors of all items into ``folder``: they need not be encoded again (:func:`read_kept`)."""
-        vectors = self.item_vectors(np.arange(len(self.has_content)), pictures, titles)
+        vectors = self.item_vectors(np.arange(len(self.has_content)), towers)
         save_tensors(folder / KEPT, vectors._asdict(), meta=_origin(self.data, encoder))
 
     def search(
         self,
         encoder: ItemEncoder,
         pairs: Pairs,
-        pictures: Float[Tensor, "pictures image"],
-        titles: Float[Tensor, "items text"],
+        towers: TowerVectors,
         *,
         query: Literal["image", "item"] = "image",
     ) -> dict[str, dict[str, float]]:
@@ -124,20 +120,17 @@ class Catalogue:
         The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
         """
         device = encoder.image_head.weight.device
-        fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), pictures, titles)
+        fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), towers)
         with torch.no_grad():
             if query == "item":
                 queries = fused[torch.from_numpy(pairs.query_item)]
             else:
-                queries = encoder.query_view(pictures[torch.from_numpy(pairs.picture)].to(device)).cpu()
+                pictures = towers.pictures[torch.from_numpy(pairs.picture)]
+                queries = encoder.query_view(pictures.to(device)).cpu()
         return visual_search(queries, fused, self.data, pairs, self.has_content)
 
     def fused(
-        self,
-        encoder: ItemEncoder,
-        items: Int[ndarray, "chosen"],
-        pictures: Float[Tensor, "pictures image"],
-        titles: Float[Tensor, "items text"],
+        self, encoder: ItemEncoder, items: Int[ndarray, "chosen"], towers: TowerVectors
     ) -> Float[Tensor, "chosen content"]:
         """Return ``h^MM`` of some items, in evaluation mode and not normalized, given the towers' vectors."""
         encoder.eval()
@@ -145,26 +138,20 @@ class Catalogue:
         found = []
         with torch.no_grad():
             for some in chunks(items, ITEMS_AT_ONCE):
-                vectors = self.item_vectors(some, pictures, titles)
+                vectors = self.item_vectors(some, towers)
                 found.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
         return torch.cat(found)
 
-    def recenter(
-        self,
-        encoder: ItemEncoder,
-        pictures: Float[Tensor, "pictures image"],
-        titles: Float[Tensor, "items text"],
-    ) -> None:
+    def recenter(self, encoder: ItemEncoder, towers: TowerVectors) -> None:
         """Center ``h^MM`` on the items with picture and title known before the test part, and on their categories.
 
         Queries are centered on those categories too.
         """
         device = encoder.image_head.weight.device
-        fused = self.fused(encoder, self.complete, pictures, titles).to(device)
+        fused = self.fused(encoder, self.complete, towers).to(device)
         with torch.no_grad():
-            images = encoder.query_view(
-                pictures[torch.from_numpy(self.pictures.of_item[self.complete])].to(device)
-            )
+            pictures = towers.pictures[torch.from_numpy(self.pictures.of_item[self.complete])]
+            images = encoder.query_view(pictures.to(device))
         encoder.set_center(fused, images, self.category_index(encoder)[self.complete].to(device))
 
     def category_index(self, encoder: ItemEncoder) -> Int[Tensor, "items"]:
@@ -213,25 +200,18 @@ def load_towers(encoders: Path, data: CtrDataset, config: ItemConfig) -> ItemEnc
     )
 
 
-def start_plain(
-    encoder: ItemEncoder,
-    catalogue: Catalogue,
-    pictures: Float[Tensor, "pictures image"],
-    titles: Float[Tensor, "items text"],
-    config: ItemConfig,
-) -> None:
+def start_plain(encoder: ItemEncoder, catalogue: Catalogue, towers: TowerVectors, config: ItemConfig) -> None:
     """Set the heads to the plain geometry, fitted on items with picture and title known before the test part.
 
     Args:
         encoder: Its heads are set.
         catalogue: The items.
-        pictures: From :meth:`Catalogue.picture_vectors`.
-        titles: From :meth:`Catalogue.title_vectors`.
+        towers: From :meth:`Catalogue.run_towers`.
         config: Says how many items, drawn at random, are enough for the covariance, and how far it is whitened.
     """
     known = catalogue.complete
     chosen = np.random.default_rng([config.seed, len(known)]).permutation(known)[: config.max_plain_items]
-    vectors = catalogue.item_vectors(np.sort(chosen), pictures, titles)
+    vectors = catalogue.item_vectors(np.sort(chosen), towers)
     geometry = fit_plain_geometry(
         vectors.image,
         vectors.text,

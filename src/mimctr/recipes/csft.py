@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from mimctr.csft.model import InterestModel
@@ -18,7 +17,7 @@ from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
 from mimctr.progress import track
-from mimctr.recipes.catalogue import Catalogue, load_towers, start_plain
+from mimctr.recipes.catalogue import Catalogue, TowerVectors, load_towers, start_plain
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
@@ -69,21 +68,21 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     towers = Towers(catalogue, encoder, device, config)
     judged = np.concatenate([chosen.picture for chosen in held_out.values()])
-    tables = towers.tables(judged)
-    start_plain(encoder, catalogue, *tables, config)
+    vectors = towers.everything(judged)
+    start_plain(encoder, catalogue, vectors, config)
 
-    before = search_parts(catalogue, encoder, held_out, *tables, query=config.query)
+    before = search_parts(catalogue, encoder, held_out, vectors, query=config.query)
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
-    after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
+    after = search_parts(catalogue, encoder, held_out, towers.everything(judged), query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     log_search(found)
     if is_main():
         if config.keep_vectors:
-            catalogue.keep(out, encoder, *tables)
+            catalogue.keep(out, encoder, vectors)
         encoder.cpu().save(out)
         write_json(out / SEARCH, found)
     catalogue.close()
@@ -197,14 +196,13 @@ def search_parts(
     catalogue: Catalogue,
     encoder: ItemEncoder,
     held_out: Mapping[str, Pairs],
-    pictures: Float[Tensor, "pictures image"],
-    titles: Float[Tensor, "items text"],
+    towers: TowerVectors,
     *,
     query: Literal["image", "item"],
 ) -> Searches:
     """Return the visual-search metrics of every part that has pairs, given the towers' vectors."""
     return {
-        part: catalogue.search(encoder, pairs, pictures, titles, query=query)
+        part: catalogue.search(encoder, pairs, towers, query=query)
         for part, pairs in held_out.items()
         if len(pairs)
     }

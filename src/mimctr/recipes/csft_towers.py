@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mimctr.csft.augment import augment
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.evaluate.cohorts import ALL
-from mimctr.recipes.catalogue import Catalogue
+from mimctr.recipes.catalogue import Catalogue, TowerVectors
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Batch
 from mimctr.recipes.visual_search import Pairs, cosine_auc
@@ -35,21 +35,21 @@ class Towers:
         self._encoder = encoder
         self._device = device
         self._config = config
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._cached: TowerVectors | None = None
         if config.trainable == "heads":
-            self._tables = self._run_all(None)
+            self._cached = catalogue.run_towers(encoder, device=device)
 
-    def tables(self, pictures: Int[ndarray, "queries"] | None = None) -> tuple[Tensor, Tensor]:
-        """Return the vectors of all pictures (or the items' and some queries') and titles, without gradient."""
-        return self._tables or self._run_all(pictures)
+    def everything(self, pictures: Int[ndarray, "queries"]) -> TowerVectors:
+        """Return the vectors of all items and of some query pictures at least, without gradient."""
+        return self._cached or self._catalogue.run_towers(self._encoder, device=self._device, also=pictures)
 
     def search(self, pairs: Pairs) -> dict[str, float]:
         """Center ``h^MM`` on the catalogue; return search metrics of all ``pairs`` with the present weights."""
-        tables = self.tables(pairs.picture)
+        vectors = self.everything(pairs.picture)
         catalogue, encoder = self._catalogue, self._encoder
-        catalogue.recenter(encoder, *tables)
-        found = catalogue.search(encoder, pairs, *tables, query=self._config.query)
-        fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), *tables).to(self._device)
+        catalogue.recenter(encoder, vectors)
+        found = catalogue.search(encoder, pairs, vectors, query=self._config.query)
+        fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), vectors).to(self._device)
         content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
         return found[ALL] | {"cosine_auc": cosine_auc(catalogue.data, content)}
 
@@ -68,11 +68,10 @@ class Towers:
         self, items: Int[ndarray, "items"], queries: Int[ndarray, "queries"]
     ) -> tuple[Float[Tensor, "queries image"], ItemVectors]:
         """Return the vectors of some pictures (by row) and of some items (by ``item_index``)."""
-        if self._tables is not None:
-            found = self._catalogue.item_vectors(items, *self._tables)
-            return self._tables[0][queries].to(self._device), ItemVectors(
-                *(v.to(self._device) for v in found)
-            )
+        if self._cached is not None:
+            found = self._catalogue.item_vectors(items, self._cached)
+            asked = self._cached.pictures[queries].to(self._device)
+            return asked, ItemVectors(*(v.to(self._device) for v in found))
         pictures, titles = self._catalogue.pictures, self._catalogue.titles
         has_image, has_text = self._catalogue.has_image[items], self._catalogue.has_text[items]
         rows = np.concatenate([queries, pictures.of_item[items[has_image]]])
@@ -99,11 +98,6 @@ class Towers:
             return encode(*inputs)
         pieces = zip(*(values.split(size) for values in inputs), strict=True)
         return torch.cat([checkpoint(encode, *piece, use_reentrant=False) for piece in pieces])
-
-    def _run_all(self, pictures: ndarray | None) -> tuple[Tensor, Tensor]:
-        self._encoder.eval()
-        images = self._catalogue.picture_vectors(self._encoder, device=self._device, also=pictures)
-        return images, self._catalogue.title_vectors(self._encoder, device=self._device)
 
 
 def _spread(found: Tensor, there: ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

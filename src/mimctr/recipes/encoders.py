@@ -19,7 +19,8 @@ class Listed(BaseModel):
     """Height and width; null for text."""
     weights_here: bool
     """Whether the hub's cache on this machine holds them."""
-    hub: str
+    hub: str | None
+    """Null where the weights have to be converted once."""
 
 
 def main() -> list[Listed]:
@@ -28,11 +29,12 @@ def main() -> list[Listed]:
         Listed(
             name=row.name,
             reads=row.modality,
-            parameters=row.count_parameters(),
-            width=row.width(),
+            parameters=sizes.parameters,
+            width=sizes.width,
             pixels=row.size or None,
             weights_here=row.is_here(),
             hub=row.hub,
         )
         for row in FOUNDATIONS
+        for sizes in [row.sizes()]
     ]

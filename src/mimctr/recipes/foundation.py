@@ -22,7 +22,8 @@ from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import Pooling as TextPooling
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import ConfigError, DataError
-from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel
+from mimctr.pretrain.language import language_loss, language_model
+from mimctr.pretrain.masked_language import HEAD, read_head
 from mimctr.recipes.content import autocast, chunks, decode_pictures
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
@@ -50,6 +51,8 @@ BERT = {
     "attention_probs_dropout_prob": 0.1,
 }
 MAX_HELD_OUT = 1000
+MASKED_RATIO = 0.15
+"""Share of tokens that masked language modelling predicts, BERT's."""
 SHIFT = 4
 """Most pixels by which a training image of the generic corpus is shifted."""
 
@@ -115,13 +118,13 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
     Raises:
         ConfigError: an encoder has to be trained, but there is no corpus.
         DataError: the corpus lacks a table or column.
-        EncoderError: weights cannot be loaded.
+        EncoderError: weights cannot be loaded, or need timm, which is not installed.
     """
     metrics: dict[str, float] = {}
     if config.image_weights is not None:
         row = _named(config.image_weights, modality="image")
         image = ImageEncoder.load(
-            row.hub if row else _local(config.image_weights),
+            row.weights() if row else _local(config.image_weights),
             size=config.image_size or (row.size if row else None),
             pooling=config.image_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
@@ -130,12 +133,15 @@ def main(corpus: Path | None, out: Path, config: Config) -> dict[str, float]:
         metrics |= _train_image(_column(corpus, "images", "image", "label"), out, config)
     if config.text_weights is not None:
         row = _named(config.text_weights, modality="text")
+        source = row.weights() if row else _local(config.text_weights)
         text = TextEncoder.load(
-            row.hub if row else _local(config.text_weights),
+            source,
             max_length=config.max_tokens,
             pooling=config.text_pooling or (row.pooling if row else None),  # type: ignore[arg-type]
         )
         text.save(out / "text")
+        if head := read_head(source):  # DDA continues with it
+            save_tensors(out / "text" / HEAD, head)
     else:
         metrics |= _train_text(_column(corpus, "captions", "caption")["caption"].to_list(), out, config)
     return metrics
@@ -192,7 +198,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
 
 
 def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, float]:
-    """Train a tokenizer and a language network on captions (masked language modelling, as BERT's weights are)."""
+    """Train a tokenizer and a language network on captions, as its published weights are."""
     device = pick_device(config.device)
     seed_step(config.seed, 0)
     tokenizer = train_tokenizer(captions, vocab_size=config.vocab_size)
@@ -201,13 +207,13 @@ def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, flo
     )
     tokens = encoder.tokenize(captions)
     held, trained = _hold_out(len(captions), config.seed)
-    model = MaskedLanguageModel(encoder).to(device)
+    model = language_model(encoder, ratio=MASKED_RATIO, head={}).to(device)
 
     def loss_of(rows: np.ndarray) -> Tensor:
         width = int(tokens.mask[rows].sum(1).max())
         ids, mask = tokens.ids[rows, :width].to(device), tokens.mask[rows, :width].to(device)
         with autocast(device, enabled=config.bf16):
-            return model(ids, mask, *model.hide(ids, mask))
+            return language_loss(model, ids, mask)
 
     metrics = fit(
         Run(out / "run" / "text"),
@@ -222,7 +228,8 @@ def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, flo
         seed=config.seed,
     )
     encoder.cpu().save(out / "text")
-    save_tensors(out / "text" / HEAD, model.head_state())
+    if head := model.head_state():
+        save_tensors(out / "text" / HEAD, head)
     logger.info("text encoder: %s", metrics)
     return {f"text_{name}": value for name, value in metrics.items()}
 

@@ -33,21 +33,20 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     tables = {part: pair_table(data, part, config.pair_kinds) for part in ("validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
-    pictures = catalogue.picture_vectors(encoder, device=device)
-    titles = catalogue.title_vectors(encoder, device=device)
-    start_plain(encoder, catalogue, pictures, titles, config)
+    towers = catalogue.run_towers(encoder, device=device)
+    start_plain(encoder, catalogue, towers, config)
     if config.center_by_category:
-        catalogue.recenter(encoder, pictures, titles)
+        catalogue.recenter(encoder, towers)
     found: Searches = {}
     for part, table in tables.items():
         pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(
             config.max_held_out_pairs, config.seed
         )
         if len(pairs):
-            found[part] = catalogue.search(encoder, pairs, pictures, titles)
+            found[part] = catalogue.search(encoder, pairs, towers)
     log_search(found)
     if config.keep_vectors:
-        catalogue.keep(out, encoder, pictures, titles)
+        catalogue.keep(out, encoder, towers)
     catalogue.close()
     encoder.cpu().save(out)
     write_json(out / SEARCH, found)

@@ -1,7 +1,8 @@
 """Stage 1: fit the encoders to the catalogue (DDA) and to one another (DMA), MIM Section 3.2.
 
-DDA continues each encoder's own self-supervised training: masked image modelling on the pictures, masked language
-modelling on the titles. DMA aligns picture and title of an item. Only items known before the test part starts are read.
+DDA continues each encoder's own self-supervised training: masked image modelling on the pictures; on the titles causal
+language modelling for networks that look back only (GPT-2), masked for all others. DMA aligns picture and title of an
+item. Only items known before the test part starts are read.
 """
 
 import logging
@@ -25,13 +26,14 @@ from mimctr.encoders.text import TextEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
 from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
+from mimctr.pretrain.language import LanguageModel, language_loss, language_model
 from mimctr.pretrain.masked_image import MaskedImageModel
-from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel
+from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel, read_head
 from mimctr.recipes.content import Pictures, Titles, autocast, chunks
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
 from mimctr.train.run import Run
-from mimctr.weights import load_tensors, save_tensors
+from mimctr.weights import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -45,24 +47,28 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     masked_image: bool = Field(True, description="DDA of the image encoder.")
-    masked_language: bool = Field(True, description="DDA of the text encoder.")
+    language: bool = Field(
+        True,
+        description="DDA of the text encoder: causal language modelling of a network that looks back only, such as "
+        "GPT-2; masked of any other.",
+    )
     alignment: bool = Field(True, description="DMA.")
     masked_image_steps: int = Field(60, ge=1, description="Training steps of masked image modelling.")
-    masked_language_steps: int = Field(200, ge=1, description="Training steps of masked language modelling.")
+    language_steps: int = Field(200, ge=1, description="Training steps of language modelling.")
     alignment_steps: int = Field(200, ge=1, description="Training steps of DMA.")
     batch_size: int = Field(128, ge=2, description="Items per step.")
     image_learning_rate: float = Field(
         1e-4, gt=0, description="Peak learning rate of masked image modelling, AdamW."
     )
     text_learning_rate: float = Field(
-        5e-4, gt=0, description="Peak learning rate of masked language modelling, AdamW."
+        5e-4, gt=0, description="Peak learning rate of language modelling, AdamW."
     )
     alignment_learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of DMA, AdamW.")
     weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay.")
     masked_patch: int = Field(16, ge=1, description="Height and width in pixels of what is hidden at once.")
     masked_image_ratio: float = Field(0.5, gt=0, lt=1, description="Share of patches hidden. SimMIM: 0.6.")
     masked_language_ratio: float = Field(
-        0.15, gt=0, lt=1, description="Share of tokens to predict. BERT: 0.15."
+        0.15, gt=0, lt=1, description="Share of tokens that masked language modelling predicts. BERT: 0.15."
     )
     temperature: float = Field(0.07, gt=0, description="Of DMA at the start; learned from there. CLIP: 0.07.")
     adapt_batch_norm: bool = Field(
@@ -102,27 +108,28 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
         data, image, work / "pixels.npy", items=known, queries=np.zeros(0, dtype=np.int64)
     )
     has_picture, has_title = pictures.of_item[known] >= 0, titles.known[known]
-    torch.manual_seed(config.seed)
-    language = MaskedLanguageModel(text, ratio=config.masked_language_ratio)
-    if (encoders / "text" / HEAD).is_file():
-        language.load_head(load_tensors(encoders / "text" / HEAD)[0])
+    head = read_head(encoders / "text")
 
     metrics: dict[str, float] = {}
     if config.masked_image:
         metrics |= adapt_image(
             image, pictures, _hold_out(known[has_picture], config.seed, "image"), work, config
         )
-    if config.masked_language:
+    if config.language:
+        torch.manual_seed(config.seed)
+        language = language_model(text, ratio=config.masked_language_ratio, head=head)
         metrics |= adapt_text(
             language, titles, _hold_out(known[has_title], config.seed, "title"), work, config
         )
+        head = language.head_state()
     if config.alignment:
         both = _hold_out(known[has_picture & has_title], config.seed, "image and title")
         metrics |= align(image, text, pictures, titles, both, work, config)
     if is_main():
         image.cpu().save(out / "image")
         text.cpu().save(out / "text")
-        save_tensors(out / "text" / HEAD, language.head_state())
+        if head:
+            save_tensors(out / "text" / HEAD, head)
         write_json(out / "pretrain.json", metrics)
         (work / "pixels.npy").unlink(missing_ok=True)
     return metrics
@@ -155,9 +162,9 @@ def adapt_image(
 
 
 def adapt_text(
-    model: MaskedLanguageModel, titles: Titles, items: Split, work: Path, config: Config
+    model: LanguageModel, titles: Titles, items: Split, work: Path, config: Config
 ) -> dict[str, float]:
-    """DDA of the text encoder, in place: masked language modelling."""
+    """DDA of the text encoder, in place: language modelling, under the name of its kind."""
     device = pick_device(config.device)
     model = model.to(device)
 
@@ -165,16 +172,16 @@ def adapt_text(
         tokens = titles.gather(chosen)
         ids, mask = tokens.ids.to(device), tokens.mask.to(device)
         with autocast(device, enabled=config.bf16):
-            return model(ids, mask, *model.hide(ids, mask))
+            return language_loss(model, ids, mask)
 
     return _fit(
-        "masked_language",
+        "masked_language" if isinstance(model, MaskedLanguageModel) else "causal_language",
         model,
         loss_of,
         lambda: {"held_out_loss": _mean(loss_of, items.held)},
         items,
         work=work,
-        num_steps=config.masked_language_steps,
+        num_steps=config.language_steps,
         learning_rate=config.text_learning_rate,
         config=config,
     )
