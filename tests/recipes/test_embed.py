@@ -331,7 +331,8 @@ def test_a_back_end_far_from_pytorch_is_refused_before_it_encodes(
         assert 0.999 <= read_manifest(tmp_path / "items").parity.mean_cosine < 1
         return
     with pytest.raises(
-        EncoderError, match=r"back-end 'onnx': mean cosine (0\.\d{4}|nan) to PyTorch over 39 items"
+        EncoderError,
+        match=r"back-end 'onnx': mean cosine (0\.\d{4}|nan) to PyTorch over 39 items of the catalogue",
     ):
         embed.main(dataset, encoder, tmp_path, config)
     assert list(tmp_path.rglob("*.safetensors")) == []

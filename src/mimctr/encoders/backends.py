@@ -45,11 +45,13 @@ def open_towers(encoder: ItemEncoder, backend: BackendName, *, num_workers: int 
         return encoder
     with tempfile.TemporaryDirectory() as name:
         files = _export(encoder, Path(name))
-        return OnnxTowers(*files) if backend == "onnx" else OpenVinoTowers(*files, num_workers=num_workers)
+        if backend == "onnx":
+            return OnnxTowers(*files)
+        return OpenVinoTowers(*files, num_workers=num_workers, bf16=encoder.bf16)
 
 
 class OnnxTowers:
-    """Both towers in ONNX Runtime; a call runs on the calling thread.
+    """Both towers in ONNX Runtime, in float32; a call runs on the calling thread.
 
     Args:
         image: Exported image tower.
@@ -77,17 +79,22 @@ class OnnxTowers:
 
 
 class OpenVinoTowers:
-    """Both towers in OpenVINO, in the precision that it chooses for this CPU (bfloat16 where the CPU has it).
+    """Both towers in OpenVINO.
 
     Args:
         image: Exported image tower.
         text: Exported text tower.
         num_workers: Threads that call it; each gets a stream of one thread.
+        bf16: In bfloat16 where the CPU has it, as the encoder is; else in float32.
     """
 
-    def __init__(self, image: Path, text: Path, *, num_workers: int) -> None:
+    def __init__(self, image: Path, text: Path, *, num_workers: int, bf16: bool) -> None:
         core = _installed("openvino", extra="openvino").Core()
-        settings = {"INFERENCE_NUM_THREADS": num_workers, "NUM_STREAMS": num_workers}
+        settings = {
+            "INFERENCE_NUM_THREADS": num_workers,
+            "NUM_STREAMS": num_workers,
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        }
         self._image, self._text = (core.compile_model(path, "CPU", settings) for path in (image, text))
         self._own = threading.local()
 
