@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # timm needs torchvision, whose builds do not always fit the CPU build of PyTorch: it stays out of the first environment.
 TIMM_VENV ?= .venv-timm
+EXTRAS_VENV ?= .venv-extras
 RUN    ?= runs/demo
 # The CPU build of PyTorch; a machine whose package index has none takes it from PyTorch's own.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion test test-timm test-all check bench docs clean
+.PHONY: demo fashion test test-timm test-extras test-all check bench docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS)
 define install
@@ -27,6 +28,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(TIMM_VENV)/installed: pyproject.toml constraints.txt
 	$(call install,$(TIMM_VENV),dev$(comma)timm)
 	$(TIMM_VENV)/bin/pip install --quiet --no-deps torchscale==0.3.0 fairscale==0.4.13
+	touch $@
+
+$(EXTRAS_VENV)/installed: pyproject.toml constraints.txt
+	$(call install,$(EXTRAS_VENV),dev$(comma)onnx$(comma)openvino$(comma)ray)
 	touch $@
 
 demo: $(VENV)/installed
@@ -48,6 +53,9 @@ test: $(VENV)/installed
 test-timm: $(TIMM_VENV)/installed
 	OMP_NUM_THREADS=1 $(TIMM_VENV)/bin/python -m pytest -n auto -m needs_timm tests/encoders
 
+test-extras: $(EXTRAS_VENV)/installed
+	OMP_NUM_THREADS=1 $(EXTRAS_VENV)/bin/python -m pytest -n auto -m needs_extras tests/recipes
+
 test-all: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow"
 
@@ -56,8 +64,9 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 	$(BIN)/python benchmarks/bench_prepare.py
+	$(EXTRAS_VENV)/bin/python benchmarks/bench_embed.py
 
 clean:
-	rm -rf $(VENV) $(TIMM_VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) runs .pytest_cache .mypy_cache .ruff_cache

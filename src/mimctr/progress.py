@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -31,26 +31,40 @@ class RateColumn(ProgressColumn):
 
 
 def track(
-    values: Iterable[T], *, total: int, description: str, unit: str = "steps", start: int = 0
+    values: Iterable[T],
+    *,
+    total: int,
+    description: str,
+    unit: str = "steps",
+    start: int = 0,
+    size: Callable[[T], int] = lambda _: 1,
 ) -> Iterator[T]:
     """Yield ``values``, showing progress on stderr; of several processes the first one does.
 
     Args:
-        values: What is worked through; each one counts as one ``unit``.
+        values: What is worked through.
         total: How many there are in all, those before ``start`` included.
         description: What is being done; opens the line.
         unit: What is counted, in the plural.
         start: How many were done by an earlier, interrupted run.
+        size: How many of them a value counts as.
     """
     if os.environ.get("RANK", "0") != "0":  # set by torchrun
         yield from values
-    elif sys.stderr.isatty():
-        yield from _bar(values, total=total, description=description, unit=unit, start=start)
-    else:
-        yield from _lines(values, total=total, description=description, unit=unit, start=start)
+        return
+    show = _bar if sys.stderr.isatty() else _lines
+    yield from show(values, total=total, description=description, unit=unit, start=start, size=size)
 
 
-def _bar(values: Iterable[T], *, total: int, description: str, unit: str, start: int) -> Iterator[T]:
+def _bar(
+    values: Iterable[T],
+    *,
+    total: int,
+    description: str,
+    unit: str,
+    start: int,
+    size: Callable[[T], int],
+) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -62,13 +76,23 @@ def _bar(values: Iterable[T], *, total: int, description: str, unit: str, start:
         task = progress.add_task(description, total=total, completed=start)
         for value in values:
             yield value
-            progress.advance(task)
+            progress.advance(task, size(value))
 
 
-def _lines(values: Iterable[T], *, total: int, description: str, unit: str, start: int) -> Iterator[T]:
+def _lines(
+    values: Iterable[T],
+    *,
+    total: int,
+    description: str,
+    unit: str,
+    start: int,
+    size: Callable[[T], int],
+) -> Iterator[T]:
     begun = said = time.monotonic()
-    for done, value in enumerate(values, start=1):
+    done = 0
+    for value in values:
         yield value
+        done += size(value)
         now = time.monotonic()
         if now - said >= SECONDS_BETWEEN_LINES:
             rate = done / (now - begun)

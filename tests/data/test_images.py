@@ -158,3 +158,57 @@ def test_damaged_bytes_decode_or_raise_data_error(data, place, value, length):
     damaged[place % len(damaged)] = value
     with contextlib.suppress(DataError):  # any other exception fails
         assert decode_image(bytes(damaged)).mode == "RGB"
+
+
+def jpeg(width: int, height: int, *, mode: str = "RGB", rotated: bool = False) -> bytes:
+    """Return a JPEG with smooth gradients."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    picture = Image.fromarray(np.stack([across, down, 255 - across], axis=2).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if rotated else 1
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    ("width", "height", "wanted", "decoded"),
+    [
+        (800, 400, 50, (200, 100)),  # an eighth would be 50 high, a quarter is 100 = 2 * 50
+        (800, 398, 50, (400, 199)),  # a quarter would be 99.5 high
+        (100, 99, 50, (100, 99)),
+        (99, 800, 50, (99, 800)),
+        (30, 20, 50, (30, 20)),  # never larger than it is
+    ],
+)
+def test_a_jpeg_is_decoded_at_twice_the_wanted_size_at_least(width, height, wanted, decoded, mode):
+    """Mutant: the wanted size itself, of which a resize has nothing left to average."""
+    data = jpeg(width, height, mode=mode)
+    picture = decode_image(data, size=wanted)
+    assert picture.size == decoded
+    shrunk = decode_image(data).resize(decoded, Image.Resampling.BOX)
+    np.testing.assert_allclose(np.asarray(picture, float), np.asarray(shrunk, float), atol=6)
+
+
+def test_a_rotated_jpeg_is_upright_at_a_part_of_its_size_too():
+    whole, part = (
+        decode_image(jpeg(400, 200, rotated=True)),
+        decode_image(jpeg(400, 200, rotated=True), size=25),
+    )
+    assert (whole.size, part.size) == ((200, 400), (50, 100))
+    np.testing.assert_allclose(
+        np.asarray(part, float), np.asarray(whole.resize((50, 100), Image.Resampling.BOX), float), atol=6
+    )
+
+
+def test_other_formats_are_decoded_whole_whatever_is_wanted():
+    buffer = io.BytesIO()
+    decode_image(jpeg(400, 300)).save(buffer, "PNG")
+    assert decode_image(buffer.getvalue(), size=10).size == (400, 300)
+
+
+def test_a_truncated_jpeg_is_refused_at_a_part_of_its_size_too():
+    data = jpeg(800, 800)
+    with pytest.raises(DataError, match="damaged or truncated"):
+        decode_image(data[: len(data) // 2], size=20)

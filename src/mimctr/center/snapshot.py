@@ -20,7 +20,17 @@ from mimctr.weights import load_tensors, save_tensors
 
 VECTORS = "vectors.safetensors"
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
+
+
+class Parity(BaseModel):
+    """How close another back-end's content vectors are to PyTorch's, measured on items of the catalogue."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_compared: int
+    mean_cosine: float
+    least_cosine: float
 
 
 class Manifest(BaseModel):
@@ -38,6 +48,10 @@ class Manifest(BaseModel):
     """SHA-256 over keys and vectors."""
     made_from: dict[str, str]
     """Keys or hashes of what it was made from, by name."""
+    backend: str
+    """What ran the towers."""
+    parity: Parity | None
+    """Null where that was PyTorch."""
 
 
 class Snapshot:
@@ -139,6 +153,8 @@ def write_snapshot(
     *,
     encoder: str,
     made_from: Mapping[str, str] | None = None,
+    backend: str = "torch",
+    parity: Parity | None = None,
 ) -> Manifest:
     """Write a snapshot: keys sorted, vectors as float16 (a relative rounding error of at most 2**-11).
 
@@ -148,6 +164,8 @@ def write_snapshot(
         vectors: One row per key.
         encoder: Fingerprint of the encoder that made the vectors.
         made_from: Keys or hashes of what they were made from, by name.
+        backend: What ran the towers.
+        parity: Its distance from PyTorch, where that is another.
 
     Raises:
         DataError: a key stands twice, or a vector is not finite (also not as float16).
@@ -180,6 +198,8 @@ def write_snapshot(
         dtype="float16",
         digest=digest,
         made_from=dict(made_from or {}),
+        backend=backend,
+        parity=parity,
     )
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest

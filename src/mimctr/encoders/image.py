@@ -26,7 +26,7 @@ from mimctr.encoders.architecture import (
 from mimctr.encoders.batch_norm import share_batch_norm
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json
-from mimctr.images import decode_image
+from mimctr.images import OVERSAMPLING, decode_image
 from mimctr.weights import digest_tensors
 
 Pooling = Literal["cls", "mean", "own"]
@@ -150,6 +150,7 @@ class ImageEncoder(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": self.resize,
+            "jpeg_oversampling": OVERSAMPLING,
             "pooling": self.pooling,
         }
 
@@ -220,7 +221,7 @@ class ImageEncoder(nn.Module):
         return self.pool(self.normalize(pixels))
 
     def _decode(self, image: bytes) -> np.ndarray:
-        picture = decode_image(image)
+        picture = decode_image(image, size=self.size)
         if picture.size != (self.size, self.size):
             picture = picture.resize((self.size, self.size), Image.Resampling[self.resize.upper()])
         return np.array(picture)

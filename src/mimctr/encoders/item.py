@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,19 @@ IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json
 FORMAT = 5
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
+
+
+@runtime_checkable
+class Towers(Protocol):
+    """What runs both towers of an item encoder: the encoder itself, or another back-end (mimctr.encoders.backends)."""
+
+    def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
+        """Return L2-normalized ``F_V`` of pixels, float32."""
+
+    def text_vectors(
+        self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts text"]:
+        """Return L2-normalized ``F_L`` of tokens, float32."""
 
 
 class ItemVectors(NamedTuple):
@@ -270,21 +283,37 @@ class ItemEncoder(nn.Module):
         """Return ``h_q^img`` from the query's image vector: the same head as an item's image."""
         return self.image_head(self.image_coordinates(image))
 
+    def text_view(self, text: Float[Tensor, "texts text"]) -> Float[Tensor, "texts content"]:
+        """Return ``h^txt`` from a title's vector."""
+        return self.text_head(self.text_coordinates(text))
+
     def forward(self, vectors: ItemVectors) -> ItemViews:
         """Return ``h^img``, ``h^txt`` and ``h^MM`` of some items, Eq. (2) to (4)."""
-        image = self.image_head(self.image_coordinates(vectors.image))
-        text = self.text_head(self.text_coordinates(vectors.text))
-        image = torch.where(vectors.has_image.unsqueeze(-1), image, self.no_image)
-        text = torch.where(vectors.has_text.unsqueeze(-1), text, self.no_text)
+        return self.fuse(
+            self.query_view(vectors.image), vectors.has_image, self.text_view(vectors.text), vectors.has_text
+        )
+
+    def fuse(
+        self,
+        image: Float[Tensor, "items content"],
+        has_image: Bool[Tensor, "items"],
+        text: Float[Tensor, "items content"],
+        has_text: Bool[Tensor, "items"],
+    ) -> ItemViews:
+        """Return what :meth:`forward` returns, from what the heads say of images and titles."""
+        image = torch.where(has_image.unsqueeze(-1), image, self.no_image)
+        text = torch.where(has_text.unsqueeze(-1), text, self.no_text)
         fused = self.fusion(image, text)
         center = mean_rows(fused) if self.training else self.center
-        return ItemViews(fused - center, image, text, vectors.has_image, vectors.has_text)
+        return ItemViews(fused - center, image, text, has_image, has_text)
 
     def embed_items(
         self,
         images: Sequence[bytes | None],
         titles: Sequence[str | None],
         categories: Sequence[str | None] | None = None,
+        *,
+        towers: Towers | None = None,
     ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
         """Return ``h^MM`` of raw items: float32 on the CPU, rows L2-normalized, in evaluation mode, without gradient.
 
@@ -292,6 +321,7 @@ class ItemEncoder(nn.Module):
             images: Encoded pictures; None where there is none.
             titles: Texts; None where there is none.
             categories: Names, for an encoder that centers by category; None where all are unknown.
+            towers: What runs the towers; None runs them in PyTorch.
 
         Returns:
             vectors: Zero where an item has neither.
@@ -301,6 +331,7 @@ class ItemEncoder(nn.Module):
             DataError: a picture cannot be decoded.
         """
         self.eval()
+        towers = towers or self
         device = self.image_head.weight.device
         has_image = torch.tensor([image is not None for image in images], dtype=torch.bool)
         has_text = torch.tensor([title is not None for title in titles], dtype=torch.bool)
@@ -309,23 +340,37 @@ class ItemEncoder(nn.Module):
         with torch.no_grad():
             if has_image.any():
                 pixels = self.image_encoder.pixels(value for value in images if value is not None)
-                image[has_image] = self.image_vectors(pixels.to(device)).cpu()
+                image[has_image] = towers.image_vectors(pixels.to(device)).cpu()
             if has_text.any():
                 ids, mask = self.text_encoder.tokenize([value for value in titles if value is not None])
-                text[has_text] = self.text_vectors(ids.to(device), mask.to(device)).cpu()
+                text[has_text] = towers.text_vectors(ids.to(device), mask.to(device)).cpu()
         return self.embed_vectors(ItemVectors(image, has_image, text, has_text), categories)
 
     def embed_vectors(
         self, vectors: ItemVectors, categories: Sequence[str | None] | None = None
     ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
         """Return what :meth:`embed_items` returns, from what the towers said of the items."""
+        device = self.image_head.weight.device
+        with torch.no_grad():
+            image, text = self.query_view(vectors.image.to(device)), self.text_view(vectors.text.to(device))
+        return self.embed_views(image, vectors.has_image, text, vectors.has_text, categories)
+
+    def embed_views(
+        self,
+        image: Float[Tensor, "items content"],
+        has_image: Bool[Tensor, "items"],
+        text: Float[Tensor, "items content"],
+        has_text: Bool[Tensor, "items"],
+        categories: Sequence[str | None] | None = None,
+    ) -> tuple[Float[Tensor, "items content"], Bool[Tensor, "items"]]:
+        """Return what :meth:`embed_items` returns, from what the heads say of images and titles."""
         self.eval()
         device = self.image_head.weight.device
-        category = self.category_index(categories or [None] * len(vectors.has_image)).to(device)
+        category = self.category_index(categories or [None] * len(has_image)).to(device)
         with torch.no_grad():
-            views = self(ItemVectors(*(value.to(device) for value in vectors)))
+            views = self.fuse(*(value.to(device) for value in (image, has_image, text, has_text)))
             content = self.content(views.fused, category).cpu()
-        known = vectors.has_image | vectors.has_text
+        known = has_image | has_text
         return content.masked_fill(~known.unsqueeze(-1), 0.0), known
 
     def embed_query_images(

@@ -144,18 +144,23 @@ def title_vectors(
     dim: int,
     device: torch.device,
 ) -> Float[Tensor, "items dim"]:
-    """Run ``encode`` over all titles, alike lengths together, without gradient; zero where there is none.
+    """Run ``encode`` over all titles without gradient; zero where there is none.
 
     Each process encodes its part of the titles; all get all vectors.
     """
     vectors = torch.zeros(len(titles.ids), dim)
-    lengths = titles.mask.sum(1)
-    order = np.argsort(lengths, kind="stable")
     with torch.no_grad():
-        for items in list(chunks(order[lengths[order] > 0], PICTURES_AT_ONCE))[rank() :: size()]:
+        for items in list(by_length(titles, PICTURES_AT_ONCE))[rank() :: size()]:
             ids, mask = titles.gather(items)
             vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()
     return total(vectors)
+
+
+def by_length(titles: Titles, batch_size: int) -> Iterator[Int[ndarray, "batch"]]:
+    """Yield the rows that have a title in batches, alike lengths together: little of a batch is padding."""
+    lengths = titles.mask.sum(1)
+    order = np.argsort(lengths, kind="stable")
+    return chunks(order[lengths[order] > 0], batch_size)
 
 
 def chunks(rows: Int[ndarray, "rows"], size: int) -> Iterator[Int[ndarray, "chunk"]]:

@@ -1,43 +1,39 @@
 """Fill the representation center: embed every item and every query image once (MIM Section 3.5, MFM)."""
 
+import functools
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
+from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
-from mimctr.center.snapshot import MANIFEST, Snapshot, read_manifest, write_snapshot
+from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, write_snapshot
 from mimctr.data.dataset import CtrDataset
-from mimctr.encoders.item import ItemEncoder, ItemVectors
-from mimctr.errors import RunError
-from mimctr.files import write_json
+from mimctr.distributed import barrier, from_main, rank, size
+from mimctr.encoders.backends import BackendName
+from mimctr.encoders.item import ItemVectors
+from mimctr.errors import EncoderError, RunError
+from mimctr.files import read_json, write_json
 from mimctr.progress import track
-from mimctr.recipes.catalogue import read_kept
-from mimctr.recipes.device import pick_device
-from mimctr.weights import load_tensors, save_tensors
+from mimctr.recipes.catalogue import ITEMS_AT_ONCE
+from mimctr.recipes.content import chunks
+from mimctr.recipes.embed_config import Config
+from mimctr.recipes.embed_ray import encode_on_ray
+from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads, num_workers
 
-ITEMS, QUERIES, SHARDS = "items", "queries", "shards"
+logger = logging.getLogger(__name__)
 
-Embed = Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
-"""Rows -> their vectors (float32, R x C) and whether each row has content at all (bool, R)."""
-
-
-class Config(BaseModel):
-    """Settings of ``mimctr embed``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    batch_size: int = Field(256, ge=1, description="Items per forward pass.")
-    batches_per_shard: int = Field(
-        16, ge=1, description="An interrupted run loses at most this many batches."
-    )
-    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
+ITEMS, QUERIES, SHARDS, SUMMARY = "items", "queries", "shards", "summary.json"
+MIN_COSINE, NUM_COMPARED = 0.999, 64
+"""Least mean cosine of a back-end's content embeddings to PyTorch's, over so many items of the catalogue."""
 
 
 class Summary(BaseModel):
@@ -47,13 +43,18 @@ class Summary(BaseModel):
     num_items: int
     num_items_without_content: int
     num_queries: int
+    num_pictures: int
+    """Different pictures of items."""
+    num_titles: int
+    """Different titles."""
 
 
 def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query image.
 
-    What an interrupted call left in ``out`` is not embedded again, nor what the encoder's folder keeps of this dataset
-    (``keep_vectors``) encoded again.
+    Each different picture and title is encoded once. Processes that torchrun started share the shards; the first one
+    writes the snapshots. What an interrupted call left in ``out`` is not encoded again, however many processes there
+    were, nor what the encoder's folder keeps of this dataset (``keep_vectors``).
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -63,84 +64,141 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
 
     Raises:
         RunError: no item at all has content.
+        EncoderError: the back-end is not installed, cannot run the towers, or is too far from PyTorch.
     """
-    data = CtrDataset.open(dataset)
-    model = ItemEncoder.load(encoder).to(pick_device(config.device))
-    titles, categories = data.items["title"].to_list(), data.items["category"].to_list()
-    with_image = np.flatnonzero(
-        [data.queries.images.get(row) is not None for row in range(len(data.queries))]
-    )
-
-    kept = read_kept(encoder, data, model)
-
-    def embed_items(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        if kept is not None:
-            index = torch.tensor(rows) + FIRST_INDEX
-            return model.embed_vectors(
-                ItemVectors(*(part[index] for part in kept)), [categories[row] for row in rows]
-            )
-        return model.embed_items(
-            [data.item_images.get(row) for row in rows],
-            [titles[row] for row in rows],
-            [categories[row] for row in rows],
+    if (out / SUMMARY).exists():
+        shutil.rmtree(out / SHARDS, ignore_errors=True)
+        return Summary.model_validate(read_json(out / SUMMARY))
+    shards = ShardEncoder.open(dataset, encoder, out / SHARDS, config)
+    if not shards.contents.has_content.any():
+        raise RunError(
+            f"{dataset}: none of its {shards.data.num_items} items has an image or a title. Add content."
         )
+    parity = from_main(lambda: None if config.backend == "torch" else _parity(shards, config.backend))
+    missing = [shards.shards[number] for number in from_main(shards.missing)]
+    own = missing[rank() :: size()]
+    if config.engine == "ray":
+        done = encode_on_ray(
+            functools.partial(ShardEncoder.open, dataset, encoder, out / SHARDS, config), own
+        )
+    else:
+        done = encode_in_threads(shards, own, num_workers(config))
+    start = _num_pieces(shards.shards) - _num_pieces(missing)
+    for _ in track(
+        done,
+        total=start + _num_pieces(own),
+        description="embed",
+        unit="pictures and titles",
+        start=start,
+        size=lambda shard: shard.num_pieces,
+    ):
+        pass
+    barrier()
+    summary = from_main(lambda: _write(shards, config.backend, parity, out).model_dump(mode="json"))
+    return Summary.model_validate(summary)
 
-    def embed_queries(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        pictures = [data.queries.images.get(int(with_image[row])) for row in rows]
-        vectors, _ = model.embed_query_images([picture for picture in pictures if picture is not None])
-        return vectors, torch.ones(len(rows), dtype=torch.bool)
 
-    known = _snapshot(data.items["item_key"].to_numpy(), embed_items, out, ITEMS, model, config)
-    if not known.any():
-        raise RunError(f"{dataset}: none of its {len(titles)} items has an image or a title. Add content.")
-    _snapshot(with_image + 1, embed_queries, out, QUERIES, model, config)
-    shutil.rmtree(out / SHARDS, ignore_errors=True)
+def _parity(shards: ShardEncoder, backend: BackendName) -> dict[str, Any]:
+    """Compare a back-end with PyTorch on some items of the catalogue; return the fields of :class:`Parity`.
+
+    Raises:
+        EncoderError: it is too far away.
+    """
+    known, items = np.flatnonzero(shards.contents.has_content), shards.data.items
+    rows = np.unique(known[np.linspace(0, len(known) - 1, NUM_COMPARED).round().astype(np.int64)]).tolist()
+    images = [shards.data.item_images.get(row) for row in rows]
+    titles, categories = (items[name].gather(rows).to_list() for name in ("title", "category"))
+    exact, found = (
+        shards.encoder.embed_items(images, titles, categories, towers=towers)[0]
+        for towers in (shards.encoder, shards.towers)
+    )
+    cosines = (exact * found).sum(dim=1)
+    parity = Parity(
+        num_compared=len(rows), mean_cosine=cosines.mean().item(), least_cosine=cosines.min().item()
+    )
+    if not parity.mean_cosine >= MIN_COSINE:
+        precision = ", which runs the towers in bfloat16," if shards.encoder.bf16 else ""
+        raise EncoderError(
+            f"back-end '{backend}': mean cosine {parity.mean_cosine:.4f} to PyTorch{precision} over {len(rows)} items "
+            f"of the catalogue; at least {MIN_COSINE} is wanted. Use backend = 'torch', or an encoder with bf16 = false."
+        )
+    logger.info(
+        "embed: %s, cosine to PyTorch %.5f on average and at least %.5f over %d items",
+        backend,
+        parity.mean_cosine,
+        parity.least_cosine,
+        len(rows),
+    )
+    return parity.model_dump()
+
+
+def _write(shards: ShardEncoder, backend: BackendName, parity: dict[str, Any] | None, out: Path) -> Summary:
+    """Write both snapshots and the summary; remove the shards."""
+    contents, encoder = shards.contents, shards.encoder
+    origin: dict[str, Any] = {
+        "encoder": encoder.fingerprint,
+        "backend": backend,
+        "parity": parity and Parity.model_validate(parity),
+    }
+    known = contents.has_content
+    with_picture = np.flatnonzero(contents.picture_of_query >= 0)
+    if not (out / ITEMS / MANIFEST).exists():
+        keys = shards.data.items["item_key"].to_numpy()
+        write_snapshot(out / ITEMS, keys[known], _item_vectors(shards)[known], **origin)
+    if not (out / QUERIES / MANIFEST).exists():
+        vectors = _query_vectors(shards)[contents.picture_of_query[with_picture]]
+        write_snapshot(out / QUERIES, with_picture + 1, vectors, **origin)
     summary = Summary(
-        fingerprint=model.fingerprint,
+        fingerprint=encoder.fingerprint,
         num_items=int(known.sum()),
         num_items_without_content=int((~known).sum()),
-        num_queries=len(with_image),
+        num_queries=len(with_picture),
+        num_pictures=len(contents.pictures),
+        num_titles=len(contents.titles),
     )
-    write_json(out / "summary.json", summary.model_dump(mode="json"))
+    write_json(out / SUMMARY, summary.model_dump(mode="json"))
+    shutil.rmtree(out / SHARDS, ignore_errors=True)
     return summary
 
 
-def _snapshot(
-    keys: Int[ndarray, "rows"], embed: Embed, out: Path, name: str, model: ItemEncoder, config: Config
-) -> Bool[ndarray, "rows"]:
-    """Embed every row and write the snapshot ``out/name``; return which rows have content."""
-    vectors, known = _embed_in_shards(len(keys), embed, out / SHARDS / name, config, name=name, dim=model.dim)
-    if not (out / name / MANIFEST).exists():
-        write_snapshot(out / name, keys[known], vectors[known], encoder=model.fingerprint)
-    return known
+def _item_vectors(shards: ShardEncoder) -> Float[ndarray, "items content"]:
+    """Return the content embedding by row of the items; zero where an item has no content."""
+    contents, encoder, kept = shards.contents, shards.encoder, shards.kept
+    categories = shards.data.items["category"].to_list()
+    pictures, titles = shards.read("pictures"), shards.read("titles")
+    found = []
+    for rows in chunks(np.arange(shards.data.num_items), ITEMS_AT_ONCE):
+        named = [categories[row] for row in rows]
+        if kept is not None:
+            own = ItemVectors(*(part[torch.from_numpy(rows) + FIRST_INDEX] for part in kept))
+            found.append(encoder.embed_vectors(own, named)[0])
+        else:
+            image = _pick(pictures, contents.picture_of_item[rows])
+            text = _pick(titles, contents.title_of_item[rows])
+            found.append(encoder.embed_views(*image, *text, named)[0])
+    return torch.cat(found).numpy()
 
 
-def _embed_in_shards(
-    num_rows: int, embed: Embed, folder: Path, config: Config, *, name: str, dim: int
-) -> tuple[Float[ndarray, "rows content"], Bool[ndarray, "rows"]]:
-    """Embed rows 0 ... ``num_rows`` - 1 shard by shard; a shard that is on disk already is read instead."""
-    vectors, known = np.zeros((num_rows, dim), dtype=np.float32), np.zeros(num_rows, dtype=bool)
-    size = config.batch_size * config.batches_per_shard
-    for start in track(
-        range(0, num_rows, size), total=-(-num_rows // size), description=f"embed {name}", unit="shards"
-    ):
-        shard = slice(start, min(start + size, num_rows))
-        path = folder / f"{start:012d}.safetensors"
-        if not path.exists():
-            rows = list(range(shard.start, shard.stop))
-            parts = [
-                embed(rows[at : at + config.batch_size]) for at in range(0, len(rows), config.batch_size)
-            ]
-            save_tensors(
-                path,
-                {
-                    "vectors": torch.cat([part[0] for part in parts]),
-                    "known": torch.cat([part[1] for part in parts]),
-                },
-            )
-        tensors, _ = load_tensors(path)
-        vectors[shard], known[shard] = tensors["vectors"].numpy(), tensors["known"].numpy()
-    return vectors, known
+def _query_vectors(shards: ShardEncoder) -> Float[ndarray, "pictures content"]:
+    """Return the content embedding of each different query picture."""
+    views, device = shards.read("queries"), shards.encoder.image_head.weight.device
+    with torch.no_grad():
+        found = [shards.encoder.query_content(some.to(device)).cpu() for some in views.split(ITEMS_AT_ONCE)]
+    return torch.cat(found).numpy()
+
+
+def _pick(
+    views: Float[Tensor, "pieces content"], places: Int[ndarray, "rows"]
+) -> tuple[Float[Tensor, "rows content"], Bool[Tensor, "rows"]]:
+    """Return the view at each place, zero where there is none (-1), and where there is one."""
+    there = torch.from_numpy(places >= 0)
+    picked = views.new_zeros(len(places), views.shape[1])
+    picked[there] = views[torch.from_numpy(places)[there]]
+    return picked, there
+
+
+def _num_pieces(shards: list[Shard]) -> int:
+    return sum(shard.num_pieces for shard in shards)
 
 
 def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = None) -> ContentTable:

@@ -80,6 +80,7 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
         config=config,
         inputs={"dataset": dataset, "encoder": encoder},
         work=lambda: embed_recipe.main(dataset, encoder, out, config),
+        together=True,
     )
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 STARTED = "stage.started.json"
-FORMAT = 2
+FORMAT = 3
 """Raised when a change of the code makes older stage folders unfit; part of every key."""
 
 
