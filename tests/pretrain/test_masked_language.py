@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import torch
 from encoders.small import BERT, TITLES, shake, text_encoder
-
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 

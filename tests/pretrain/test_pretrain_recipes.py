@@ -8,7 +8,6 @@ import pytest
 import torch
 from csft.shop import write_corpus
 from encoders.small import BERT, GPT2, RESNET, SIZE, TITLES, picture, text_encoder
-from pretrain.test_masked_language import published_bert
 
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
@@ -16,6 +15,7 @@ from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.pretrain.masked_language import read_head
 from mimctr.recipes import fitting, foundation, pretrain
 from mimctr.train.run import Run
+from pretrain.test_masked_language import published_bert
 
 FOUNDATION = foundation.Config(
     image_network=RESNET,

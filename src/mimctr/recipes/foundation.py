@@ -197,7 +197,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
 
 
 def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, float]:
-    """Train a tokenizer and a language network on captions (as its weights would be: :mod:`mimctr.pretrain.language`)."""
+    """Train a tokenizer and a language network on captions, by the loss that suits it: masked, or causal."""
     device = pick_device(config.device)
     seed_step(config.seed, 0)
     tokenizer = train_tokenizer(captions, vocab_size=config.vocab_size)

@@ -1,7 +1,8 @@
 """Stage 1: fit the encoders to the catalogue (DDA) and to one another (DMA), MIM Section 3.2.
 
 DDA continues each encoder's own self-supervised training: masked image modelling on the pictures; on the titles causal
-language modelling for networks that look back only (GPT-2), masked for all others. DMA aligns picture and title of an item. Only items known before the test part starts are read.
+language modelling for networks that look back only (GPT-2), masked for all others. DMA aligns picture and title of an
+item. Only items known before the test part starts are read.
 """
 
 import logging
