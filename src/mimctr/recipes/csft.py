@@ -23,6 +23,7 @@ from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import LOG_EVERY, adamw, take_step
+from mimctr.recipes.tuning import finish_towers, prepare_towers
 from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
@@ -48,6 +49,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     Raises:
         ConfigError: a setting does not suit the pairs or the towers.
         DataError: there are fewer than two pairs to train on, or none held out.
+        EncoderError: a tower cannot be trained as the settings say.
         RunError: the loss is not finite.
     """
     device = pick_device(config.device)
@@ -66,6 +68,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     examples = Examples(data, pairs["train"], config)
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
+    prepare_towers(encoder.image_encoder, encoder.text_encoder, config)
     towers = Towers(catalogue, encoder, device, config)
     judged = np.concatenate([chosen.picture for chosen in held_out.values()])
     tables = towers.tables(judged)
@@ -76,6 +79,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     model.load_state_dict(load_tensors(out / BEST)[0])
+    finish_towers(encoder.image_encoder, encoder.text_encoder, config)
     after = search_parts(catalogue, encoder, held_out, *towers.tables(judged), query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     log_search(found)
