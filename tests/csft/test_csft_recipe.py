@@ -62,8 +62,6 @@ def metrics_of(folder):
 def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
     shop, encoders, tmp_path, monkeypatch, settings, killed_at
 ):
-    if "lora_rank" in settings:
-        pytest.importorskip("peft")
     monkeypatch.setattr(csft, "Run", functools.partial(Run, checkpoint_seconds=0.0))
     config = csft.Config(**SETTINGS, **settings, bf16=False)
     csft.main(shop, encoders, tmp_path / "undisturbed", config)
@@ -202,7 +200,6 @@ def changed_tensors(start, tuned):
 
 def test_adapters_end_as_weights_of_an_ordinary_encoder(shop, encoders, tmp_path):
     """What is reported after training was measured on the encoder that was saved."""
-    pytest.importorskip("peft")
     settings = {**SETTINGS, "num_steps": 12, "tower_learning_rate": 0.1, "tower_batch_size": 5}
     config = csft.Config(**settings, lora_rank=2, bf16=False)
     found = csft.main(shop, encoders, tmp_path / "csft", config)

@@ -82,8 +82,6 @@ def test_a_killed_foundation_ends_bit_for_bit_like_an_undisturbed_one(tmp_path, 
 def test_a_killed_pretraining_ends_bit_for_bit_like_an_undisturbed_one(
     shop, encoders, tmp_path, monkeypatch, killed_at, rank
 ):
-    if rank:
-        pytest.importorskip("peft")
     config = PRETRAIN.model_copy(update={"lora_rank": rank, "activation_checkpointing": bool(rank)})
     monkeypatch.setattr(pretrain, "Run", functools.partial(Run, checkpoint_seconds=0.0))
     expected = pretrain.main(shop, encoders, tmp_path / "undisturbed", config)
@@ -233,7 +231,6 @@ def test_the_head_of_given_weights_is_taken_along(shop, encoders, tmp_path):
 
 
 def test_adapters_and_frozen_layers_of_pretraining_end_in_an_ordinary_encoder(shop, encoders, tmp_path):
-    pytest.importorskip("peft")
     settings = {"lora_rank": 2, "frozen_text_layers": 1}
     with pytest.raises(
         EncoderError, match="low-rank adapters: BertModel has no matrix in a layer that is not"
