@@ -12,12 +12,15 @@ from csft.shop import open_shop
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
 from mimctr.csft.model import InterestModel
+from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.tuning import checkpoint_activations
 from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, embed, plain
-from mimctr.recipes.catalogue import KEPT
+from mimctr.recipes.catalogue import KEPT, Catalogue
 from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
+from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors
 
@@ -45,12 +48,21 @@ def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("trainable", "killed_at"), [("all", 0), ("all", 5), ("heads", 3)])
+@pytest.mark.parametrize(
+    ("settings", "killed_at"),
+    [
+        ({}, 0),
+        ({}, 5),
+        ({"trainable": "heads"}, 3),
+        ({"lora_rank": 2, "activation_checkpointing": True}, 5),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
+)
 def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
-    shop, encoders, tmp_path, monkeypatch, trainable, killed_at
+    shop, encoders, tmp_path, monkeypatch, settings, killed_at
 ):
     monkeypatch.setattr(csft, "Run", functools.partial(Run, checkpoint_seconds=0.0))
-    config = csft.Config(**SETTINGS, trainable=trainable, bf16=False)
+    config = csft.Config(**SETTINGS, **settings, bf16=False)
     csft.main(shop, encoders, tmp_path / "undisturbed", config)
 
     take_step = csft.take_step
@@ -172,6 +184,60 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
     assert tuned.text_encoder.fingerprint == start.text_encoder.fingerprint
 
 
+def changed_tensors(start, tuned):
+    """Return the names of the towers' weights that differ between two item encoders."""
+    pairs = [(start.image_encoder, tuned.image_encoder), (start.text_encoder, tuned.text_encoder)]
+    found = set()
+    for one, other in pairs:
+        theirs = other.network.state_dict()
+        assert list(theirs) == list(one.network.state_dict())
+        found |= {
+            name for name, value in one.network.state_dict().items() if not torch.equal(value, theirs[name])
+        }
+    return found
+
+
+def test_adapters_end_as_weights_of_an_ordinary_encoder(shop, encoders, tmp_path):
+    """What is reported after training was measured on the encoder that was saved."""
+    settings = {**SETTINGS, "num_steps": 12, "tower_learning_rate": 0.1, "tower_batch_size": 5}
+    config = csft.Config(**settings, lora_rank=2, bf16=False)
+    found = csft.main(shop, encoders, tmp_path / "csft", config)
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
+    tuned = ItemEncoder.load(tmp_path / "csft")
+    changed = changed_tensors(ItemEncoder.load(tmp_path / "plain"), tuned)
+    assert changed
+    assert all(name.endswith(".weight") and "norm" not in name.lower() for name in changed)
+    assert not any("embeddings" in name for name in changed)
+
+    data = CtrDataset.open(shop)
+    table = pair_table(data, "validation", ["purchase"])
+    catalogue = Catalogue(data, tuned, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    towers = catalogue.run_towers(tuned, device=torch.device("cpu"))
+    searched = catalogue.search(tuned, pairs, towers)
+    assert searched["all"] == pytest.approx(found["validation"]["all"])
+
+
+def test_frozen_layers_stay_as_they_were(shop, encoders, tmp_path):
+    settings = {**SETTINGS, "frozen_image_layers": 1, "frozen_text_layers": 1}
+    csft.main(shop, encoders, tmp_path / "csft", csft.Config(**settings, bf16=False))
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
+    tuned, start = ItemEncoder.load(tmp_path / "csft"), ItemEncoder.load(tmp_path / "plain")
+    assert changed_tensors(start, tuned) == {
+        "layernorm.weight",
+        "layernorm.bias",
+    }  # the one behind ViT's only layer
+
+
+@pytest.mark.parametrize(
+    "setting", [{"lora_rank": 2}, {"frozen_text_layers": 1}, {"activation_checkpointing": True}]
+)
+def test_towers_that_are_not_trained_are_not_tuned(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name}: trainable = 'heads' trains no towers"):
+        csft.Config(trainable="heads", **setting)
+
+
 @pytest.mark.parametrize("objective", ["pair_cross_entropy", "category_cross_entropy"])
 def test_the_cross_entropies_of_table_4_lower_their_loss(shop, encoders, tmp_path, monkeypatch, objective):
     monkeypatch.setattr(csft, "LOG_EVERY", 1)
@@ -195,7 +261,9 @@ def test_cross_entropy_reads_no_memory():
         csft.Config(objective="pair_cross_entropy", num_memory_batches=2)
 
 
-def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dict[str, torch.Tensor], int]:
+def step_gradients(
+    shop, encoders, tmp_path, *, pieces: int, again: bool = False
+) -> tuple[float, dict[str, torch.Tensor], int]:
     """Return loss, gradients and bytes held for the backward pass of one step, without dropout."""
     config = csft.Config(batch_size=20, tower_batch_size=pieces, augment=0.5, drop_modality=0.0)
     torch.manual_seed(0)
@@ -205,6 +273,8 @@ def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dic
     model = InterestModel(encoder, objectives.MultiLevelInfoNCE(), drop_modality=0.0).train()
     for tower in (encoder.image_encoder, encoder.text_encoder):
         tower.eval()  # no dropout; gradients flow all the same
+        if again:
+            checkpoint_activations(tower.network)
     batch, held = examples.batch(0), 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -221,10 +291,12 @@ def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dic
     return loss.item(), {name: p.grad for name, p in named if p.grad is not None}, held
 
 
-@pytest.mark.parametrize("pieces", [3, 7, 100])
-def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(shop, encoders, tmp_path, pieces):
+@pytest.mark.parametrize(("pieces", "again"), [(3, False), (7, False), (100, False), (7, True), (0, True)])
+def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(
+    shop, encoders, tmp_path, pieces, again
+):
     loss, gradients, held = step_gradients(shop, encoders, tmp_path, pieces=0)
-    in_pieces, found, less = step_gradients(shop, encoders, tmp_path, pieces=pieces)
+    in_pieces, found, less = step_gradients(shop, encoders, tmp_path, pieces=pieces, again=again)
     assert in_pieces == pytest.approx(loss, rel=1e-5)
     assert found.keys() == gradients.keys()
     assert any(name.startswith("encoder.image_encoder") for name in found)

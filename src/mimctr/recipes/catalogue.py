@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, is_main
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
@@ -45,7 +44,7 @@ class Catalogue:
         data: The dataset.
         encoder: Says the image size and the tokens.
         queries: Indices of the queries whose pictures are wanted.
-        path: File for the decoded pixels; :meth:`close` removes it.
+        path: Where the file for the decoded pixels is made.
     """
 
     def __init__(
@@ -57,18 +56,11 @@ class Catalogue:
         self.titles = Titles.tokenize(data, encoder.text_encoder)
         self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
         self.has_text: Bool[ndarray, items] = self.titles.known
-        self._path = path
 
     @property
     def has_content(self) -> Bool[ndarray, "items"]:
         """By ``item_index``: whether it has picture or title."""
         return self.has_image | self.has_text
-
-    def close(self) -> None:
-        """Remove the decoded pixels, once all processes are done with them."""
-        barrier()
-        if is_main():
-            self._path.unlink(missing_ok=True)
 
     def run_towers(
         self,

@@ -49,7 +49,7 @@ class Pictures:
         Args:
             data: Where they are.
             encoder: Says the size.
-            path: File for the pixels, made anew and memory-mapped; the caller removes it.
+            path: Where the file for the pixels is made.
             items: ``item_index`` of each wanted item.
             queries: Index of each wanted query.
         """
@@ -183,9 +183,10 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 def decode_pictures(
     pictures: Iterable[bytes], count: int, encoder: ImageEncoder, path: Path
 ) -> UInt8[ndarray, "pictures 3 height width"]:
-    """Decode and resize ``count`` pictures once, into a memory-mapped file that is made anew; the caller removes it.
+    """Decode and resize ``count`` pictures once, into a memory-mapped file.
 
-    The first process does so for all.
+    The first process does so for all. The file's name is removed at once, its space is freed when all are done with it:
+    however a run ends, nothing is left.
     """
     shape = (count, 3, encoder.size, encoder.size)
     if not count:
@@ -197,7 +198,11 @@ def decode_pictures(
             pixels[row] = encoder.pixels([picture])[0].numpy()
         pixels.flush()
     barrier()
-    return np.load(path, mmap_mode="r")
+    mapped = np.load(path, mmap_mode="r")
+    barrier()
+    if is_main():
+        path.unlink()
+    return mapped
 
 
 def _blobs_of(store: BlobStore, indices: Int[ndarray, "chosen"], *, first: int) -> Int[ndarray, "all"]:

@@ -25,6 +25,7 @@ from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import LOG_EVERY, adamw, resume, take_step
 from mimctr.recipes.neighbors import AFTER, BEFORE
+from mimctr.recipes.tuning import finish_towers, prepare_towers
 from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
@@ -51,6 +52,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     Raises:
         ConfigError: a setting does not suit the pairs or the towers.
         DataError: there are fewer than two pairs to train on, or none held out.
+        EncoderError: a tower cannot be trained as the settings say.
         RunError: the loss is not finite.
     """
     device = pick_device(config.device)
@@ -69,6 +71,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     examples = Examples(data, pairs["train"], config)
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
+    prepare_towers(encoder.image_encoder, encoder.text_encoder, config)
     towers = Towers(catalogue, encoder, device, config)
     sheet = NeighborSheet(catalogue, config)
     judged = np.concatenate([chosen.picture for chosen in (*held_out.values(), sheet.pairs)])
@@ -82,6 +85,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
+    finish_towers(encoder.image_encoder, encoder.text_encoder, config)
     tuned = towers.everything(judged)
     sheet.look(AFTER, encoder, tuned)
     if is_main():
@@ -94,7 +98,6 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
             catalogue.keep(out, encoder, vectors)
         encoder.cpu().save(out)
         write_json(out / SEARCH, found)
-    catalogue.close()
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from mimctr.batch import FIRST_INDEX
@@ -31,6 +31,7 @@ from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel, read_head
 from mimctr.recipes.content import Pictures, Titles, autocast, chunks
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
+from mimctr.recipes.tuning import TuningConfig, finish_towers, prepare_towers
 from mimctr.train.run import Run
 from mimctr.weights import save_tensors
 
@@ -40,10 +41,8 @@ MAX_HELD_OUT = 1000
 HELD_OUT_AT_ONCE = 250
 
 
-class Config(BaseModel):
+class Config(TuningConfig):
     """Settings of ``mimctr pretrain``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     masked_image: bool = Field(True, description="DDA of the image encoder.")
     language: bool = Field(
@@ -97,6 +96,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
 
     Raises:
         DataError: too few items have what a step needs.
+        EncoderError: an encoder cannot be trained as the settings say.
     """
     data = CtrDataset.open(dataset)
     image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
@@ -108,6 +108,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     )
     has_picture, has_title = pictures.of_item[known] >= 0, titles.known[known]
     head = read_head(encoders / "text")
+    torch.manual_seed(config.seed)
+    prepare_towers(image, text, config)
 
     metrics: dict[str, float] = {}
     if config.masked_image:
@@ -124,13 +126,13 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     if config.alignment:
         both = _hold_out(known[has_picture & has_title], config.seed, "image and title")
         metrics |= align(image, text, pictures, titles, both, work, config)
+    finish_towers(image, text, config)
     if is_main():
         image.cpu().save(out / "image")
         text.cpu().save(out / "text")
         if head:
             save_tensors(out / "text" / HEAD, head)
         write_json(out / "pretrain.json", metrics)
-        (work / "pixels.npy").unlink(missing_ok=True)
     return metrics
 
 
