@@ -77,8 +77,8 @@ class Foundation(NamedTuple):
             require_timm(self.name)
         if self.hub is None:
             raise EncoderError(
-                f"{self.name}: its weights are published as a pickle. Convert them once (docs/encoders.md) and give the "
-                "folder."
+                f"{self.name}: its weights are published as a pickle. Convert them once (docs/encoders.md) and "
+                "give the folder."
             )
         return self.hub
 
