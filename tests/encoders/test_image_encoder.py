@@ -55,11 +55,16 @@ def test_the_first_token_can_be_the_vector():
     )
 
 
-def test_pixels_are_resized_bilinearly_and_normalized():
-    encoder = ImageEncoder(image_encoder().network, size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+@pytest.mark.parametrize(
+    ("name", "resampling"),
+    [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)],
+)
+def test_pixels_are_resized_with_the_filter_and_normalized(name, resampling):
+    network = image_encoder().network
+    encoder = ImageEncoder(network, size=SIZE, resize=name, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     data = picture(4, width=40, height=25)
     pixels = encoder.pixels([data])
-    resized = np.array(Image.open(io.BytesIO(data)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    resized = np.array(Image.open(io.BytesIO(data)).resize((SIZE, SIZE), resampling))
     assert np.array_equal(pixels[0].numpy(), resized.transpose(2, 0, 1))
     expected = (resized / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
     np.testing.assert_allclose(
@@ -97,7 +102,14 @@ def test_batch_statistics_change_the_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "change", [{"size": 24}, {"mean": (0.4, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.6)}, {"pooling": "cls"}]
+    "change",
+    [
+        {"size": 24},
+        {"resize": "bicubic"},
+        {"mean": (0.4, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.6)},
+        {"pooling": "cls"},
+    ],
 )
 def test_every_preprocessing_setting_changes_the_fingerprint(change):
     network = image_encoder().network
@@ -133,6 +145,55 @@ def test_preprocessing_of_a_hugging_face_folder_is_read(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(saved))
     loaded = ImageEncoder.load(tmp_path)
     assert (loaded.size, loaded.mean, loaded.std) == (20, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert loaded.resize == "bilinear"
+
+
+@pytest.mark.parametrize("name", ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"])
+def test_the_resize_filter_of_a_hugging_face_folder_is_kept(tmp_path, name):
+    """The file holds Pillow's number of it."""
+    image_encoder().network.save_pretrained(tmp_path / "hub")
+    saved = {"size": {"height": SIZE, "width": SIZE}, "resample": int(Image.Resampling[name.upper()])}
+    (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps(saved))
+    loaded = ImageEncoder.load(tmp_path / "hub")
+    assert loaded.resize == name
+    loaded.save(tmp_path / "saved")
+    again = ImageEncoder.load(tmp_path / "saved")
+    assert (again.resize, again.fingerprint) == (loaded.resize, loaded.fingerprint)
+
+
+def test_an_unknown_resize_filter_is_named(tmp_path):
+    image_encoder().network.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 16, "resample": 9}')
+    with pytest.raises(EncoderError, match=r"resized with the filter 9\. Known: nearest, lanczos, bilinear"):
+        ImageEncoder.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("saved", "size"),
+    [
+        ({"size": {"shortest_edge": 24}, "crop_size": {"height": 20, "width": 20}}, 20),
+        ({"size": {"shortest_edge": 24}, "crop_size": 20, "do_center_crop": False}, 24),
+        ({"size": 24}, 24),
+    ],
+)
+def test_the_size_is_what_the_network_saw(tmp_path, saved, size):
+    image_encoder().network.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(saved))
+    assert ImageEncoder.load(tmp_path).size == size
+
+
+def test_preprocessing_of_a_model_on_the_hub_is_read(tmp_path, monkeypatch):
+    """A hub name is no folder: its files lie in the hub's cache."""
+    cached = tmp_path / "models--some--model"
+    image_encoder().network.save_pretrained(cached / "snapshots" / "abc")
+    saved = {"size": 20, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3}
+    (cached / "snapshots" / "abc" / "preprocessor_config.json").write_text(json.dumps(saved))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = ImageEncoder.load("some/model")
+    assert (loaded.size, loaded.resize) == (20, "bicubic")
+    assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 def test_weights_that_were_changed_are_refused(tmp_path):
@@ -156,13 +217,58 @@ def test_missing_weights_are_refused(tmp_path):
         ImageEncoder.load(tmp_path)
 
 
-def test_pickled_weights_are_not_read(tmp_path):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "beit3_base_patch16_224.pth"])
+def test_pickled_weights_are_not_read(tmp_path, name):
     encoder = image_encoder()
     encoder.save(tmp_path / "image")
     (tmp_path / "image" / "model.safetensors").unlink()
-    torch.save(encoder.network.state_dict(), tmp_path / "image" / "pytorch_model.bin")
-    with pytest.raises(EncoderError, match="no encoder can be loaded from it"):
+    torch.save(encoder.network.state_dict(), tmp_path / "image" / name)
+    with pytest.raises(
+        EncoderError, match=rf"image: holds its weights as a pickle only \({name}\), which could run"
+    ):
         ImageEncoder.load(tmp_path / "image")
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    image_encoder("resnet").save(tmp_path / "image")
+    (tmp_path / "image" / "encoder.json").unlink()
+    image_encoder("vit").network.config.save_pretrained(tmp_path / "image")
+    with pytest.raises(EncoderError) as caught:
+        ImageEncoder.load(tmp_path / "image")
+    assert "tensors of ViTModel are not in its weights. First: embeddings.cls_token." in one_line(caught)
+
+
+def test_weights_of_another_width_are_refused(tmp_path):
+    image_encoder().save(tmp_path / "image")
+    path = tmp_path / "image" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 32}))
+    with pytest.raises(EncoderError) as caught:
+        ImageEncoder.load(tmp_path / "image")
+    line = one_line(caught)
+    assert "image: 3 of " in line
+    assert "have another shape in its weights. First: layers.0.mlp.fc1.bias, [16] instead of [32]." in line
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "is not a valid JSON file"),
+        ("{}", "`model_type` key in its config.json"),
+        ('{"model_type": "vitt"}', "model type `vitt`"),
+    ],
+)
+def test_a_folder_whose_configuration_names_no_network_is_refused(tmp_path, config, message):
+    image_encoder().save(tmp_path / "image")
+    (tmp_path / "image" / "config.json").write_text(config)
+    with pytest.raises(EncoderError) as caught:
+        ImageEncoder.load(tmp_path / "image")
+    assert message in one_line(caught)
 
 
 def test_a_missing_folder_is_called_missing(tmp_path):

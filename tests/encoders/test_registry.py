@@ -1,4 +1,7 @@
-"""Every foundation model, minuscule: vectors, gradients, saving and loading, masked modeling."""
+"""Every foundation model, minuscule: vectors, gradients, saving and loading, DDA, DMA and C-SFT."""
+
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,12 +9,16 @@ from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from encoders.small import SIZE, TITLES, picture
+from mimctr.csft.model import InterestModel
+from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import EncoderError
+from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
 from mimctr.pretrain.masked_image import MaskedImageModel
+from mimctr.pretrain.masked_language import MaskedLanguageModel
 
 
 def cases(*modalities: str) -> list:
@@ -29,6 +36,24 @@ def small(row: Foundation) -> ImageEncoder | TextEncoder:
     if row.modality == "image":
         return ImageEncoder.from_config(config, size=SIZE, pooling=row.pooling)
     return TextEncoder.from_config(config, tokenizer(), max_length=12, pooling=row.pooling)
+
+
+def pair(row: Foundation) -> tuple[ImageEncoder, TextEncoder]:
+    """Return the row's encoder and a plain one of the other modality."""
+    image = small(row if row.modality == "image" else find("vit-base"))
+    text = small(row if row.modality == "text" else find("bert-base"))
+    return image, text
+
+
+def fit(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor], *, num_steps: int = 60) -> float:
+    """Train on one batch; return the last loss."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(num_steps):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
 
 
 def tokenizer() -> Tokenizer:
@@ -86,11 +111,57 @@ def test_every_language_network_gives_vectors_without_looking_at_padding(row, tm
         assert torch.equal(loaded(ids, mask), vectors)
 
 
+@pytest.mark.parametrize("row", [case for case in cases("text") if case.values[0].pooling != "last"])
+def test_every_network_that_looks_both_ways_learns_hidden_words(row):
+    model = MaskedLanguageModel(small(row), ratio=0.3)
+    ids, mask = model.encoder.tokenize(TITLES)
+    hidden, chosen = model.hide(ids, mask)
+    assert fit(model, lambda: model(ids, mask, hidden, chosen)) < 0.5 * math.log(len(model.bias))
+
+
+@pytest.mark.parametrize("row", cases("image", "text"))
+def test_every_row_learns_which_picture_and_title_belong_together(row):
+    """Chance is ln 6, six pairs."""
+    model = AlignmentModel(*pair(row))
+    pixels = model.image_encoder.pixels([picture(number) for number in range(6)])
+    tokens = model.text_encoder.tokenize(TITLES)
+    same = torch.eye(6, dtype=torch.bool)
+
+    def loss() -> torch.Tensor:
+        return symmetric_info_nce(
+            model.encode_images(pixels), model.encode_texts(*tokens), same, scale=model.scale
+        )
+
+    assert fit(model, loss) < 0.5 * math.log(6)
+    encoder = model.image_encoder if row.modality == "image" else model.text_encoder
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("row", cases("image", "text"))
+def test_every_row_learns_which_item_a_picture_asks_for(row):
+    """Chance is 2 ln 6: six items, three levels with weights 1, 1/2 and 1/2."""
+    encoder = ItemEncoder(*pair(row), dim=8, hidden=8)
+    torch.nn.init.normal_(encoder.image_head.weight)
+    torch.nn.init.normal_(encoder.text_head.weight)
+    model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.0)
+    asked = encoder.image_encoder.pixels([picture(number) for number in range(6, 12)])
+    shown = encoder.image_encoder.pixels([picture(number) for number in range(6)])
+    tokens = encoder.text_encoder.tokenize(TITLES)
+    keys, all_there = torch.arange(6), torch.ones(6, dtype=torch.bool)
+
+    def loss() -> torch.Tensor:
+        items = ItemVectors(encoder.image_vectors(shown), all_there, encoder.text_vectors(*tokens), all_there)
+        query, own = model(encoder.image_vectors(asked), items, keys, keys)
+        return model.objective(query, own, own, keys)
+
+    assert fit(model, loss) < 0.5 * 2 * math.log(6)
+    tower = encoder.image_encoder if row.modality == "image" else encoder.text_encoder
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in tower.parameters())
+
+
 @pytest.mark.parametrize("row", cases("image", "text"))
 def test_every_row_makes_item_embeddings(row, tmp_path):
-    image = small(row if row.modality == "image" else find("vit-base"))
-    text = small(row if row.modality == "text" else find("bert-base"))
-    encoder = ItemEncoder(image, text, dim=4, hidden=3)
+    encoder = ItemEncoder(*pair(row), dim=4, hidden=3)
     torch.nn.init.normal_(encoder.image_head.weight)
     torch.nn.init.normal_(encoder.text_head.weight)
     vectors, known = encoder.embed_items([picture(1), None, picture(2)], ["red shoe", "bag", None])
@@ -177,3 +248,19 @@ def test_an_unknown_name_is_a_folder_or_a_hub_name():
     assert find("some/model") is None
     with pytest.raises(EncoderError):
         ImageEncoder.load("surely/not/there")
+
+
+def test_every_foundation_model_of_the_paper_is_a_row():
+    """Figure 5, and the defaults of Section 4."""
+    vision = {"resnet-50", "swin-base", "convnext-base", "convnextv2-base", "convnextv2-large", "eva02-base"}
+    language = {"bert-base", "gpt2", "beit3-base", "beit3-large", "bge-base"}
+    assert vision <= {row.name for row in FOUNDATIONS if row.modality == "image"}
+    assert language <= {row.name for row in FOUNDATIONS if row.modality == "text"}
+
+
+def test_a_row_whose_weights_have_to_be_converted_says_so():
+    with pytest.raises(
+        EncoderError, match=r"^beit3-base: its weights are published as a pickle\. Convert them once"
+    ):
+        find("beit3-base").weights()
+    assert not find("beit3-base").is_here()

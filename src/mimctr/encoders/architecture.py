@@ -101,6 +101,7 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
                 config=config if loader is AutoModel else None,
                 use_safetensors=True,
                 dtype=torch.float32,
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
@@ -110,12 +111,7 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
             "model.safetensors, or a model's name on the hub."
         ) from None
     network = _prepared(network, modality=modality, where=str(source))
-    missing = sorted(set(found["missing_keys"]) & set(network.state_dict()))
-    if missing:
-        raise EncoderError(
-            f"{source}: {len(missing)} of {len(network.state_dict())} tensors of {type(network).__name__} are not in "
-            f"its weights. First: {missing[0]}. The weights belong to another architecture than config.json names."
-        )
+    _check_weights(network, found, where=str(source))
     record = read_record(source)
     if record and record["digest"] != digest_tensors(network.state_dict()):
         raise EncoderError(
@@ -215,6 +211,25 @@ def _check_folder(folder: Path) -> None:
                 f"{folder}: holds its weights as a pickle only ({pickles[0]}), which could run any program and is not "
                 f"read. Convert it to {WEIGHTS} (docs/encoders.md)."
             )
+
+
+def _check_weights(network: PreTrainedModel, found: Mapping[str, Any], *, where: str) -> None:
+    """Raise EncoderError where weights were not in the file, or had another shape."""
+    own = network.state_dict()
+    reason = "The weights belong to another architecture than config.json names."
+    misfits = sorted(entry for entry in found["mismatched_keys"] if entry[0] in own)
+    if misfits:
+        name, given, wanted = misfits[0]
+        raise EncoderError(
+            f"{where}: {len(misfits)} of {len(own)} tensors of {type(network).__name__} have another shape in its "
+            f"weights. First: {name}, {list(given)} instead of {list(wanted)}. {reason}"
+        )
+    missing = sorted(set(found["missing_keys"]) & set(own))
+    if missing:
+        raise EncoderError(
+            f"{where}: {len(missing)} of {len(own)} tensors of {type(network).__name__} are not in its weights. First: "
+            f"{missing[0]}. {reason}"
+        )
 
 
 def _check_timm(error: Exception, *, where: str) -> None:

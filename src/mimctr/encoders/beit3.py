@@ -6,6 +6,8 @@ pass through B only. Parameters bear the names of the published checkpoints (``e
 so those load as they are; what belongs to branch A, or to a head, stays out.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -18,20 +20,37 @@ FIRST_POSITION = 2
 
 
 class Beit3TextConfig(PretrainedConfig):
-    """Sizes of the text branch; the defaults are those of the published base model."""
+    """Sizes of the text branch; the defaults are those of the published base model.
+
+    Args:
+        max_position_embeddings: Most tokens of a text; the table of positions has ``FIRST_POSITION`` rows more.
+        others: Fields that every configuration of transformers has.
+    """
 
     model_type = "beit3"
 
-    vocab_size: int = 64010
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 1022
-    """Most tokens of a text; the table has ``FIRST_POSITION`` rows more."""
-    layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
-    pad_token_id: int | None = 1
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 64010,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        max_position_embeddings: int = 1022,
+        layer_norm_eps: float = 1e-5,
+        initializer_range: float = 0.02,
+        **others: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.max_position_embeddings = max_position_embeddings
+        self.layer_norm_eps = layer_norm_eps
+        self.initializer_range = initializer_range
+        super().__init__(**others)
 
 
 class Beit3TextModel(PreTrainedModel):
