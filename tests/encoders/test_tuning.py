@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from encoders.small import SIZE, TITLES, picture
-from encoders.test_registry import tokenizer
+from encoders.test_registry import cases, tokenizer
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
+from mimctr.encoders.registry import Foundation, find
 from mimctr.encoders.text import TextEncoder
 from mimctr.encoders.tuning import add_adapters, checkpoint_activations, freeze_layers, layers, merge_adapters
 from mimctr.errors import EncoderError
@@ -24,7 +24,7 @@ DEEP = {
     "gpt2": {"n_layer": 3},
 }
 """More layers than the minuscule rows have; of a transformer three."""
-each_row = pytest.mark.parametrize("row", FOUNDATIONS, ids=lambda row: row.name)
+each_row = pytest.mark.parametrize("row", cases("image", "text"))
 
 
 def deep(row: Foundation) -> ImageEncoder | TextEncoder:
@@ -32,6 +32,8 @@ def deep(row: Foundation) -> ImageEncoder | TextEncoder:
     torch.manual_seed(0)
     model_type = row.network["model_type"]
     config = {"model_type": model_type, **row.small, **DEEP.get(model_type, {"num_hidden_layers": 3})}
+    if row.needs_timm:
+        config = {**row.small, "model_args": {**row.small["model_args"], "depth": 3}}
     if row.modality == "image":
         return ImageEncoder.from_config(config, size=SIZE, pooling=row.pooling)
     return TextEncoder.from_config(config, tokenizer(), max_length=12, pooling=row.pooling)
