@@ -1,6 +1,6 @@
 """How much memory does a training step of large towers take, with frozen layers, LoRA and activation checkpointing?
 
-    python benchmarks/bench_tower_memory.py --image convnextv2-base --text bert-base --batch-size 16
+    python benchmarks/bench_tower_memory.py --image vit-base --text minilm --batch-size 16
 
 Each setting makes one AdamW step, image against title, of the whole architectures (weights drawn at random) in a
 process of its own. All settings must say the same loss first. Prints a table, then one line of JSON (the last line of
@@ -9,6 +9,7 @@ stdout) with the same numbers.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -49,8 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--image", default="convnextv2-base")
-    parser.add_argument("--text", default="bert-base")
+    parser.add_argument("--image", default="vit-base")
+    parser.add_argument("--text", default="minilm")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--only", choices=SETTINGS, help="one setting, in this process")
     args = parser.parse_args()
@@ -61,7 +62,11 @@ def main() -> None:
     for name in SETTINGS:
         command = [sys.executable, __file__, "--only", name, "--batch-size", str(args.batch_size)]
         done = subprocess.run(
-            [*command, "--image", args.image, "--text", args.text], check=True, capture_output=True, text=True
+            [*command, "--image", args.image, "--text", args.text],
+            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what a tensor held goes back at once
+            check=True,
+            capture_output=True,
+            text=True,
         )
         results[name] = json.loads(done.stdout.splitlines()[-1])
     losses = {result["loss"] for result in results.values()}
