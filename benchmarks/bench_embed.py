@@ -39,7 +39,7 @@ from mimctr.recipes.embed_shards import Contents
 from mimctr.sources.bazaar import write_bazaar
 
 LIMIT = 1.1
-NUM_CORES = len(os.sched_getaffinity(0))
+NUM_CORES = os.cpu_count() or 1
 SIZE = 112
 WEIGHTS = Path(__file__).parents[2] / "shared/data/weights/mobilenet_v1_0.75_224_fp32"
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
