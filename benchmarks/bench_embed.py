@@ -33,13 +33,14 @@ from mimctr.encoders.backends import open_towers
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, Towers
 from mimctr.encoders.text import TextEncoder, Tokens, train_tokenizer
+from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes import embed, plain
 from mimctr.recipes.content import Titles, by_length, chunks
 from mimctr.recipes.embed_shards import Contents
 from mimctr.sources.bazaar import write_bazaar
 
 LIMIT = 1.1
-NUM_CORES = os.cpu_count() or 1
+NUM_CORES = describe_machine().num_cores
 SIZE = 112
 WEIGHTS = Path(__file__).parents[2] / "shared/data/weights/mobilenet_v1_0.75_224_fp32"
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}

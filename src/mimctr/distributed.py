@@ -83,6 +83,11 @@ def own_rows(count: int) -> slice:
     return slice(rank() * part, (rank() + 1) * part)
 
 
+def largest_batch(count: int) -> int:
+    """Return how many of ``count`` rows, at most, can be shared equally."""
+    return count - count % size()
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the rows of all processes, in the order of the processes; gradients go back to where rows came from.
 

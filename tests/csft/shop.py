@@ -1,21 +1,31 @@
 """A minuscule shop with pictures, titles and visual searches, as a prepared dataset and as a generic corpus."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from encoders.small import TITLES, image_encoder, picture, text_encoder
 
+from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
+from mimctr.encoders.item import ItemEncoder
+from mimctr.recipes.catalogue import Catalogue, load_towers
+from mimctr.recipes.item_config import ItemConfig
+from mimctr.recipes.visual_search import Pairs, pair_table, usable_pairs
 
 START = 1_600_000_000
 NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS, NUM_SEARCHES = 24, 6, 200, 120
 
 
-def write_shop(folder: Path, *, searches: bool = True) -> Path:
+def write_shop(
+    folder: Path, *, searches: bool = True, columns: Mapping[str, pl.Expr] = MappingProxyType({})
+) -> Path:
     """Write and prepare the shop, with or without its visual searches; return the dataset's folder.
 
-    Without them clicks and purchases stand in the behaviors.
+    Without them clicks and purchases stand in the behaviors. ``columns`` replaces columns of the items.
 
     Item 100 has no picture, 101 no title, 102 neither; the last two items arrive in the test part.
     """
@@ -39,6 +49,7 @@ def write_shop(folder: Path, *, searches: bool = True) -> Path:
             "time": START + np.sort(rng.integers(0, 10_000, count)),
         }
 
+    items = items.with_columns(**columns)
     impressions = pl.DataFrame({**events(NUM_IMPRESSIONS), "click": rng.integers(0, 2, NUM_IMPRESSIONS)})
     events_of_kind = pl.DataFrame(
         {**events(NUM_SEARCHES), "kind": rng.choice(["click", "purchase"], NUM_SEARCHES)}
@@ -53,6 +64,27 @@ def write_shop(folder: Path, *, searches: bool = True) -> Path:
         table.unique(maintain_order=True).write_parquet(tables / f"{name}.parquet")
     prepare_tables(tables, folder / "dataset")
     return folder / "dataset"
+
+
+class Opened(NamedTuple):
+    """A dataset ready for C-SFT, and its training pairs."""
+
+    data: CtrDataset
+    encoder: ItemEncoder
+    catalogue: Catalogue
+    pairs: Pairs
+
+
+def open_shop(
+    dataset: Path, encoders: Path, folder: Path, *, kinds: tuple[str, ...] = ("purchase",)
+) -> Opened:
+    """Open a dataset with small heads on the encoders; decode its pictures into ``folder``."""
+    data = CtrDataset.open(dataset)
+    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
+    table = pair_table(data, "train", kinds)
+    queries = table["query"].unique().to_numpy()
+    catalogue = Catalogue(data, encoder, queries[queries > 0], folder / "pixels.npy")
+    return Opened(data, encoder, catalogue, usable_pairs(table, catalogue.pictures, catalogue.has_content))
 
 
 def write_encoders(folder: Path) -> Path:

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from encoders.small import image_encoder, text_encoder
 
+from csft.shop import open_shop
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
-from mimctr.csft.loss import NOBODY
 from mimctr.csft.model import InterestModel
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.tuning import checkpoint_activations
 from mimctr.errors import ConfigError, DataError
 from mimctr.recipes import csft, embed, plain
-from mimctr.recipes.catalogue import KEPT, Catalogue, load_towers
-from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+from mimctr.recipes.catalogue import KEPT, Catalogue
+from mimctr.recipes.csft_examples import Examples
 from mimctr.recipes.csft_towers import Towers
-from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors
@@ -48,12 +48,21 @@ def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("trainable", "killed_at"), [("all", 0), ("all", 5), ("heads", 3)])
+@pytest.mark.parametrize(
+    ("settings", "killed_at"),
+    [
+        ({}, 0),
+        ({}, 5),
+        ({"trainable": "heads"}, 3),
+        ({"lora_rank": 2, "activation_checkpointing": True}, 5),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
+)
 def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
-    shop, encoders, tmp_path, monkeypatch, trainable, killed_at
+    shop, encoders, tmp_path, monkeypatch, settings, killed_at
 ):
     monkeypatch.setattr(csft, "Run", functools.partial(Run, checkpoint_seconds=0.0))
-    config = csft.Config(**SETTINGS, trainable=trainable, bf16=False)
+    config = csft.Config(**SETTINGS, **settings, bf16=False)
     csft.main(shop, encoders, tmp_path / "undisturbed", config)
 
     take_step = csft.take_step
@@ -175,45 +184,58 @@ def test_cached_towers_are_not_trained(shop, encoders, tmp_path):
     assert tuned.text_encoder.fingerprint == start.text_encoder.fingerprint
 
 
-def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
-    data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=10))
-    bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
-    triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
-    for step in range(20):
-        batch = examples.batch(step)
-        assert np.array_equal(batch.items, examples.batch(step).items)
-        positives, negatives = batch.items[:10], batch.items[10:]
-        users = batch.users[:10].tolist()
-        assert set(zip(batch.pictures.tolist(), positives.tolist(), users, strict=True)) <= triples
-        assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
-        assert (positives != negatives).all()
-        assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
-        for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
-            assert owner == (user if (user, item) in bought else NOBODY)
+def changed_tensors(start, tuned):
+    """Return the names of the towers' weights that differ between two item encoders."""
+    pairs = [(start.image_encoder, tuned.image_encoder), (start.text_encoder, tuned.text_encoder)]
+    found = set()
+    for one, other in pairs:
+        theirs = other.network.state_dict()
+        assert list(theirs) == list(one.network.state_dict())
+        found |= {
+            name for name, value in one.network.state_dict().items() if not torch.equal(value, theirs[name])
+        }
+    return found
 
 
-def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):
+def test_adapters_end_as_weights_of_an_ordinary_encoder(shop, encoders, tmp_path):
+    """What is reported after training was measured on the encoder that was saved."""
+    settings = {**SETTINGS, "num_steps": 12, "tower_learning_rate": 0.1, "tower_batch_size": 5}
+    config = csft.Config(**settings, lora_rank=2, bf16=False)
+    found = csft.main(shop, encoders, tmp_path / "csft", config)
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
+    tuned = ItemEncoder.load(tmp_path / "csft")
+    changed = changed_tensors(ItemEncoder.load(tmp_path / "plain"), tuned)
+    assert changed
+    assert all(name.endswith(".weight") and "norm" not in name.lower() for name in changed)
+    assert not any("embeddings" in name for name in changed)
+
     data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
+    table = pair_table(data, "validation", ["purchase"])
+    catalogue = Catalogue(data, tuned, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
     pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=10, objective="pair_cross_entropy"))
-    others = 0
-    for step in range(20):
-        batch = examples.batch(step)
-        assert len(batch.items) == examples.num_candidates == 30
-        assert batch.category.tolist() == data.item_fields[batch.items, 0].tolist()
-        assert (batch.items[:10] != batch.items[10:20]).all()
-        assert (batch.items[:10] != batch.items[20:]).all()
-        assert (batch.category[:10] == batch.category[10:20]).all()
-        others += int((batch.category[:10] != batch.category[20:]).sum())
-    assert others == pytest.approx(200 * 2 / 3, rel=0.25)  # three categories of eight items
+    towers = catalogue.run_towers(tuned, device=torch.device("cpu"))
+    searched = catalogue.search(tuned, pairs, towers)
+    assert searched["all"] == pytest.approx(found["validation"]["all"])
+
+
+def test_frozen_layers_stay_as_they_were(shop, encoders, tmp_path):
+    settings = {**SETTINGS, "frozen_image_layers": 1, "frozen_text_layers": 1}
+    csft.main(shop, encoders, tmp_path / "csft", csft.Config(**settings, bf16=False))
+    plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
+    tuned, start = ItemEncoder.load(tmp_path / "csft"), ItemEncoder.load(tmp_path / "plain")
+    assert changed_tensors(start, tuned) == {
+        "layernorm.weight",
+        "layernorm.bias",
+    }  # the one behind ViT's only layer
+
+
+@pytest.mark.parametrize(
+    "setting", [{"lora_rank": 2}, {"frozen_text_layers": 1}, {"activation_checkpointing": True}]
+)
+def test_towers_that_are_not_trained_are_not_tuned(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name}: trainable = 'heads' trains no towers"):
+        csft.Config(trainable="heads", **setting)
 
 
 @pytest.mark.parametrize("objective", ["pair_cross_entropy", "category_cross_entropy"])
@@ -239,19 +261,20 @@ def test_cross_entropy_reads_no_memory():
         csft.Config(objective="pair_cross_entropy", num_memory_batches=2)
 
 
-def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dict[str, torch.Tensor], int]:
+def step_gradients(
+    shop, encoders, tmp_path, *, pieces: int, again: bool = False
+) -> tuple[float, dict[str, torch.Tensor], int]:
     """Return loss, gradients and bytes held for the backward pass of one step, without dropout."""
-    data = CtrDataset.open(shop)
-    torch.manual_seed(0)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
     config = csft.Config(batch_size=20, tower_batch_size=pieces, augment=0.5, drop_modality=0.0)
-    table = pair_table(data, "train", ["purchase"])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    examples = Examples(data, usable_pairs(table, catalogue.pictures, catalogue.has_content), config)
+    torch.manual_seed(0)
+    data, encoder, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, config)
     towers = Towers(catalogue, encoder, torch.device("cpu"), config)
     model = InterestModel(encoder, objectives.MultiLevelInfoNCE(), drop_modality=0.0).train()
     for tower in (encoder.image_encoder, encoder.text_encoder):
         tower.eval()  # no dropout; gradients flow all the same
+        if again:
+            checkpoint_activations(tower.network)
     batch, held = examples.batch(0), 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -268,10 +291,12 @@ def step_gradients(shop, encoders, tmp_path, *, pieces: int) -> tuple[float, dic
     return loss.item(), {name: p.grad for name, p in named if p.grad is not None}, held
 
 
-@pytest.mark.parametrize("pieces", [3, 7, 100])
-def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(shop, encoders, tmp_path, pieces):
+@pytest.mark.parametrize(("pieces", "again"), [(3, False), (7, False), (100, False), (7, True), (0, True)])
+def test_towers_run_in_pieces_give_loss_and_gradient_of_the_whole_batch(
+    shop, encoders, tmp_path, pieces, again
+):
     loss, gradients, held = step_gradients(shop, encoders, tmp_path, pieces=0)
-    in_pieces, found, less = step_gradients(shop, encoders, tmp_path, pieces=pieces)
+    in_pieces, found, less = step_gradients(shop, encoders, tmp_path, pieces=pieces, again=again)
     assert in_pieces == pytest.approx(loss, rel=1e-5)
     assert found.keys() == gradients.keys()
     assert any(name.startswith("encoder.image_encoder") for name in found)
@@ -286,33 +311,6 @@ def test_pieces_and_batch_norm_that_adapts_exclude_each_other(shop, tmp_path):
     text_encoder().save(tmp_path / "encoders" / "text")
     with pytest.raises(ConfigError, match="tower_batch_size: batch norm would see pieces"):
         csft.main(shop, tmp_path / "encoders", tmp_path, csft.Config(**SETTINGS, tower_batch_size=4))
-
-
-def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
-    data = CtrDataset.open(shop)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
-    table = pair_table(data, "train", [])
-    catalogue = Catalogue(data, encoder, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
-    examples = Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
-    steps = len(pairs) // 5
-    shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
-    assert len(shown) == 5 * steps
-    counts = dict(zip(*np.unique(pairs.picture, return_counts=True), strict=True))
-    assert all(
-        count <= counts[picture] for picture, count in zip(*np.unique(shown, return_counts=True), strict=True)
-    )
-
-
-def test_balanced_pairs_come_as_often_as_their_weights_say():
-    users = np.repeat([5, 6, 7], [1, 4, 16])
-    cumulative = cumulative_weights(users, balance=0.5)
-    generator = np.random.default_rng(0)
-    drawn = np.concatenate([weighted_batch(cumulative, 7, generator) for _ in range(3000)])
-    share = np.bincount(users[drawn], minlength=8)[5:] / len(drawn)
-    assert share == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=1e-3)  # one, two and four of seven equal shares
-    assert np.bincount(drawn, minlength=21)[5:] / len(drawn) == pytest.approx(4 / 7 / 16, abs=0.004)
-    assert np.diff(cumulative_weights(users, balance=0.0)) == pytest.approx(1 / 21)
 
 
 def test_items_ask_where_pairs_come_from_behaviors(shop_of_behaviors, encoders, tmp_path):

@@ -199,6 +199,21 @@ def test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches
     run_in(2, space_and_time)
 
 
+def reach() -> None:
+    """The other process's query pulls at this process's candidates, too."""
+    own = own_candidates(2, sorts=2, distinct=True)
+    own = own._replace(fused=own.fused.requires_grad_())
+    pool = gather_candidates(own, 2)
+    query = torch.randn(2, 4, dtype=torch.float64) * (distributed.rank() == 1)  # process 0 asks nothing
+    objective = objectives.MultiLevelInfoNCE(text_weight=0.0, image_weight=0.0)
+    objective(query, own, pool, torch.zeros(4, dtype=torch.int64)).backward()
+    assert (own.fused.grad.abs().sum(1) > 0).all()
+
+
+def test_gradient_reaches_the_candidates_of_the_other_process():
+    run_in(2, reach)
+
+
 def align_in(shop: Path, encoders: Path, out: Path) -> None:
     fitting.LOG_EVERY = 1
     steps = {"masked_image": False, "language": False, "alignment_steps": 5, "batch_size": 6}

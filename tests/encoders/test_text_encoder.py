@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -94,8 +94,9 @@ PIECES = [
 
 
 @pytest.mark.parametrize("tokenizer", [train_tokenizer(TITLES, vocab_size=80), byte_pair_tokenizer()])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60), st.integers(1, 60))
+@example(["a-b", "leather" * 40], 2)  # no space at which to cut
 def test_a_long_text_is_tokenized_as_if_it_were_read_whole(tokenizer, pieces, repeat):
     """Mutant: cut at a number of letters; a word longer than that, or much space, then gives other tokens."""
     encoder = TextEncoder.from_config(BERT, tokenizer, max_length=12)
@@ -209,6 +210,14 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path):
     encoder.save(tmp_path / "text")
     (tmp_path / "text" / "tokenizer.json").unlink()
     with pytest.raises(EncoderError, match=r"text: no tokenizer in it\. Add its tokenizer\.json"):
+        TextEncoder.load(tmp_path / "text")
+
+
+def test_a_damaged_tokenizer_is_told(tmp_path):
+    encoder = text_encoder()
+    encoder.save(tmp_path / "text")
+    (tmp_path / "text" / "tokenizer.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"tokenizer\.json: damaged \(.*\)\. Copy it again\."):
         TextEncoder.load(tmp_path / "text")
 
 

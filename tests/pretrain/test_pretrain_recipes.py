@@ -11,7 +11,7 @@ from encoders.small import BERT, GPT2, RESNET, SIZE, TITLES, picture, text_encod
 
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
-from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.errors import ConfigError, DataError, EncoderError, RunError
 from mimctr.pretrain.masked_language import read_head
 from mimctr.recipes import fitting, foundation, pretrain
 from mimctr.train.run import Run
@@ -78,17 +78,18 @@ def test_a_killed_foundation_ends_bit_for_bit_like_an_undisturbed_one(tmp_path, 
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("killed_at", [8, 15])
+@pytest.mark.parametrize(("killed_at", "rank"), [(8, 0), (15, 0), (15, 2)])
 def test_a_killed_pretraining_ends_bit_for_bit_like_an_undisturbed_one(
-    shop, encoders, tmp_path, monkeypatch, killed_at
+    shop, encoders, tmp_path, monkeypatch, killed_at, rank
 ):
+    config = PRETRAIN.model_copy(update={"lora_rank": rank, "activation_checkpointing": bool(rank)})
     monkeypatch.setattr(pretrain, "Run", functools.partial(Run, checkpoint_seconds=0.0))
-    expected = pretrain.main(shop, encoders, tmp_path / "undisturbed", PRETRAIN)
+    expected = pretrain.main(shop, encoders, tmp_path / "undisturbed", config)
     take_step = kill_at(monkeypatch, killed_at)
     with pytest.raises(Killed):
-        pretrain.main(shop, encoders, tmp_path / "killed", PRETRAIN)
+        pretrain.main(shop, encoders, tmp_path / "killed", config)
     monkeypatch.setattr(fitting, "take_step", take_step)
-    assert pretrain.main(shop, encoders, tmp_path / "killed", PRETRAIN) == expected
+    assert pretrain.main(shop, encoders, tmp_path / "killed", config) == expected
     assert fingerprints(tmp_path / "killed") == fingerprints(tmp_path / "undisturbed")
 
 
@@ -97,7 +98,9 @@ def test_training_lowers_the_held_out_losses(shop, encoders, tmp_path):
     found = pretrain.main(shop, encoders, tmp_path, PRETRAIN.model_copy(update=longer))
     assert found["masked_image_held_out_loss_after"] < found["masked_image_held_out_loss_before"]
     assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
-    assert {"alignment_image_to_title_recall@10_before", "alignment_image_to_title_recall@10_after"} <= set(
+    ways = [f"alignment_{way}" for way in ("image_to_title", "title_to_image")]
+    names = ("recall@1", "recall@10", "recall@100", "mrr")
+    assert {f"{way}_{name}_{when}" for way in ways for name in names for when in ("before", "after")} <= set(
         found
     )
     assert json.loads((tmp_path / "pretrain.json").read_text()) == found
@@ -227,3 +230,21 @@ def test_the_head_of_given_weights_is_taken_along(shop, encoders, tmp_path):
     only = PRETRAIN.model_copy(update={"masked_image": False, "alignment": False, "language": False})
     pretrain.main(shop, tmp_path / "plain", tmp_path / "untouched", only)
     assert torch.equal(read_head(tmp_path / "untouched" / "text")["bias"], theirs.cls.predictions.bias)
+
+
+def test_adapters_and_frozen_layers_of_pretraining_end_in_an_ordinary_encoder(shop, encoders, tmp_path):
+    settings = {"lora_rank": 2, "frozen_text_layers": 1}
+    with pytest.raises(
+        EncoderError, match="low-rank adapters: BertModel has no matrix in a layer that is not"
+    ):
+        pretrain.main(shop, encoders, tmp_path / "none", PRETRAIN.model_copy(update=settings))
+    settings["frozen_text_layers"] = 0
+    found = pretrain.main(shop, encoders, tmp_path / "lora", PRETRAIN.model_copy(update=settings))
+    assert found["masked_language_held_out_loss_after"] < found["masked_language_held_out_loss_before"]
+    for kind, name in ((ImageEncoder, "image"), (TextEncoder, "text")):
+        start = kind.load(encoders / name).network.state_dict()
+        tuned = kind.load(tmp_path / "lora" / name).network.state_dict()
+        assert list(start) == list(tuned)
+        changed = {key for key, value in start.items() if not torch.equal(value, tuned[key])}
+        assert changed
+        assert all(key.endswith(".weight") and "embeddings" not in key for key in changed)

@@ -221,12 +221,12 @@ def test_pictures_are_of_test_pairs_and_no_query_twice():
         }
     )
     chosen = choose_pairs(pairs, 10, seed=0)
-    assert {(pair["query"], pair["query_item"]) for pair in chosen} == {(1, 0), (2, 0), (0, 7)}
-    assert len(choose_pairs(pairs, 2, seed=0)) == 2
+    assert {(pair["query"], pair["query_item"]) for pair in chosen.to_dicts()} == {(1, 0), (2, 0), (0, 7)}
+    assert choose_pairs(pairs, 2, seed=0).height == 2
     clicks = pairs.with_columns(
         kind=pl.when(pl.col("query") == 2).then(pl.lit("purchase")).otherwise(pl.lit("click"))
     )
-    assert [pair["query"] for pair in choose_pairs(clicks, 10, seed=0)] == [2]
+    assert choose_pairs(clicks, 10, seed=0)["query"].to_list() == [2]
     held_out = choose_pairs(pairs.filter(pl.col("part") != "test"), 10, seed=0)
-    assert [pair["query"] for pair in held_out] == [3]
-    assert choose_pairs(pairs.filter(pl.col("part") == "train"), 10, seed=0) == []
+    assert held_out["query"].to_list() == [3]
+    assert choose_pairs(pairs.filter(pl.col("part") == "train"), 10, seed=0).is_empty()

@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from mimctr.errors import DataError
-from mimctr.report.pictures import GAP, LABEL, POSITIVE, TILE, Strip, draw_sheet, nearest, rank_of
+from mimctr.report.pictures import (
+    GAP,
+    LABEL,
+    POSITIVE,
+    TILE,
+    Strip,
+    draw_sheet,
+    nearest,
+    rank_of,
+    stack_sheets,
+)
 
 
 def picture(color, size=(40, 20)):
@@ -81,3 +91,51 @@ def test_a_damaged_picture_is_an_error():
     strip = Strip(label="before", images=[b"no picture"], positive=[False])
     with pytest.raises(DataError, match="its 10 bytes are not JPEG"):
         draw_sheet(picture("#ffffff"), None, [strip], label="purchase")
+
+
+def ink(sheet):
+    """Return where a sheet is not white."""
+    return np.asarray(sheet.convert("L")) < 250
+
+
+@pytest.mark.parametrize(
+    "label", ["buy", "added_to_shopping_cart", "a kind of behavior whose name does not end"]
+)
+def test_labels_stay_in_their_columns(label):
+    """Mutant: one font size for all; a long kind then runs into the label of the strip beside it."""
+    strips = [
+        Strip(
+            label=f"{name}: rank 1,234,567 of 2,345,678 and more words than there is room for",
+            images=[],
+            positive=[],
+        )
+        for name in ("before", "after")
+    ]
+    shown = ink(draw_sheet(picture("red"), None, strips, label=label))
+    bare = ink(draw_sheet(picture("red"), None, [Strip(label="", images=[], positive=[])] * 2, label=label))
+    line = slice(GAP + TILE + LABEL + GAP + 1, GAP + TILE + LABEL + GAP + LABEL)
+    assert bare[line, :TILE].any()
+    assert not bare[line, TILE + 3 * GAP :].any()
+    assert shown[line, TILE + 4 * GAP :].any()
+    assert not shown[:, -GAP:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((1, 5000), (1, TILE)), ((5000, 1), (TILE, 1)), ((1, 1), (TILE, TILE))]
+)
+def test_a_thin_picture_is_still_seen(size, box):
+    """Mutant: round its narrow side to zero pixels."""
+    red = picture("#ff0000", size)
+    sheet = np.asarray(draw_sheet(red, None, [Strip(label="", images=[], positive=[])], label=""))
+    inside = sheet[GAP + LABEL + 1 : GAP + LABEL + TILE - 1, GAP + 1 : GAP + TILE - 1]
+    seen = (inside == [255, 0, 0]).all(axis=2)
+    assert (seen.any(0).sum(), seen.any(1).sum()) == tuple(min(side, TILE - 2) for side in box)
+
+
+def test_stacked_sheets_keep_every_pixel():
+    wide = Image.effect_noise((90, 30), 60).convert("RGB")
+    high = Image.effect_noise((50, 70), 60).convert("RGB")
+    stacked = stack_sheets([wide, high])
+    assert np.array_equal(np.asarray(stacked)[:30, :90], np.asarray(wide))
+    assert np.array_equal(np.asarray(stacked)[30 + 2 * GAP :, :50], np.asarray(high))
+    assert stacked.size == (90, 100 + 2 * GAP)

@@ -1,12 +1,15 @@
 """A killed run ends where an undisturbed one ends."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mimctr.errors import RunError
+from mimctr.recipes.fitting import resume
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
+from mimctr.weights import load_tensors
 
 
 class Killed(Exception):
@@ -76,3 +79,24 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path):
     path.write_bytes(data)
     with pytest.raises(RunError, match="do not match its checksum"):
         train(tmp_path)
+
+
+def test_batches_of_another_size_are_not_gone_on_with(tmp_path):
+    """Fewer rows than a batch: 7 make batches of 7 in one process, of 6 in two."""
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    Run(tmp_path).checkpoint(3, {"model": model}, optimizer, meta={"batch_size": 6})
+    assert resume(Run(tmp_path), {"model": model}, optimizer, batch_size=6) == 3
+    with pytest.raises(RunError, match="batches had 6 rows, with 1 processes they would have 7"):
+        resume(Run(tmp_path), {"model": model}, optimizer, batch_size=7)
+
+
+def test_what_a_diverged_step_met_is_kept(tmp_path):
+    run = Run(tmp_path)
+    run.refuse_if_not_finite(4, torch.tensor(1.0), {"rows": np.arange(3)})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RunError, match=r"loss is nan at step 5; .* Its batch is in diverged\.safetensors"):
+        run.refuse_if_not_finite(5, torch.tensor(torch.nan), {"rows": np.arange(3)})
+    tensors, meta = load_tensors(tmp_path / "diverged.safetensors")
+    assert tensors["rows"].tolist() == [0, 1, 2]
+    assert meta == {"step": 5}

@@ -52,6 +52,7 @@ _NOT_ARCHITECTURE = {
     "label_names",
     "num_classes",
     "pretrained_cfg",
+    "use_cache",
 }
 
 
@@ -243,7 +244,7 @@ def _loader(config: PretrainedConfig, *, modality: str, where: str) -> Any:
 
 
 def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrainedModel:
-    """Check what the network reads, and drop a pooler with weights of its own: nothing here uses its output."""
+    """Check what the network reads; drop what nothing here uses: a pooler with weights, the cache of a decoder."""
     if network.main_input_name != modality:
         raise EncoderError(
             f"{where}: {type(network).__name__} reads {network.main_input_name}, not {modality}."
@@ -251,6 +252,8 @@ def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrai
     pooler = getattr(network, "pooler", None)
     if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
         network.pooler = None
+    if hasattr(network.config, "use_cache"):
+        network.config.use_cache = False
     return network.float().eval()
 
 

@@ -169,11 +169,11 @@ class ImageEncoder(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Set training mode; batch norm stays in evaluation mode unless ``adapt_batch_norm``."""
+        """Set training mode; batch norm stays in evaluation mode where frozen, or unless ``adapt_batch_norm``."""
         super().train(mode)
-        if mode and not self.adapt_batch_norm:
-            for module in self._batch_norms():
-                module.eval()
+        for module in self._batch_norms():
+            frozen = not any(parameter.requires_grad for parameter in module.parameters())
+            module.train(mode and self.adapt_batch_norm and not frozen)
         return self
 
     @property

@@ -88,7 +88,8 @@ def fit_plain_geometry(
         )
     if len(joint) < 2:
         raise EncoderError(
-            f"plain geometry: {len(joint)} items have both image and title; PCA needs at least 2."
+            f"plain geometry: {len(joint)} items have both image and title; PCA needs at least 2. Add what is "
+            "missing."
         )
     width = images.shape[1]
     mean = joint.mean(0)

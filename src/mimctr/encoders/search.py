@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 QUERIES_AT_ONCE = 512
@@ -16,6 +16,7 @@ def search_ranks(
     query_times: Int[Tensor, "queries"] | None = None,
     item_times: Int[Tensor, "items"] | None = None,
     shown: Int[Tensor, "queries"] | None = None,
+    excluded: Bool[Tensor, "queries items"] | None = None,
 ) -> Float[Tensor, "queries"]:
     """Return the rank of each query's positive among all items by cosine; 1 is best, a tie counts one half.
 
@@ -26,6 +27,7 @@ def search_ranks(
         query_times: When each query was made, seconds; with ``item_times``, later items do not compete.
         item_times: When each item was first seen, seconds.
         shown: Row in ``items`` of the item whose own picture is the query, which does not compete; -1 for none.
+        excluded: True at other items that do not compete, since they would be right answers too.
     """
     queries, items = F.normalize(queries, dim=-1), F.normalize(items, dim=-1)
     ranks = []
@@ -40,6 +42,8 @@ def search_ranks(
             rows = torch.arange(len(scores), device=scores.device)
             there = shown[chunk] >= 0
             scores[rows[there], shown[chunk][there]] = -torch.inf
+        if excluded is not None:
+            scores = scores.masked_fill(excluded[chunk], -torch.inf)
         scores.scatter_(1, positive, -torch.inf)
         ranks.append(1.0 + (scores > own).sum(1) + 0.5 * (scores == own).sum(1))
     return torch.cat(ranks) if ranks else torch.zeros(0)

@@ -1,13 +1,12 @@
 """Text encoder ``F_L`` of Eq. (2): any language network of transformers, with its tokenizer and pooling."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -190,15 +189,14 @@ class TextEncoder(nn.Module):
     def _beginning(self, text: str) -> str:
         """Return as much of ``text`` as has the same first ``max_length`` tokens; all of it unless it is very long.
 
-        It ends where a word does, and more tokens than are kept were found in it.
+        Its last word, perhaps cut in two, is not among those tokens.
         """
         _check_unicode(text)
         length = self.max_length * LETTERS_PER_TOKEN
         while length < len(text):
-            space = re.search(r"\s\S*\Z", text[:length])
-            start = text[: space.start() if space else length]
-            if self.tokenizer.encode(start).overflowing:
-                return start
+            kept = self.tokenizer.encode(text[:length])
+            if kept.overflowing and _last_word(kept) < _last_word(kept.overflowing[-1]):
+                return text[:length]
             length *= 2
         return text
 
@@ -287,6 +285,11 @@ def _check_unicode(text: str) -> None:
         ) from None
 
 
+def _last_word(encoded: Encoding) -> int:
+    """Return the number of the last word that has a token in ``encoded``; -1 where there is none."""
+    return max((word for word in encoded.word_ids if word is not None), default=-1)
+
+
 def _special(tokenizer: Tokenizer, *names: str) -> int:
     for name in names:
         index = tokenizer.token_to_id(name)
@@ -298,7 +301,10 @@ def _special(tokenizer: Tokenizer, *names: str) -> int:
 def _load_tokenizer(source: Path | str) -> Tokenizer:
     folder = Path(source)
     if (folder / TOKENIZER).is_file():
-        return Tokenizer.from_file(str(folder / TOKENIZER))
+        try:
+            return Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+            raise EncoderError(f"{folder / TOKENIZER}: damaged ({error}). Copy it again.") from None
     if folder.is_dir() and not any((folder / name).is_file() for name in _OLDER_TOKENIZERS):
         raise EncoderError(
             f"{source}: no tokenizer in it. Add its {TOKENIZER}."

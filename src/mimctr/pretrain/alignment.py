@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mimctr.distributed import gather_rows, mean_share, rank
 from mimctr.encoders.image import ImageEncoder
+from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
 
 MAX_SCALE = 100.0
@@ -62,7 +63,7 @@ class AlignmentModel(nn.Module):
 def symmetric_info_nce(
     images: Float[Tensor, "batch dim"],
     texts: Float[Tensor, "batch dim"],
-    titles: Int[Tensor, "batch"],
+    content: Int[Tensor, "batch 2"],
     *,
     scale: Float[Tensor, ""] | float,
 ) -> Float[Tensor, ""]:
@@ -73,13 +74,13 @@ def symmetric_info_nce(
     Args:
         images: L2-normalized; row n belongs to row n of ``texts``.
         texts: L2-normalized.
-        titles: A number for each title: rows of one number are no negatives of one another.
+        content: Numbers of each row's title and picture: rows alike in either are no negatives of one another.
         scale: Inverse temperature.
     """
     count = len(images)
     rows = torch.arange(count, device=images.device)
     own = rank() * count + rows
-    accidental = titles.unsqueeze(1) == gather_rows(titles)  # (N, N P)
+    accidental = _alike(content, gather_rows(content))  # (N, N P)
     accidental[rows, own] = False
     losses = [
         F.cross_entropy(
@@ -90,6 +91,34 @@ def symmetric_info_nce(
         for queries, others in ((images, texts), (texts, images))
     ]
     return mean_share(losses[0] + losses[1], torch.tensor(2 * count, device=images.device))
+
+
+def retrieval_metrics(
+    images: Float[Tensor, "items dim"], texts: Float[Tensor, "items dim"], content: Int[Tensor, "items 2"]
+) -> dict[str, float]:
+    """Return recall@{1, 10, 100} and MRR of the search for each picture's title, and for each title's picture.
+
+    Counted is how many *wrong* titles (pictures) of the given items are nearer than the item's own, ties one half. An
+    item with an equal title or picture is no wrong answer: it does not compete.
+
+    Args:
+        images: Row n belongs to row n of ``texts``.
+        texts: Titles.
+        content: Numbers of each row's title and picture.
+    """
+    own = torch.arange(len(images), device=images.device)
+    ways = {"image_to_title": (images, texts), "title_to_image": (texts, images)}
+    return {
+        f"{way}_{name}": value
+        for way, (queries, items) in ways.items()
+        for name, value in search_metrics(
+            search_ranks(queries, items, own, excluded=_alike(content, content))
+        ).items()
+    }
+
+
+def _alike(rows: Int[Tensor, "rows 2"], others: Int[Tensor, "others 2"]) -> Bool[Tensor, "rows others"]:
+    return (rows.unsqueeze(1) == others).any(dim=2)
 
 
 def _projection(width: int, dim: int) -> nn.Module:

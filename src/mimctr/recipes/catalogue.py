@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, is_main
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
@@ -45,7 +44,7 @@ class Catalogue:
         data: The dataset.
         encoder: Says the image size and the tokens.
         queries: Indices of the queries whose pictures are wanted.
-        path: File for the decoded pixels; :meth:`close` removes it.
+        path: Where the file for the decoded pixels is made.
     """
 
     def __init__(
@@ -57,18 +56,11 @@ class Catalogue:
         self.titles = Titles.tokenize(data, encoder.text_encoder)
         self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
         self.has_text: Bool[ndarray, items] = self.titles.known
-        self._path = path
 
     @property
     def has_content(self) -> Bool[ndarray, "items"]:
         """By ``item_index``: whether it has picture or title."""
         return self.has_image | self.has_text
-
-    def close(self) -> None:
-        """Remove the decoded pixels, once all processes are done with them."""
-        barrier()
-        if is_main():
-            self._path.unlink(missing_ok=True)
 
     def run_towers(
         self,
@@ -119,15 +111,25 @@ class Catalogue:
 
         The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
         """
-        device = encoder.image_head.weight.device
-        fused = self.fused(encoder, np.arange(self.data.num_items + FIRST_INDEX), towers)
-        with torch.no_grad():
-            if query == "item":
-                queries = fused[torch.from_numpy(pairs.query_item)]
-            else:
-                pictures = towers.pictures[torch.from_numpy(pairs.picture)]
-                queries = encoder.query_view(pictures.to(device)).cpu()
+        fused = self.fused(encoder, np.arange(len(self.has_content)), towers)
+        queries = self.queries(encoder, pairs, towers, fused, query=query)
         return visual_search(queries, fused, self.data, pairs, self.has_content)
+
+    def queries(
+        self,
+        encoder: ItemEncoder,
+        pairs: Pairs,
+        towers: TowerVectors,
+        fused: Float[Tensor, "items content"],
+        *,
+        query: Literal["image", "item"],
+    ) -> Float[Tensor, "pairs content"]:
+        """Return what asks: ``h_q^img`` of each pair's picture, or from ``fused`` the item whose picture it is."""
+        if query == "item":
+            return fused[torch.from_numpy(pairs.query_item)]
+        pictures = towers.pictures[torch.from_numpy(pairs.picture)]
+        with torch.no_grad():
+            return encoder.query_view(pictures.to(encoder.image_head.weight.device)).cpu()
 
     def fused(
         self, encoder: ItemEncoder, items: Int[ndarray, "chosen"], towers: TowerVectors

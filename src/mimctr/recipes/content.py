@@ -15,7 +15,7 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, is_main, rank, size, total
+from mimctr.distributed import barrier, is_main, largest_batch, rank, size, total
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder, Tokens
 from mimctr.progress import track
@@ -49,7 +49,7 @@ class Pictures:
         Args:
             data: Where they are.
             encoder: Says the size.
-            path: File for the pixels, made anew and memory-mapped; the caller removes it.
+            path: Where the file for the pixels is made.
             items: ``item_index`` of each wanted item.
             queries: Index of each wanted query.
         """
@@ -174,7 +174,7 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 
     The order of an epoch depends on seed and epoch alone, so that a resumed run sees what an undisturbed one sees.
     """
-    size = min(batch_size, count)
+    size = min(batch_size, largest_batch(count))
     epoch, position = divmod(step, count // size)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return order[position * size : (position + 1) * size]
@@ -183,9 +183,10 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 def decode_pictures(
     pictures: Iterable[bytes], count: int, encoder: ImageEncoder, path: Path
 ) -> UInt8[ndarray, "pictures 3 height width"]:
-    """Decode and resize ``count`` pictures once, into a memory-mapped file that is made anew; the caller removes it.
+    """Decode and resize ``count`` pictures once, into a memory-mapped file.
 
-    The first process does so for all.
+    The first process does so for all. The file's name is removed at once, its space is freed when all are done with it:
+    however a run ends, nothing is left.
     """
     shape = (count, 3, encoder.size, encoder.size)
     if not count:
@@ -197,7 +198,11 @@ def decode_pictures(
             pixels[row] = encoder.pixels([picture])[0].numpy()
         pixels.flush()
     barrier()
-    return np.load(path, mmap_mode="r")
+    mapped = np.load(path, mmap_mode="r")
+    barrier()
+    if is_main():
+        path.unlink()
+    return mapped
 
 
 def _blobs_of(store: BlobStore, indices: Int[ndarray, "chosen"], *, first: int) -> Int[ndarray, "all"]:

@@ -20,9 +20,12 @@ from mimctr.progress import track
 from mimctr.recipes.catalogue import Catalogue, TowerVectors, load_towers, start_plain
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Examples
+from mimctr.recipes.csft_neighbors import NeighborSheet
 from mimctr.recipes.csft_towers import Towers
 from mimctr.recipes.device import pick_device
-from mimctr.recipes.fitting import LOG_EVERY, adamw, take_step
+from mimctr.recipes.fitting import LOG_EVERY, adamw, resume, take_step
+from mimctr.recipes.neighbors import AFTER, BEFORE
+from mimctr.recipes.tuning import finish_towers, prepare_towers
 from mimctr.recipes.visual_search import SEARCH, Pairs, Searches, log_search, pair_table, usable_pairs
 from mimctr.train.run import Run
 from mimctr.train.seeds import seed_step
@@ -36,8 +39,9 @@ BEST = "best.safetensors"
 def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     """Write the fine-tuned item encoder to ``out``; return visual-search metrics, before and after, by part and slice.
 
-    Also writes ``search.json`` (what is returned) and ``metrics.jsonl`` (held-out search from step 0, the plain
-    geometry, on). The weights of the best evaluation are kept. Killed and called again, it ends bit for bit the same.
+    Also writes ``search.json`` (what is returned), ``metrics.jsonl`` (held-out search from step 0, the plain geometry,
+    on) and ``neighbors.jpg`` (nearest items of some held-out queries, before and after). The weights of the best
+    evaluation are kept. Killed and called again, it ends bit for bit the same.
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -48,6 +52,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     Raises:
         ConfigError: a setting does not suit the pairs or the towers.
         DataError: there are fewer than two pairs to train on, or none held out.
+        EncoderError: a tower cannot be trained as the settings say.
         RunError: the loss is not finite.
     """
     device = pick_device(config.device)
@@ -66,18 +71,26 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     examples = Examples(data, pairs["train"], config)
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
+    prepare_towers(encoder.image_encoder, encoder.text_encoder, config)
     towers = Towers(catalogue, encoder, device, config)
-    judged = np.concatenate([chosen.picture for chosen in held_out.values()])
+    sheet = NeighborSheet(catalogue, config)
+    judged = np.concatenate([chosen.picture for chosen in (*held_out.values(), sheet.pairs)])
     vectors = towers.everything(judged)
     start_plain(encoder, catalogue, vectors, config)
 
+    sheet.look(BEFORE, encoder, vectors)
     before = search_parts(catalogue, encoder, held_out, vectors, query=config.query)
     objective = make_objective(config, num_categories=int(data.item_fields[:, 0].max()) + 1)
     model = InterestModel(encoder, objective, drop_modality=config.drop_modality).to(device)
     tune(model, examples, towers, Run(out), config, judge=lambda: towers.search(held_out["validation"]))
     barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
-    after = search_parts(catalogue, encoder, held_out, towers.everything(judged), query=config.query)
+    finish_towers(encoder.image_encoder, encoder.text_encoder, config)
+    tuned = towers.everything(judged)
+    sheet.look(AFTER, encoder, tuned)
+    if is_main():
+        sheet.write(out)
+    after = search_parts(catalogue, encoder, held_out, tuned, query=config.query)
     found = {**after, **{f"{part}_before": metrics for part, metrics in before.items()}}
     log_search(found)
     if is_main():
@@ -85,7 +98,6 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
             catalogue.keep(out, encoder, vectors)
         encoder.cpu().save(out)
         write_json(out / SEARCH, found)
-    catalogue.close()
     return found
 
 
@@ -130,7 +142,8 @@ def tune(
     memory = NegativeMemory(config.num_memory_batches, examples.num_candidates, config.dim).to(device)
     anchor = {name: tensor.clone() for name, tensor in model.encoder.heads_state().items()}
     optimizer = _optimizer(model, config)
-    start, _, _ = run.restore({"model": model, "memory": memory}, optimizer)
+    kept = {"model": model, "memory": memory}
+    start = resume(run, kept, optimizer, batch_size=examples.batch_size)
     for step in track(
         range(start, config.num_steps), total=config.num_steps, description="csft", start=start
     ):
@@ -150,7 +163,7 @@ def tune(
             loss = loss + config.start_pull * distance(model.encoder, anchor) / size()
         take_step(optimizer, loss, step=step, num_steps=config.num_steps)
         memory.enqueue(everyones)
-        run.checkpoint_if_due(step + 1, {"model": model, "memory": memory}, optimizer)
+        run.checkpoint_if_due(step + 1, kept, optimizer, meta={"batch_size": examples.batch_size})
     _judge(model, run, config.num_steps, config, judge)
 
 

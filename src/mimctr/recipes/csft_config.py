@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mimctr.recipes.item_config import ItemConfig
+from mimctr.recipes.tuning import TuningConfig
 
 
-class Config(ItemConfig):
+class Config(TuningConfig, ItemConfig):
     """Settings of ``mimctr csft``."""
 
     trainable: Literal["all", "heads"] = Field(
@@ -79,6 +80,11 @@ class Config(ItemConfig):
     start_pull: float = Field(
         0.0, ge=0, description="Weight of the squared distance of heads and fusion from the plain geometry."
     )
+    num_pictures: int = Field(
+        8,
+        ge=0,
+        description="Held-out pairs on neighbors.jpg, chosen at random by the seed; 0 for no picture.",
+    )
 
     @property
     def drawn_negatives(self) -> tuple[Literal["category", "any"], ...]:
@@ -101,4 +107,12 @@ class Config(ItemConfig):
             raise ValueError(
                 "keep_vectors needs trainable = 'heads': trained towers say something new at every step"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _untrained_towers_are_not_tuned(self) -> "Config":
+        fields = TuningConfig.model_fields
+        tuned = [name for name, field in fields.items() if getattr(self, name) != field.default]
+        if tuned and self.trainable == "heads":
+            raise ValueError(f"{', '.join(tuned)}: trainable = 'heads' trains no towers. Set it to 'all'")
         return self

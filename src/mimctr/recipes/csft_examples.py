@@ -12,7 +12,7 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.pairs import HardNegatives
-from mimctr.distributed import own_rows
+from mimctr.distributed import largest_batch, own_rows
 from mimctr.errors import DataError
 from mimctr.recipes.content import epoch_batch
 from mimctr.recipes.csft_config import Config
@@ -73,7 +73,7 @@ class Examples:
         self._pairs = pairs
         self._config = config
         self._keys = data.item_keys
-        self.batch_size = min(config.batch_size, len(pairs))
+        self.batch_size = min(config.batch_size, largest_batch(len(pairs)))
         first_seen = np.concatenate(
             [np.zeros(FIRST_INDEX, dtype=np.int64), data.items["first_seen_time"].to_numpy()]
         )

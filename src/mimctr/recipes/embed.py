@@ -125,8 +125,7 @@ def _parity(shards: ShardEncoder, backend: BackendName) -> dict[str, Any]:
         precision = ", which runs the towers in bfloat16," if shards.encoder.bf16 else ""
         raise EncoderError(
             f"back-end '{backend}': mean cosine {parity.mean_cosine:.4f} to PyTorch{precision} over {len(rows)} items "
-            f"of the catalogue; at least {MIN_COSINE} is wanted. Use backend = 'torch', or an encoder made with "
-            "bf16 = false."
+            f"of the catalogue, wanted {MIN_COSINE}. Use backend = 'torch', or an encoder with bf16 = false."
         )
     logger.info(
         "embed: %s, cosine to PyTorch %.5f on average and at least %.5f over %d items",

@@ -18,6 +18,7 @@ from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.backends import open_towers
 from mimctr.encoders.item import ItemEncoder, ItemVectors, Towers
+from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.content import NONE, Titles, by_length, chunks
 from mimctr.recipes.device import pick_device
@@ -239,7 +240,7 @@ def one_thread() -> Iterator[None]:
 def num_workers(config: Config) -> int:
     """Return how many threads this process starts: as set, or one a core, shared with torchrun's others here."""
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return config.num_workers or max(1, (os.cpu_count() or 1) // num_processes)
+    return config.num_workers or max(1, describe_machine().num_cores // num_processes)
 
 
 def _distinct(numbers: Int[ndarray, "rows"]) -> tuple[Int[ndarray, "distinct"], Int[ndarray, "rows"]]:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from mimctr import distributed
+from mimctr.errors import RunError
 from mimctr.progress import track
 from mimctr.recipes.content import epoch_batch
 from mimctr.train.run import Run
@@ -63,6 +64,23 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, step: int, num_
     optimizer.step()
 
 
+def resume(
+    run: Run, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, *, batch_size: int
+) -> int:
+    """Load the run's checkpoint, if it has one; return the next step.
+
+    Raises:
+        RunError: batches had another size before, as another number of processes shared too few rows.
+    """
+    start, _, meta = run.restore(modules, optimizer)
+    if meta and meta["batch_size"] != batch_size:
+        raise RunError(
+            f"{run.folder}: its batches had {meta['batch_size']} rows, with {distributed.size()} processes they would "
+            f"have {batch_size}. Go on with as many processes as before, or remove the folder."
+        )
+    return start
+
+
 def fit(
     run: Run,
     model: nn.Module,
@@ -99,7 +117,8 @@ def fit(
         RunError: the loss is not finite.
     """
     optimizer = adamw({"model": (model.parameters(), learning_rate)}, weight_decay=weight_decay)
-    start, _, _ = run.restore({"model": model}, optimizer)
+    rows = min(batch_size, distributed.largest_batch(len(trained)))
+    start = resume(run, {"model": model}, optimizer, batch_size=rows)
     evaluate_every = max(num_steps // 5, 1)
     for step in track(range(start, num_steps), total=num_steps, description=run.folder.name, start=start):
         if step % evaluate_every == 0:
@@ -112,9 +131,9 @@ def fit(
         if step % LOG_EVERY == 0:
             run.log(step, loss=distributed.total(loss).item())
         take_step(optimizer, loss, step=step, num_steps=num_steps)
-        run.checkpoint_if_due(step + 1, {"model": model}, optimizer)
+        run.checkpoint_if_due(step + 1, {"model": model}, optimizer, meta={"batch_size": rows})
     if start < num_steps:
-        run.checkpoint(num_steps, {"model": model}, optimizer)
+        run.checkpoint(num_steps, {"model": model}, optimizer, meta={"batch_size": rows})
     metrics = evaluate(model, held_out, seed)
     run.log(num_steps, **metrics)
     return metrics

@@ -157,8 +157,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
     labels = torch.from_numpy(
         table["label"].replace_strict(names, range(len(names))).to_numpy().astype(np.int64)
     )
-    path = out / "run" / "pixels.npy"
-    pixels = decode_pictures(table["image"].to_list(), len(table), encoder, path)
+    pixels = decode_pictures(table["image"].to_list(), len(table), encoder, out / "run" / "pixels.npy")
     held, trained = _hold_out(len(table), config.seed)
     model = nn.ModuleDict({"encoder": encoder, "classifier": nn.Linear(encoder.dim, len(names))}).to(device)
 
@@ -192,13 +191,12 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
         seed=config.seed,
     )
     encoder.cpu().save(out / "image")
-    path.unlink()
     logger.info("image encoder: %s", metrics)
     return {f"image_{name}": value for name, value in metrics.items()}
 
 
 def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, float]:
-    """Train a tokenizer and a language network on captions, as its published weights are."""
+    """Train a tokenizer and a language network on captions, by the loss that suits it: masked, or causal."""
     device = pick_device(config.device)
     seed_step(config.seed, 0)
     tokenizer = train_tokenizer(captions, vocab_size=config.vocab_size)

@@ -1,12 +1,15 @@
 """Nearest neighbors of held-out query images before and after C-SFT, drawn as pictures."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
+from PIL import Image
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
@@ -18,18 +21,36 @@ from mimctr.report.pictures import Strip, draw_sheet, nearest, rank_of
 
 logger = logging.getLogger(__name__)
 
-STAGES = {"plain": "before C-SFT", "csft": "after C-SFT"}
+BEFORE, AFTER = "before C-SFT", "after C-SFT"
+STAGES = {"plain": BEFORE, "csft": AFTER}
 """Folder of the encoder and of its vectors -> what a picture calls it."""
 FOLDER = "pictures"
+
+
+class View(NamedTuple):
+    """How one encoder sees some query images and the items."""
+
+    label: str
+    queries: Float[ndarray, "pairs content"]
+    items: Float[ndarray, "items content"]
+    """By ``item_index``."""
+    known: Bool[ndarray, "items"]
+    """Whether the item has a vector."""
+    searched: Bool[ndarray, "pairs items"]
+    """Among which items each query looks."""
+
+
+class Drawn(NamedTuple):
+    """One pair as a picture, and what is to be said of it."""
+
+    picture: Image.Image
+    caption: str
 
 
 def draw_neighbors(
     dataset: CtrDataset, run: Path, out: Path, *, num_pictures: int, num_neighbors: int, seed: int
 ) -> list[PictureSheet]:
-    """Write ``out/pictures/neighbors-*.jpg`` for held-out pairs chosen at random, never by how they look.
-
-    Pairs are purchases (other kinds where there are none) of the test part, else of the validation part. Candidates
-    are all items that have an image and a vector under both encoders, without the item whose image is the query.
+    """Write ``out/pictures/neighbors-*.jpg`` for held-out pairs of a run, seen by its stored vectors.
 
     Args:
         dataset: Whose pairs and items are drawn.
@@ -41,62 +62,71 @@ def draw_neighbors(
     """
     missing = [name for name in STAGES if not (run / name).is_dir() or not (run / "embed" / name).is_dir()]
     pairs = choose_pairs(dataset.pairs, num_pictures, seed=seed)
-    if missing or not pairs:
+    if missing or not pairs.height:
         logger.info(
             "evaluate: no neighbor pictures (%s)", f"no {', '.join(missing)}" if missing else "no pairs"
         )
         return []
-    images = [query_image(dataset, pair) for pair in pairs]
-    vectors, known = {}, np.r_[np.zeros(FIRST_INDEX, dtype=bool), dataset.item_images.numbers >= 0]
-    queries, taken_for = {}, {}
-    for name in STAGES:
-        table = open_content(dataset, run / "embed" / name)
-        known = known & (table.item_rows >= 0)
-        vectors[name] = _vectors(table.snapshot.vectors, table.item_rows)
-        encoder = ItemEncoder.load(run / name)
-        found, looked_like = encoder.embed_query_images(images)
-        queries[name] = found.numpy()
-        categories = encoder.category_index([None] * FIRST_INDEX + dataset.items["category"].to_list())
-        taken_for[name] = [
-            (categories == own).numpy() if own >= 0 else np.ones(len(known), dtype=bool)
-            for own in looked_like.tolist()
-        ]
+    views = [_stored_view(dataset, pairs, run, name) for name in STAGES]
     sheets = []
-    for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
-        allowed = known.copy()
-        allowed[pair["query_item"]] = False
-        strips, ranks = [], []
-        for name, label in STAGES.items():
-            query, searched = queries[name][number], allowed & taken_for[name][number]
-            shown = nearest(query, vectors[name], searched, num=num_neighbors)
-            strips.append(_strip(dataset, label, shown, pair["item"]))
-            if searched[pair["item"]]:
-                rank = rank_of(pair["item"], query, vectors[name], searched)
-                ranks.append(f"{label} {rank:,} of {int(searched.sum()):,}")
-            elif allowed[pair["item"]]:
-                ranks.append(f"{label} not found, the query was taken for another category")
-        positive = dataset.item_images.get(pair["item"] - FIRST_INDEX)
-        file = f"{FOLDER}/neighbors-{number + 1:02d}.jpg"
-        with atomic_path(out / file) as temporary:
-            draw_sheet(image, positive, strips, label=pair["kind"]).save(temporary, format="JPEG", quality=90)
-        caption = f"Rank of the {pair['kind']}: {'; '.join(ranks)}."
-        if not ranks:
-            caption = f"The {pair['kind']} has no image, so it is not among the candidates."
-        sheets.append(PictureSheet(file=file, title=f"Held-out pair {number + 1}", caption=caption))
+    for number, drawn in enumerate(draw_pairs(dataset, pairs, views, num_neighbors=num_neighbors), start=1):
+        file = f"{FOLDER}/neighbors-{number:02d}.jpg"
+        save_picture(drawn.picture, out / file)
+        sheets.append(PictureSheet(file=file, title=f"Held-out pair {number}", caption=drawn.caption))
     return sheets
 
 
-def choose_pairs(pairs: pl.DataFrame, num: int, *, seed: int) -> list[dict]:
-    """Return up to ``num`` held-out pairs in random order, no query twice; purchases where there are any."""
+def choose_pairs(pairs: pl.DataFrame, num: int, *, seed: int) -> pl.DataFrame:
+    """Return up to ``num`` held-out pairs in random order, never chosen by how they look, no query twice.
+
+    They are of the test part, else of the validation part; purchases where there are any.
+    """
     for part in ("test", "validation"):
         held_out = pairs.filter(pl.col("part") == part)
         purchases = held_out.filter(pl.col("kind") == "purchase")
         chosen = purchases if purchases.height else held_out
         own = chosen.unique(["query", "query_item"], keep="first", maintain_order=True)
         if own.height:
-            rows = np.random.default_rng(seed).permutation(own.height)[:num]
-            return own[rows].to_dicts()
-    return []
+            return own[np.random.default_rng(seed).permutation(own.height)[:num]]
+    return pairs.clear()
+
+
+def draw_pairs(
+    dataset: CtrDataset, pairs: pl.DataFrame, views: Sequence[View], *, num_neighbors: int
+) -> list[Drawn]:
+    """Return every pair as a picture: query and item, beside them one strip of nearest items per view.
+
+    Candidates are the items among which the query looks that have an image, and a vector in every view, without the
+    item whose image is the query.
+    """
+    known = np.r_[np.zeros(FIRST_INDEX, dtype=bool), dataset.item_images.numbers >= 0]
+    for view in views:
+        known = known & view.known
+    drawn = []
+    for row, pair in enumerate(pairs.iter_rows(named=True)):
+        item, kind = pair["item"], pair["kind"]
+        allowed = known.copy()
+        allowed[pair["query_item"]] = False
+        strips, ranks = [], []
+        for view in views:
+            query, candidates = view.queries[row], allowed & view.searched[row]
+            label = view.label
+            if candidates[item]:
+                rank = rank_of(item, query, view.items, candidates)
+                place = f"{rank:,} of {int(candidates.sum()):,}"
+                ranks.append(f"{view.label} {place}")
+                label += f": rank {place}"
+            elif allowed[item]:
+                ranks.append(f"{view.label} not found, the query was taken for another category")
+                label += ": not found"
+            shown = nearest(query, view.items, candidates, num=num_neighbors)
+            strips.append(_strip(dataset, label, shown, item))
+        caption = f"Rank of the {kind}: {'; '.join(ranks)}."
+        if not ranks:
+            caption = f"The {kind} has no image, so it is not among the candidates."
+        positive = dataset.item_images.get(item - FIRST_INDEX)
+        drawn.append(Drawn(draw_sheet(query_image(dataset, pair), positive, strips, label=kind), caption))
+    return drawn
 
 
 def query_image(dataset: CtrDataset, pair: dict) -> bytes:
@@ -107,6 +137,29 @@ def query_image(dataset: CtrDataset, pair: dict) -> bytes:
         image = dataset.item_images.get(pair["query_item"] - FIRST_INDEX)
     assert image is not None, "the dataset makes pairs of query images only"
     return image
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as JPEG."""
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="JPEG", quality=90)
+
+
+def _stored_view(dataset: CtrDataset, pairs: pl.DataFrame, run: Path, name: str) -> View:
+    """Return how the encoder ``run/name`` sees the pairs; a query looks in the category that it looks like."""
+    table = open_content(dataset, run / "embed" / name)
+    encoder = ItemEncoder.load(run / name)
+    images = [query_image(dataset, pair) for pair in pairs.iter_rows(named=True)]
+    queries, looked_like = encoder.embed_query_images(images)
+    categories = encoder.category_index([None] * FIRST_INDEX + dataset.items["category"].to_list())
+    searched = (categories == looked_like.unsqueeze(1)) | (looked_like < 0).unsqueeze(1)
+    return View(
+        STAGES[name],
+        queries.numpy(),
+        _vectors(table.snapshot.vectors, table.item_rows),
+        table.item_rows >= 0,
+        searched.numpy(),
+    )
 
 
 def _strip(dataset: CtrDataset, label: str, items: ndarray, positive: int) -> Strip:

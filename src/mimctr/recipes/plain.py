@@ -47,7 +47,6 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     log_search(found)
     if config.keep_vectors:
         catalogue.keep(out, encoder, towers)
-    catalogue.close()
     encoder.cpu().save(out)
     write_json(out / SEARCH, found)
     return found

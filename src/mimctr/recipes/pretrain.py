@@ -14,24 +14,24 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
-from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
+from mimctr.pretrain.alignment import AlignmentModel, retrieval_metrics, symmetric_info_nce
 from mimctr.pretrain.language import LanguageModel, language_loss, language_model
 from mimctr.pretrain.masked_image import MaskedImageModel
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel, read_head
 from mimctr.recipes.content import Pictures, Titles, autocast, chunks
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
+from mimctr.recipes.tuning import TuningConfig, finish_towers, prepare_towers
 from mimctr.train.run import Run
 from mimctr.weights import save_tensors
 
@@ -41,10 +41,8 @@ MAX_HELD_OUT = 1000
 HELD_OUT_AT_ONCE = 250
 
 
-class Config(BaseModel):
+class Config(TuningConfig):
     """Settings of ``mimctr pretrain``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     masked_image: bool = Field(True, description="DDA of the image encoder.")
     language: bool = Field(
@@ -98,6 +96,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
 
     Raises:
         DataError: too few items have what a step needs.
+        EncoderError: an encoder cannot be trained as the settings say.
     """
     data = CtrDataset.open(dataset)
     image, text = ImageEncoder.load(encoders / "image"), TextEncoder.load(encoders / "text")
@@ -109,6 +108,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     )
     has_picture, has_title = pictures.of_item[known] >= 0, titles.known[known]
     head = read_head(encoders / "text")
+    torch.manual_seed(config.seed)
+    prepare_towers(image, text, config)
 
     metrics: dict[str, float] = {}
     if config.masked_image:
@@ -125,13 +126,13 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> dict[str, 
     if config.alignment:
         both = _hold_out(known[has_picture & has_title], config.seed, "image and title")
         metrics |= align(image, text, pictures, titles, both, work, config)
+    finish_towers(image, text, config)
     if is_main():
         image.cpu().save(out / "image")
         text.cpu().save(out / "text")
         if head:
             save_tensors(out / "text" / HEAD, head)
         write_json(out / "pretrain.json", metrics)
-        (work / "pixels.npy").unlink(missing_ok=True)
     return metrics
 
 
@@ -196,13 +197,16 @@ def align(
     work: Path,
     config: Config,
 ) -> dict[str, float]:
-    """DMA of both encoders, in place: symmetric InfoNCE. Items of equal titles are no negatives of one another."""
+    """DMA of both encoders, in place: symmetric InfoNCE.
+
+    Items of equal titles or pictures are no negatives of one another, nor errors of the held-out search.
+    """
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     image.adapt_batch_norm = config.adapt_batch_norm
     model = AlignmentModel(image, text, temperature=config.temperature).to(device)
-    _, numbers = np.unique(titles.ids, axis=0, return_inverse=True)
-    title_numbers = torch.from_numpy(numbers.reshape(-1)).to(device)  # equal titles, equal numbers
+    _, title = np.unique(titles.ids, axis=0, return_inverse=True)
+    content = torch.from_numpy(np.stack([title.reshape(-1), pictures.of_item], axis=1)).to(device)
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:
         tokens = titles.gather(chosen)
@@ -214,18 +218,13 @@ def align(
 
     def loss_of(chosen: ndarray) -> Tensor:
         model.clamp_scale()
-        return symmetric_info_nce(*encode(chosen), title_numbers[chosen], scale=model.scale)
+        return symmetric_info_nce(*encode(chosen), content[chosen], scale=model.scale)
 
     def held_out() -> dict[str, float]:
         pairs = [encode(chosen) for chosen in chunks(items.held, HELD_OUT_AT_ONCE)]
         images, texts = (torch.cat(side) for side in zip(*pairs, strict=True))
-        own = torch.arange(len(images), device=device)
-        loss = symmetric_info_nce(images, texts, title_numbers[items.held], scale=model.scale)
-        found = search_metrics(search_ranks(images, texts, own))
-        return {
-            "held_out_loss": loss.item(),
-            **{f"image_to_title_{name}": value for name, value in found.items()},
-        }
+        loss = symmetric_info_nce(images, texts, content[items.held], scale=model.scale).item()
+        return {"held_out_loss": loss, **retrieval_metrics(images, texts, content[items.held])}
 
     return _fit(
         "alignment",

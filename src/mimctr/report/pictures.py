@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from mimctr.images import decode_image
 
 TILE, GAP, LABEL = 128, 8, 38
 """Pixels: side of one picture, space between two, height of a line of text."""
+FEWEST_COLUMNS = 3
+"""A strip's label has the room of so many pictures at least."""
+LARGEST, SMALLEST = 27, 13
+"""Font sizes: a line of text that is too wide is set smaller, then cut."""
 PAPER, INK, FRAME, POSITIVE = "#ffffff", "#30343b", "#d8dbe0", "#0a7d4f"
 
 
@@ -64,8 +68,9 @@ def draw_sheet(query: bytes, positive: bytes | None, strips: Sequence[Strip], *,
         strips: From top to bottom; two of one length.
         label: What the user did with the item (``purchase`` ...); stands above it.
     """
-    columns = max(len(strip.images) for strip in strips)
+    columns = max(FEWEST_COLUMNS, *(len(strip.images) for strip in strips))
     left = TILE + 4 * GAP
+    room = columns * (TILE + GAP)
     size = (left + columns * (TILE + GAP) + GAP, len(strips) * (LABEL + TILE + GAP) + GAP)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -73,11 +78,24 @@ def draw_sheet(query: bytes, positive: bytes | None, strips: Sequence[Strip], *,
         _place(sheet, draw, image, place=(GAP, line * (LABEL + TILE + GAP) + GAP), label=text, frame=color)
     for line, strip in enumerate(strips):
         top = line * (LABEL + TILE + GAP) + GAP
-        draw.text((left, top), strip.label, fill=INK, font=_font())
+        _write(draw, (left, top + LABEL // 2), strip.label, width=room)
         for column, (image, hit) in enumerate(zip(strip.images, strip.positive, strict=True)):
             spot = (left + column * (TILE + GAP), top)
             _place(sheet, draw, image, place=spot, label="", frame=POSITIVE if hit else FRAME)
     return sheet
+
+
+def stack_sheets(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures below one another, at the left, with space and a line between two."""
+    width = max(sheet.width for sheet in sheets)
+    stacked = Image.new("RGB", (width, sum(sheet.height + 2 * GAP for sheet in sheets) - 2 * GAP), PAPER)
+    draw, top = ImageDraw.Draw(stacked), 0
+    for sheet in sheets:
+        if top:
+            draw.line((GAP, top - GAP, width - GAP, top - GAP), fill=FRAME, width=2)
+        stacked.paste(sheet, (0, top))
+        top += sheet.height + 2 * GAP
+    return stacked
 
 
 def _place(
@@ -91,19 +109,34 @@ def _place(
 ) -> None:
     """Put one framed picture with a label above it; an empty frame where there is no picture."""
     left, top = place
-    draw.text((left, top), label, fill=INK, font=_font())
+    _write(draw, (left, top + LABEL // 2), label, width=TILE + 2 * GAP)
     box = (left, top + LABEL, left + TILE - 1, top + LABEL + TILE - 1)
     if data is not None:
-        picture = ImageOps.contain(decode_image(data), (TILE, TILE), Image.Resampling.LANCZOS)
+        picture = _fit(decode_image(data))
         offset = ((TILE - picture.width) // 2, (TILE - picture.height) // 2)
         sheet.paste(picture, (left + offset[0], top + LABEL + offset[1]))
     else:
-        draw.text((left + GAP, top + LABEL + TILE // 2 - LABEL // 2), "no image", fill=INK, font=_font())
+        _write(draw, (left + GAP, top + LABEL + TILE // 2), "no image", width=TILE - 2 * GAP)
     draw.rectangle(box, outline=frame, width=4 if frame == POSITIVE else 1)
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=27)
+def _fit(picture: Image.Image) -> Image.Image:
+    """Return a picture scaled to touch the sides of a tile from within, at least one pixel wide and high."""
+    scale = TILE / max(picture.size)
+    width, height = (max(round(side * scale), 1) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, width: int) -> None:
+    """Write a line of text from ``place``, the middle of its left end; smaller or cut where wider than ``width``."""
+    size = LARGEST
+    while size > SMALLEST and draw.textlength(text, font=ImageFont.load_default(size=size)) > width:
+        size -= 1
+    font = ImageFont.load_default(size=size)
+    shown = text
+    while shown and draw.textlength(shown, font=font) > width:
+        shown = shown.removesuffix("…")[:-1] + "…" if len(shown) > 1 else ""
+    draw.text(place, shown, fill=INK, font=font, anchor="lm")
 
 
 def _cosines(

@@ -1,0 +1,94 @@
+"""What a step of C-SFT trains on: pairs in order, their drawn negatives, and odd shops."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from csft.shop import NUM_ITEMS, open_shop, write_shop
+from mimctr.csft.loss import NOBODY
+from mimctr.recipes import csft
+from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+
+
+def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
+    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, csft.Config(batch_size=10))
+    bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
+    triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
+    for step in range(20):
+        batch = examples.batch(step)
+        assert np.array_equal(batch.items, examples.batch(step).items)
+        positives, negatives = batch.items[:10], batch.items[10:]
+        users = batch.users[:10].tolist()
+        assert set(zip(batch.pictures.tolist(), positives.tolist(), users, strict=True)) <= triples
+        assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
+        assert (positives != negatives).all()
+        assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
+        for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
+            assert owner == (user if (user, item) in bought else NOBODY)
+
+
+def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):
+    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, csft.Config(batch_size=10, objective="pair_cross_entropy"))
+    others = 0
+    for step in range(20):
+        batch = examples.batch(step)
+        assert len(batch.items) == examples.num_candidates == 30
+        assert batch.category.tolist() == data.item_fields[batch.items, 0].tolist()
+        assert (batch.items[:10] != batch.items[10:20]).all()
+        assert (batch.items[:10] != batch.items[20:]).all()
+        assert (batch.category[:10] == batch.category[10:20]).all()
+        others += int((batch.category[:10] != batch.category[20:]).sum())
+    assert others == pytest.approx(200 * 2 / 3, rel=0.25)  # three categories of eight items
+
+
+def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
+    data, _, _, pairs = open_shop(shop, encoders, tmp_path, kinds=())
+    examples = Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
+    steps = len(pairs) // 5
+    shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
+    assert len(shown) == 5 * steps
+    counts = dict(zip(*np.unique(pairs.picture, return_counts=True), strict=True))
+    assert all(
+        count <= counts[picture] for picture, count in zip(*np.unique(shown, return_counts=True), strict=True)
+    )
+
+
+def test_balanced_pairs_come_as_often_as_their_weights_say():
+    users = np.repeat([5, 6, 7], [1, 4, 16])
+    cumulative = cumulative_weights(users, balance=0.5)
+    generator = np.random.default_rng(0)
+    drawn = np.concatenate([weighted_batch(cumulative, 7, generator) for _ in range(3000)])
+    share = np.bincount(users[drawn], minlength=8)[5:] / len(drawn)
+    assert share == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=1e-3)  # one, two and four of seven equal shares
+    assert np.bincount(drawn, minlength=21)[5:] / len(drawn) == pytest.approx(4 / 7 / 16, abs=0.004)
+    assert np.diff(cumulative_weights(users, balance=0.0)) == pytest.approx(1 / 21)
+
+
+def test_a_step_of_more_pairs_than_there_are_is_a_step_of_all(shop, encoders, tmp_path):
+    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, csft.Config(batch_size=100_000))
+    assert examples.num_candidates == 2 * len(pairs)
+    for step in range(3):
+        batch = examples.batch(step)
+        positives = batch.items[: len(pairs)]
+        assert sorted(zip(batch.pictures, positives, strict=True)) == sorted(
+            zip(pairs.picture, pairs.item, strict=True)
+        )
+        assert (batch.items[len(pairs) :] != positives).all()
+
+
+def test_an_item_alone_in_its_category_meets_any_other(encoders, tmp_path):
+    """Mutant: draw from its own category all the same; the only item there is the positive itself."""
+    alone = {"category": pl.format("c{}", pl.col("item_id"))}
+    shop = write_shop(tmp_path / "shop", columns=alone)
+    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, csft.Config(batch_size=10))
+    drawn = set()
+    for step in range(40):
+        batch = examples.batch(step)
+        positives, negatives = batch.items[:10], batch.items[10:]
+        assert (positives != negatives).all()
+        drawn |= set(negatives.tolist())
+    assert len(drawn) == NUM_ITEMS - 2  # all but the two that arrive in the test part
