@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
@@ -33,13 +34,14 @@ from mimctr.encoders.backends import open_towers
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, Towers
 from mimctr.encoders.text import TextEncoder, Tokens, train_tokenizer
+from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes import embed, plain
 from mimctr.recipes.content import Titles, by_length, chunks
 from mimctr.recipes.embed_shards import Contents
 from mimctr.sources.bazaar import write_bazaar
 
 LIMIT = 1.1
-NUM_CORES = len(os.sched_getaffinity(0))
+NUM_CORES = describe_machine().num_cores
 SIZE = 112
 WEIGHTS = Path(__file__).parents[2] / "shared/data/weights/mobilenet_v1_0.75_224_fp32"
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -71,9 +73,12 @@ def main() -> None:
     parts = times["decode"] + times["model"]
     ratio = times["embed"] / parts
     print(f"{networks}; {counts['pictures']:,} pictures, {counts['titles']:,} titles, {NUM_CORES} cores")
+    worked = result["processor_seconds"]
     for name in ("decode", "model"):
-        print(f"{name:9} {times[name]:8.2f} s alone   {times[name] * NUM_CORES:8.2f} core-seconds")
-    print(f"embed     {times['embed']:8.2f} s   {ratio:.3f} x its parts (at most {LIMIT})")
+        print(f"{name:9} {times[name]:8.2f} s alone   {worked[name]:8.2f} s of processor time")
+    print(f"embed     {times['embed']:8.2f} s         {worked['embed']:8.2f} s of processor time")
+    of_processor = worked["embed"] / (worked["decode"] + worked["model"])
+    print(f"ratio     {ratio:8.3f} x (at most {LIMIT}) {of_processor:7.3f} x in processor time")
     for name, speeds in throughput.items():
         print(
             f"{name:13} {speeds['pictures']:8.0f} pictures/s {speeds['titles']:8.0f} titles/s   "
@@ -120,27 +125,30 @@ def measure(folder: Path, repeats: int) -> dict:
         raise SystemExit(f"bench_embed: mean cosine to PyTorch below {embed.MIN_COSINE}: {', '.join(far)}")
 
     pixels, tokens = decode(encoder, contents)
-    parts: dict[str, list[float]] = {"decode": [], "model": [], "embed": []}
+    parts: dict[str, list[Spent]] = {"decode": [], "model": [], "embed": []}
     speeds: dict[str, dict[str, list[float]]] = {name: {"pictures": [], "titles": []} for name in towers}
     num_pictures, num_titles = sum(map(len, pixels)), sum(len(some.ids) for some in tokens)
     out = folder / "embed"
     for _ in range(repeats):
-        parts["decode"].append(seconds(lambda: decode(encoder, contents)))
+        parts["decode"].append(spent(lambda: decode(encoder, contents)))
         for name, tower in towers.items():
-            images = seconds(lambda tower=tower: run_images(tower, pixels))
-            titles = seconds(lambda tower=tower: run_titles(tower, tokens))
-            speeds[name]["pictures"].append(num_pictures / images)
-            speeds[name]["titles"].append(num_titles / titles)
+            images = spent(lambda tower=tower: run_images(tower, pixels))
+            titles = spent(lambda tower=tower: run_titles(tower, tokens))
+            speeds[name]["pictures"].append(num_pictures / images.seconds)
+            speeds[name]["titles"].append(num_titles / titles.seconds)
             if tower is encoder:
-                parts["model"].append(images + titles)
+                parts["model"].append(Spent(*map(sum, zip(images, titles, strict=True))))
         parts["embed"].append(
-            seconds(lambda: embed.main(folder / "dataset", folder / "encoder", out, embed.Config()))
+            spent(lambda: embed.main(folder / "dataset", folder / "encoder", out, embed.Config()))
         )
         shutil.rmtree(out)
     return {
         "counts": {"pictures": num_pictures, "titles": num_titles},
         "mean_cosine": cosines,
-        "seconds": {name: statistics.median(times) for name, times in parts.items()},
+        "seconds": {name: statistics.median(one.seconds for one in times) for name, times in parts.items()},
+        "processor_seconds": {
+            name: statistics.median(one.processor_seconds for one in times) for name, times in parts.items()
+        },
         "items_per_second": {
             name: {kind: statistics.median(values) for kind, values in both.items()}
             for name, both in speeds.items()
@@ -206,11 +214,19 @@ def on_all_cores(work: Callable, batches: Iterable) -> list:
         return list(pool.map(work, batches))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the wall-clock seconds of one call."""
-    begun = time.perf_counter()
+class Spent(NamedTuple):
+    """Time that one call took."""
+
+    seconds: float
+    processor_seconds: float
+    """Of all threads; unlike the clock on the wall it hardly knows of other programs."""
+
+
+def spent(work: Callable[[], object]) -> Spent:
+    """Return the time of one call."""
+    begun, worked = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return Spent(time.perf_counter() - begun, time.process_time() - worked)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, size: int | None 
         max_pixels: Refuse larger images before decoding them: a few kilobytes can unpack to gigabytes.
         size: Height and width that the caller resizes to. A JPEG is then decoded at the smallest of its full, half,
             quarter and eighth size that is at least ``OVERSAMPLING`` times as large: most of its bytes need no
-            inverse transform. Docs/log.md says what it changes.
+            inverse transform. docs/log.md says what it changes.
 
     Raises:
         DataError: empty, of another format, truncated, damaged, or too large.

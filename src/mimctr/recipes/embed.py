@@ -27,7 +27,7 @@ from mimctr.recipes.catalogue import ITEMS_AT_ONCE
 from mimctr.recipes.content import chunks
 from mimctr.recipes.embed_config import Config
 from mimctr.recipes.embed_ray import encode_on_ray
-from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads, num_workers
+from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads, num_workers, one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,11 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     if (out / SUMMARY).exists():
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return Summary.model_validate(read_json(out / SUMMARY))
+    with one_thread():
+        return _embed(dataset, encoder, out, config)
+
+
+def _embed(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     shards = ShardEncoder.open(dataset, encoder, out / SHARDS, config)
     if not shards.contents.has_content.any():
         raise RunError(
@@ -135,8 +140,9 @@ def _parity(shards: ShardEncoder, backend: BackendName) -> dict[str, Any]:
 def _write(shards: ShardEncoder, backend: BackendName, parity: dict[str, Any] | None, out: Path) -> Summary:
     """Write both snapshots and the summary; remove the shards."""
     contents, encoder = shards.contents, shards.encoder
+    fingerprint = encoder.fingerprint  # hashes every weight
     origin: dict[str, Any] = {
-        "encoder": encoder.fingerprint,
+        "encoder": fingerprint,
         "backend": backend,
         "parity": parity and Parity.model_validate(parity),
     }
@@ -149,7 +155,7 @@ def _write(shards: ShardEncoder, backend: BackendName, parity: dict[str, Any] | 
         vectors = _query_vectors(shards)[contents.picture_of_query[with_picture]]
         write_snapshot(out / QUERIES, with_picture + 1, vectors, **origin)
     summary = Summary(
-        fingerprint=encoder.fingerprint,
+        fingerprint=fingerprint,
         num_items=int(known.sum()),
         num_items_without_content=int((~known).sum()),
         num_queries=len(with_picture),

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.backends import open_towers
 from mimctr.encoders.item import ItemEncoder, ItemVectors, Towers
+from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.content import NONE, Titles, by_length, chunks
 from mimctr.recipes.device import pick_device
@@ -214,7 +215,6 @@ def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_thread
         shards: Which ones.
         num_threads: How many.
     """
-    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for done in as_completed([pool.submit(encoder.encode, shard) for shard in shards]):
@@ -224,13 +224,23 @@ def encode_in_threads(encoder: ShardEncoder, shards: Iterable[Shard], num_thread
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let every operation of PyTorch run on the thread that calls it: how a sum is divided changes its last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(before)
 
 
 def num_workers(config: Config) -> int:
     """Return how many threads this process starts: as set, or one a core, shared with torchrun's others here."""
-    num_cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return config.num_workers or max(1, num_cores)
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return config.num_workers or max(1, describe_machine().num_cores // num_processes)
 
 
 def _distinct(numbers: Int[ndarray, "rows"]) -> tuple[Int[ndarray, "distinct"], Int[ndarray, "rows"]]:
