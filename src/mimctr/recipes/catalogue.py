@@ -16,7 +16,7 @@ from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
-from mimctr.recipes.content import Pictures, Titles, chunks, picture_vectors, title_vectors
+from mimctr.recipes.content import Pictures, Titles, picture_vectors, title_vectors
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 from mimctr.weights import load_tensors, save_tensors
@@ -137,14 +137,7 @@ class Catalogue:
         titles: Float[Tensor, "items text"],
     ) -> Float[Tensor, "chosen content"]:
         """Return ``h^MM`` of some items, in evaluation mode and not normalized, given the towers' vectors."""
-        encoder.eval()
-        device = encoder.image_head.weight.device
-        found = []
-        with torch.no_grad():
-            for some in chunks(items, ITEMS_AT_ONCE):
-                vectors = self.item_vectors(some, pictures, titles)
-                found.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
-        return torch.cat(found)
+        return fuse(encoder, self.item_vectors(items, pictures, titles))
 
     def recenter(
         self,
@@ -174,6 +167,17 @@ class Catalogue:
         known = self.data.items["first_seen_time"].to_numpy() < self.data.manifest.test_start
         index = np.flatnonzero(known) + FIRST_INDEX
         return index[self.has_image[index] & self.has_text[index]]
+
+
+def fuse(encoder: ItemEncoder, vectors: ItemVectors) -> Float[Tensor, "items content"]:
+    """Return ``h^MM`` from what the towers said, in evaluation mode and not normalized; on the CPU."""
+    encoder.eval()
+    device = encoder.image_head.weight.device
+    pieces = zip(*(values.split(ITEMS_AT_ONCE) for values in vectors), strict=True)
+    with torch.no_grad():
+        return torch.cat(
+            [encoder(ItemVectors(*(value.to(device) for value in piece))).fused.cpu() for piece in pieces]
+        )
 
 
 def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVectors | None:

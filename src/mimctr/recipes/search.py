@@ -1,0 +1,130 @@
+"""Held-out visual search with a finished item encoder, pair by pair: what intervals are made of.
+
+Any encoder, whatever it was trained on, is judged on the same pairs, so that encoders can be compared pair by pair.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.errors import DataError
+from mimctr.files import write_json
+from mimctr.recipes.catalogue import Catalogue, fuse, read_kept
+from mimctr.recipes.content import NONE, Pictures
+from mimctr.recipes.device import pick_device
+from mimctr.recipes.visual_search import (
+    SEARCH,
+    Searches,
+    log_search,
+    mean_cosines,
+    pair_ranks,
+    pair_slices,
+    pair_table,
+    search_slices,
+    usable_pairs,
+)
+from mimctr.weights import save_tensors
+
+RANKS = "ranks.safetensors"
+"""By part: rank, user and item of each pair; score, click and user of each impression."""
+PARTS = ("validation", "test")
+
+
+class Config(BaseModel):
+    """Settings of the search."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pair_kinds: list[str] = Field(["purchase"], description="Kinds of pair that are searched for; empty for all.")
+    max_pairs: int = Field(20_000, ge=1, description="Pairs of each part, at most; drawn alike for every encoder.")
+    device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
+
+
+class Seen(NamedTuple):
+    """What an item encoder's towers say of a dataset."""
+
+    items: ItemVectors
+    """By ``item_index``."""
+    images: Float[Tensor, "pictures image"]
+    pictures: Pictures
+    """Says in which row of ``images`` a picture is."""
+
+
+def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
+    """Write ranks and scores, pair by pair and impression by impression; return search metrics by part and slice.
+
+    Args:
+        dataset: Written by ``mimctr prepare``.
+        encoder: Written by ``mimctr plain`` or ``mimctr csft``. Vectors that it kept are used where all queries are
+            pictures of items.
+        out: Stage folder; gets ``search.json`` and ``ranks.safetensors``.
+        config: Settings.
+
+    Raises:
+        DataError: a part holds no pair.
+    """
+    data = CtrDataset.open(dataset)
+    model = ItemEncoder.load(encoder).to(pick_device(config.device))
+    tables = {part: pair_table(data, part, config.pair_kinds) for part in PARTS}
+    queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
+    kept = None if queries.any() else read_kept(encoder, data, model)
+    seen = _run(data, model, queries[queries > 0], out) if kept is None else _of_items(kept)
+    has_content = (seen.items.has_image | seen.items.has_text).numpy()
+    fused = fuse(model, seen.items)
+    content = model.cpu().content(fused, _categories(model, data))
+    found: Searches = {}
+    tensors: dict[str, Tensor] = {}
+    for part, table in tables.items():
+        pairs = usable_pairs(table, seen.pictures, has_content).sample(config.max_pairs, 0)
+        if not len(pairs):
+            raise DataError(f"{dataset}: no interest pair of kind {config.pair_kinds} in the {part} part.")
+        with torch.no_grad():
+            asking = model.query_view(seen.images[torch.from_numpy(pairs.picture)])
+        ranks = pair_ranks(asking, fused, data, pairs, has_content)
+        cosines = mean_cosines(data, content, part)
+        found[part] = search_slices(ranks, data, pairs, has_content)
+        tensors |= {
+            f"{part}.rank": ranks,
+            f"{part}.user": torch.from_numpy(pairs.user),
+            **{
+                f"{part}.in.{name}": torch.from_numpy(mask) for name, mask in pair_slices(data, pairs).items()
+            },
+            f"{part}.score": torch.from_numpy(cosines.score),
+            f"{part}.click": torch.from_numpy(cosines.click),
+            f"{part}.impression_user": torch.from_numpy(data.impressions.user[cosines.row].astype(np.int64)),
+        }
+    log_search(found)
+    save_tensors(out / RANKS, tensors)
+    write_json(out / SEARCH, found)
+    return found
+
+
+def _run(data: CtrDataset, model: ItemEncoder, queries: np.ndarray, out: Path) -> Seen:
+    """Run the towers over all items and the queries' pictures."""
+    device = model.image_head.weight.device
+    catalogue = Catalogue(data, model, queries, out / "pixels.npy")
+    images = catalogue.picture_vectors(model, device=device)
+    titles = catalogue.title_vectors(model, device=device)
+    items = catalogue.item_vectors(np.arange(len(catalogue.has_content)), images, titles)
+    catalogue.close()
+    return Seen(items, images, catalogue.pictures)
+
+
+def _of_items(kept: ItemVectors) -> Seen:
+    """Take kept vectors; the picture of an item is in the row of its ``item_index``."""
+    index = np.arange(len(kept.has_image))
+    of_item = np.where(kept.has_image.numpy(), index, NONE)
+    no_pixels = np.zeros((0, 3, 0, 0), dtype=np.uint8)
+    return Seen(kept, kept.image, Pictures(pixels=no_pixels, of_item=of_item, of_query=np.full(1, NONE)))
+
+
+def _categories(model: ItemEncoder, data: CtrDataset) -> Tensor:
+    return model.category_index([None] * FIRST_INDEX + data.items["category"].to_list())
