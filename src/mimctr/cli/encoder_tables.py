@@ -8,7 +8,9 @@ import typer
 from mimctr.cli.options import Settings
 
 NAME = "encoder-tables"
-EXAMPLES = "Example: mimctr encoder-tables benchmarks/encoder_tables_bazaar.toml --out runs/encoders --set seeds=[0]"
+EXAMPLES = (
+    "Example: mimctr encoder-tables benchmarks/encoder_tables_bazaar.toml --out runs/encoders --set seeds=[0]"
+)
 
 
 def command(

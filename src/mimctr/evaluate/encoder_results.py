@@ -1,7 +1,7 @@
 """The schema of ``encoder_tables.json``: held-out visual search of every encoder of the paper's Tables 3, 4 and 5."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -52,6 +52,10 @@ class RowResult(Record):
     """By table of the paper."""
     not_run: str | None
     """Why it was not run; null where it was."""
+    chosen: dict[str, Any]
+    """What the grid chose; empty without C-SFT or without a grid."""
+    kept_steps: list[int]
+    """By seed: the step of C-SFT that was best on validation; 0 is the plain geometry. Empty without C-SFT."""
 
 
 class EncoderResults(Record):

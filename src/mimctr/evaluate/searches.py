@@ -1,4 +1,4 @@
-"""How well encoders search, how sure that is, and how they differ: bootstrap over users joined with the spread over seeds.
+"""How well encoders search, how sure that is, and how they differ: over users (bootstrap) and seeds.
 
 All encoders are judged on the same pairs, so every difference is paired: same seed, same resamples of users
 (:mod:`mimctr.evaluate.significance`).
@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
     value: float
     draws: Float[ndarray, "resamples"]
-    count: int
+    size: int
     """Pairs or impressions."""
 
 
@@ -58,9 +58,7 @@ def measure(
     Raises:
         DataError: two rows were judged on different pairs.
     """
-    found = {
-        row: [_metrics(by_part, num_resamples) for by_part in seeds] for row, seeds in searched.items()
-    }
+    found = {row: [_metrics(by_part, num_resamples) for by_part in seeds] for row, seeds in searched.items()}
     _refuse_different_pairs(searched)
     measures = []
     for row, seeds in found.items():
@@ -73,7 +71,7 @@ def measure(
                     part=part,
                     slice=name,
                     metric=metric,
-                    num_pairs=drawn[0].count,
+                    num_pairs=drawn[0].size,
                     by_seed=[one.value for one in drawn],
                     value=_estimate(drawn, None),
                     over_base=_against(found, row, base, key),
@@ -159,6 +157,6 @@ def _refuse_different_pairs(searched: Mapping[str, Sequence[Mapping[str, Searche
             for part, search in by_part.items():
                 if not np.array_equal(search.user, searched[names[0]][0][part].user):
                     raise DataError(
-                        f"encoder tables: {row} was judged on {len(search.user):,} {part} pairs, which are not those of "
+                        f"encoder tables: {row} was judged on {len(search.user):,} {part} pairs, not those of "
                         f"{names[0]}. Run all rows on one dataset."
                     )

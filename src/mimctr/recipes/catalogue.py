@@ -16,7 +16,7 @@ from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
-from mimctr.recipes.content import Pictures, Titles, picture_vectors, title_vectors
+from mimctr.recipes.content import NONE, Pictures, Titles, chunks, picture_vectors, title_vectors
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 from mimctr.weights import load_tensors, save_tensors
@@ -36,14 +36,26 @@ class Catalogue:
         encoder: Says the image size and the tokens.
         queries: Indices of the queries whose pictures are wanted.
         path: File for the decoded pixels; :meth:`close` removes it.
+        kept_in: Where :meth:`keep` may have left these towers' vectors; with them, and without pictures of queries,
+            nothing is decoded and no tower run.
     """
 
     def __init__(
-        self, data: CtrDataset, encoder: ItemEncoder, queries: Int[ndarray, "queries"], path: Path
+        self,
+        data: CtrDataset,
+        encoder: ItemEncoder,
+        queries: Int[ndarray, "queries"],
+        path: Path,
+        *,
+        kept_in: Path | None = None,
     ) -> None:
         self.data = data
         items = np.arange(data.num_items) + FIRST_INDEX
-        self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
+        self._kept = read_kept(kept_in, data, encoder) if kept_in is not None and not len(queries) else None
+        if self._kept is None:
+            self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
+        else:
+            self.pictures = _pictures_of(self._kept)
         self.titles = Titles.tokenize(data, encoder.text_encoder)
         self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
         self.has_text: Bool[ndarray, items] = self.titles.known
@@ -72,6 +84,8 @@ class Catalogue:
             device: Where.
             also: Rows of the query pictures that are wanted; all pictures where None. The others are zero.
         """
+        if self._kept is not None:
+            return self._kept.image
         rows = np.arange(len(self.pictures.pixels))
         if also is not None:
             rows = np.union1d(self.pictures.of_item[self.has_image], also)
@@ -80,6 +94,8 @@ class Catalogue:
 
     def title_vectors(self, encoder: ItemEncoder, *, device: torch.device) -> Float[Tensor, "items text"]:
         """Return the L2-normalized title vector by ``item_index``."""
+        if self._kept is not None:
+            return self._kept.text
         width = encoder.text_encoder.dim
         return title_vectors(encoder.text_vectors, self.titles, dim=width, device=device)
 
@@ -137,7 +153,14 @@ class Catalogue:
         titles: Float[Tensor, "items text"],
     ) -> Float[Tensor, "chosen content"]:
         """Return ``h^MM`` of some items, in evaluation mode and not normalized, given the towers' vectors."""
-        return fuse(encoder, self.item_vectors(items, pictures, titles))
+        encoder.eval()
+        device = encoder.image_head.weight.device
+        found = []
+        with torch.no_grad():
+            for some in chunks(items, ITEMS_AT_ONCE):
+                vectors = self.item_vectors(some, pictures, titles)
+                found.append(encoder(ItemVectors(*(value.to(device) for value in vectors))).fused.cpu())
+        return torch.cat(found)
 
     def recenter(
         self,
@@ -169,17 +192,6 @@ class Catalogue:
         return index[self.has_image[index] & self.has_text[index]]
 
 
-def fuse(encoder: ItemEncoder, vectors: ItemVectors) -> Float[Tensor, "items content"]:
-    """Return ``h^MM`` from what the towers said, in evaluation mode and not normalized; on the CPU."""
-    encoder.eval()
-    device = encoder.image_head.weight.device
-    pieces = zip(*(values.split(ITEMS_AT_ONCE) for values in vectors), strict=True)
-    with torch.no_grad():
-        return torch.cat(
-            [encoder(ItemVectors(*(value.to(device) for value in piece))).fused.cpu() for piece in pieces]
-        )
-
-
 def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVectors | None:
     """Return the vectors by ``item_index`` that :meth:`Catalogue.keep` wrote into ``folder``.
 
@@ -192,6 +204,13 @@ def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVecto
         logger.info("%s: of another dataset or other towers; the towers are run", folder / KEPT)
         return None
     return ItemVectors(**tensors)
+
+
+def _pictures_of(kept: ItemVectors) -> Pictures:
+    """Return pictures without pixels, of which the vectors are known; an item's is in the row of its ``item_index``."""
+    of_item = np.where(kept.has_image.numpy(), np.arange(len(kept.has_image)), NONE)
+    no_pixels = np.zeros((0, 3, 1, 1), dtype=np.uint8)
+    return Pictures(pixels=no_pixels, of_item=of_item, of_query=np.full(1, NONE))
 
 
 def _origin(data: CtrDataset, encoder: ItemEncoder) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 Towers = Literal["random", "foundation", "dda", "dma"]
 """Random weights; as given; after DDA; after DDA and DMA."""
-MIM = "mim"
+AFTER_DMA, MIM = "dma", "mim"
 
 
 class Row(NamedTuple):
@@ -29,7 +29,7 @@ ROWS = (
     Row("random", {3: "Random weights"}, "random"),
     Row("plain", {3: "Plain FoM"}, "foundation"),
     Row("dda", {3: "+DDA"}, "dda"),
-    Row("dma", {3: "+DDA+DMA", 5: "w/o C-SFT"}, "dma"),
+    Row(AFTER_DMA, {3: "+DDA+DMA", 5: "w/o C-SFT"}, "dma"),
     Row(
         MIM,
         {3: "+DDA+DMA+C-SFT (MIM)", 4: "v5: purchase, contrastive (MIM)", 5: "MIM"},
@@ -57,5 +57,10 @@ ROWS = (
     Row("click_contrastive", {4: "v4: click, contrastive"}, "dma", {"pair_kinds": ["click"]}),
     Row("without_tfn", {5: "w/o TFN"}, "dma", {"fusion": "concat"}),
     Row("without_st_nsg", {5: "w/o ST-NSG"}, "dma", _NO_NEGATIVES),
-    Row("without_multi_level", {5: "w/o multi-level InfoNCE"}, "dma", {"text_weight": 0.0, "image_weight": 0.0}),
+    Row(
+        "without_multi_level",
+        {5: "w/o multi-level InfoNCE"},
+        "dma",
+        {"text_weight": 0.0, "image_weight": 0.0},
+    ),
 )

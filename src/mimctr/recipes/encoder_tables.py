@@ -25,12 +25,13 @@ from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
 from mimctr.recipes import random_towers, sources, stages
 from mimctr.recipes import search as search_recipe
-from mimctr.recipes.encoder_rows import MIM, ROWS, Row
+from mimctr.recipes.encoder_rows import AFTER_DMA, MIM, ROWS, Row
 from mimctr.recipes.grid import grid_points, keep_best
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import pair_table
 from mimctr.report.encoder_tables import encoder_tables_markdown
 from mimctr.train.run import Run
+from mimctr.train.stage import read_record
 from mimctr.weights import load_tensors
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class Recipe(BaseModel):
     prepare: prepare_recipe.Config = prepare_recipe.Config()
     foundation: foundation_recipe.Config = foundation_recipe.Config()
     others: dict[str, foundation_recipe.Config] = Field(
-        {}, description="Further foundation models by name: each a plain row and a MIM row more."
+        {}, description="Further foundation models by name: each three rows more, plain, after DMA and MIM."
     )
     pretrain: pretrain_recipe.Config = pretrain_recipe.Config()
-    csft: csft_recipe.Config = Field(csft_recipe.Config(), description="Of MIM; its plain geometry is every row's.")
+    csft: csft_recipe.Config = Field(
+        csft_recipe.Config(), description="Of MIM; its plain geometry is every row's."
+    )
     search: search_recipe.Config = search_recipe.Config()
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="Of pre-training and C-SFT.")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -97,28 +100,20 @@ def main(recipe: Recipe, out: Path) -> Finished:
     stages.prepare(tables, dataset, recipe.prepare)
     wanted = list(entries(recipe, out))
     reasons = {entry.row.name: reason_not_to_run(entry, recipe, dataset) for entry in wanted}
-    searched: dict[str, list[Path]] = {}
+    run = [entry for entry in wanted if reasons[entry.row.name] is None]
     for seed in recipe.seeds:
-        for entry in wanted:
-            if reasons[entry.row.name] is None:
-                first = recipe.seeds[0] if entry.row.fixed else seed
-                searched.setdefault(entry.row.name, []).append(
-                    make_row(entry, first, recipe, dataset=dataset, tables=tables)
-                )
+        for entry in run:
+            make_row(entry, seed, recipe, dataset=dataset, tables=tables)
+    searched = {
+        entry.row.name: [read_searched(search_folder(entry, seed, recipe)) for seed in recipe.seeds]
+        for entry in run
+    }
     results = EncoderResults(
         dataset=recipe.name,
         seeds=recipe.seeds,
         num_resamples=recipe.num_resamples,
-        rows=[
-            RowResult(name=entry.row.name, labels=entry.row.labels, not_run=reasons[entry.row.name])
-            for entry in wanted
-        ],
-        measures=measure(
-            {name: [read_searched(folder) for folder in folders] for name, folders in searched.items()},
-            base="plain",
-            best=MIM,
-            num_resamples=recipe.num_resamples,
-        ),
+        rows=[row_result(entry, recipe, reasons[entry.row.name]) for entry in wanted],
+        measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
     )
     write_encoder_results(out / JSON, results)
     text = encoder_tables_markdown(results)
@@ -133,7 +128,7 @@ def entries(recipe: Recipe, out: Path) -> Iterator[Entry]:
         yield Entry(row, recipe.foundation, out)
     for name, foundation in recipe.others.items():
         for row in ROWS:
-            if row.name in ("plain", MIM):
+            if row.name in ("plain", AFTER_DMA, MIM):
                 own = row._replace(name=f"{row.name}, {name}", labels={3: f"{row.labels[3]}, {name}"})
                 yield Entry(own, foundation, out / "others" / name)
 
@@ -173,26 +168,38 @@ def at_hand(weights: Path) -> bool:
         return False
 
 
-def make_row(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, tables: Path) -> Path:
-    """Make one row's item encoder with one seed, and search with it; return the search's folder."""
-    row, at = entry.row, entry.folder / f"seed{seed}"
+def make_row(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, tables: Path) -> None:
+    """Make one row's item encoder with one seed, and search with it; a fixed row only with the first seed."""
+    row, first = entry.row, recipe.seeds[0]
+    if row.fixed and seed != first:
+        return
     logger.info("row %s, seed %d", row.name, seed)
+    at = entry.folder / f"seed{seed}"
     towers = make_towers(entry, seed, recipe, dataset=dataset, tables=tables)
     if row.csft is None:
         stages.plain(dataset, towers, at / row.name, plain_config(recipe.csft, seed))
     else:
-        first = recipe.seeds[0]
         tuned = keep_best(
             [_seeded(point, first) for point in csft_points(recipe, row)],
             recipe.grid,
-            make=_csft(dataset, make_towers(entry, first, recipe, dataset=dataset, tables=tables)),
-            judge=lambda made: best_metric(made, recipe.csft.metric),
+            make=_csft(dataset, csft_start(entry, first, recipe)),
+            judge=lambda made: best_evaluation(made, recipe.csft.metric)[1],
             tune=entry.folder / "tune" / row.name,
             chosen=entry.folder / f"seed{first}" / row.name,
         )
-        stages.csft(dataset, towers, at / row.name, _seeded(tuned, seed))
-    stages.search(dataset, at / row.name, at / "search" / row.name, recipe.search)
-    return at / "search" / row.name
+        stages.csft(dataset, csft_start(entry, seed, recipe), at / row.name, _seeded(tuned, seed))
+    stages.search(dataset, at / row.name, search_folder(entry, seed, recipe), recipe.search)
+
+
+def search_folder(entry: Entry, seed: int, recipe: Recipe) -> Path:
+    """Return where a row's search with a seed is; a fixed row's first search stands for all seeds."""
+    return entry.folder / f"seed{recipe.seeds[0] if entry.row.fixed else seed}" / "search" / entry.row.name
+
+
+def csft_start(entry: Entry, seed: int, recipe: Recipe) -> Path:
+    """Return the encoders that C-SFT starts from: the towers, or the plain encoder that kept what they say."""
+    at = entry.folder / f"seed{seed}"
+    return at / AFTER_DMA if recipe.csft.keep_vectors else at / "towers" / entry.row.towers
 
 
 def make_towers(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, tables: Path) -> Path:
@@ -207,7 +214,9 @@ def make_towers(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, table
         stages.pretrain(dataset, plain, at / "dda", adapted)
     if entry.row.towers == "dma":
         off = {"masked_image": False, "masked_language": False}
-        stages.pretrain(dataset, at / "dda", at / "dma", recipe.pretrain.model_copy(update={**off, "seed": seed}))
+        stages.pretrain(
+            dataset, at / "dda", at / "dma", recipe.pretrain.model_copy(update={**off, "seed": seed})
+        )
     return plain if entry.row.towers == "foundation" else at / entry.row.towers
 
 
@@ -217,18 +226,33 @@ def plain_config(csft: csft_recipe.Config, seed: int) -> plain_recipe.Config:
     return plain_recipe.Config.model_validate(shared | {"seed": seed})
 
 
-def best_metric(made: Path, metric: str) -> float:
-    """Return the best validation metric that a C-SFT reached; its weights are what it kept."""
-    return max(line[metric] for line in Run(made).metrics() if metric in line)
+def row_result(entry: Entry, recipe: Recipe, not_run: str | None) -> RowResult:
+    """Return what a row is, what the grid chose for it and which steps of C-SFT were kept."""
+    row = entry.row
+    chosen, steps = {}, []
+    if row.csft is not None and not_run is None:
+        folders = [entry.folder / f"seed{seed}" / row.name for seed in recipe.seeds]
+        chosen = {name: read_record(folders[0]).config[name] for name in recipe.grid}
+        steps = [best_evaluation(folder, recipe.csft.metric)[0] for folder in folders]
+    return RowResult(name=row.name, labels=row.labels, not_run=not_run, chosen=chosen, kept_steps=steps)
+
+
+def best_evaluation(made: Path, metric: str) -> tuple[int, float]:
+    """Return the step and the metric of the best evaluation of a C-SFT, whose weights it kept."""
+    evaluations = [line for line in Run(made).metrics() if metric in line]
+    best = max(evaluations, key=lambda line: line[metric])
+    return int(best["step"]), best[metric]
 
 
 def read_searched(folder: Path) -> dict[str, Searched]:
     """Return what :mod:`mimctr.recipes.search` wrote, by part."""
     tensors = {name: tensor.numpy() for name, tensor in load_tensors(folder / search_recipe.RANKS)[0].items()}
-    found = {}
+    found: dict[str, Searched] = {}
     for part in search_recipe.PARTS:
         inside = f"{part}.in."
-        slices = {name.removeprefix(inside): mask for name, mask in tensors.items() if name.startswith(inside)}
+        slices = {
+            name.removeprefix(inside): mask for name, mask in tensors.items() if name.startswith(inside)
+        }
         fields = {name: tensors[f"{part}.{name}"] for name in Searched._fields if name != "slices"}
         found[part] = Searched(**fields, slices=slices)
     return found

@@ -4,21 +4,18 @@ Any encoder, whatever it was trained on, is judged on the same pairs, so that en
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.data.split import Part
+from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
-from mimctr.recipes.catalogue import Catalogue, fuse, read_kept
-from mimctr.recipes.content import NONE, Pictures
+from mimctr.recipes.catalogue import Catalogue
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.visual_search import (
     SEARCH,
@@ -35,7 +32,7 @@ from mimctr.weights import save_tensors
 
 RANKS = "ranks.safetensors"
 """By part: rank, user and item of each pair; score, click and user of each impression."""
-PARTS = ("validation", "test")
+PARTS: tuple[Part, ...] = ("validation", "test")
 
 
 class Config(BaseModel):
@@ -43,19 +40,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pair_kinds: list[str] = Field(["purchase"], description="Kinds of pair that are searched for; empty for all.")
-    max_pairs: int = Field(20_000, ge=1, description="Pairs of each part, at most; drawn alike for every encoder.")
+    pair_kinds: list[str] = Field(
+        ["purchase"], description="Kinds of pair that are searched for; empty for all."
+    )
+    max_pairs: int = Field(
+        20_000, ge=1, description="Pairs of each part, at most; drawn alike for every encoder."
+    )
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-
-
-class Seen(NamedTuple):
-    """What an item encoder's towers say of a dataset."""
-
-    items: ItemVectors
-    """By ``item_index``."""
-    images: Float[Tensor, "pictures image"]
-    pictures: Pictures
-    """Says in which row of ``images`` a picture is."""
 
 
 def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
@@ -71,26 +62,28 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
     Raises:
         DataError: a part holds no pair.
     """
+    device = pick_device(config.device)
     data = CtrDataset.open(dataset)
-    model = ItemEncoder.load(encoder).to(pick_device(config.device))
+    model = ItemEncoder.load(encoder).to(device)
     tables = {part: pair_table(data, part, config.pair_kinds) for part in PARTS}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in tables.values()]))
-    kept = None if queries.any() else read_kept(encoder, data, model)
-    seen = _run(data, model, queries[queries > 0], out) if kept is None else _of_items(kept)
-    has_content = (seen.items.has_image | seen.items.has_text).numpy()
-    fused = fuse(model, seen.items)
-    content = model.cpu().content(fused, _categories(model, data))
+    catalogue = Catalogue(data, model, queries[queries > 0], out / "pixels.npy", kept_in=encoder)
+    images = catalogue.picture_vectors(model, device=device)
+    titles = catalogue.title_vectors(model, device=device)
+    fused = catalogue.fused(model, np.arange(len(catalogue.has_content)), images, titles)
+    content = model.content(fused.to(device), catalogue.category_index(model).to(device)).cpu()
+    catalogue.close()
     found: Searches = {}
     tensors: dict[str, Tensor] = {}
     for part, table in tables.items():
-        pairs = usable_pairs(table, seen.pictures, has_content).sample(config.max_pairs, 0)
+        pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(config.max_pairs, 0)
         if not len(pairs):
             raise DataError(f"{dataset}: no interest pair of kind {config.pair_kinds} in the {part} part.")
         with torch.no_grad():
-            asking = model.query_view(seen.images[torch.from_numpy(pairs.picture)])
-        ranks = pair_ranks(asking, fused, data, pairs, has_content)
+            asking = model.query_view(images[torch.from_numpy(pairs.picture)].to(device)).cpu()
+        ranks = pair_ranks(asking, fused, data, pairs, catalogue.has_content)
         cosines = mean_cosines(data, content, part)
-        found[part] = search_slices(ranks, data, pairs, has_content)
+        found[part] = search_slices(ranks, data, pairs, catalogue.has_content)
         tensors |= {
             f"{part}.rank": ranks,
             f"{part}.user": torch.from_numpy(pairs.user),
@@ -105,26 +98,3 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
     save_tensors(out / RANKS, tensors)
     write_json(out / SEARCH, found)
     return found
-
-
-def _run(data: CtrDataset, model: ItemEncoder, queries: np.ndarray, out: Path) -> Seen:
-    """Run the towers over all items and the queries' pictures."""
-    device = model.image_head.weight.device
-    catalogue = Catalogue(data, model, queries, out / "pixels.npy")
-    images = catalogue.picture_vectors(model, device=device)
-    titles = catalogue.title_vectors(model, device=device)
-    items = catalogue.item_vectors(np.arange(len(catalogue.has_content)), images, titles)
-    catalogue.close()
-    return Seen(items, images, catalogue.pictures)
-
-
-def _of_items(kept: ItemVectors) -> Seen:
-    """Take kept vectors; the picture of an item is in the row of its ``item_index``."""
-    index = np.arange(len(kept.has_image))
-    of_item = np.where(kept.has_image.numpy(), index, NONE)
-    no_pixels = np.zeros((0, 3, 0, 0), dtype=np.uint8)
-    return Seen(kept, kept.image, Pictures(pixels=no_pixels, of_item=of_item, of_query=np.full(1, NONE)))
-
-
-def _categories(model: ItemEncoder, data: CtrDataset) -> Tensor:
-    return model.category_index([None] * FIRST_INDEX + data.items["category"].to_list())

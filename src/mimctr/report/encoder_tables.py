@@ -21,6 +21,7 @@ HEADS = (
     "recall@100",
     "MRR",
     "cosine AUC",
+    "C-SFT",
 )
 
 
@@ -29,13 +30,22 @@ def encoder_tables_markdown(results: EncoderResults) -> str:
 
     Held-out visual search: what share of purchases is among the first ten of all items, with the 95 % interval over
     users and seeds; its difference to the plain and to MIM's encoder, paired; on items in no training pair; the other
-    depths; and the AUC of the mean cosine of target and history.
+    depths; the AUC of the mean cosine of target and history; what the grid chose and the step of C-SFT that was best on
+    validation, seed by seed (0: the plain geometry).
     """
     seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}"
-    lines = [f"# Encoders by held-out visual search: {results.dataset}, {seeds}, 95 % intervals over users and seeds"]
+    lines = [
+        f"# Encoders by held-out visual search: {results.dataset}, {seeds}, 95 % intervals over users and seeds"
+    ]
     for part in PARTS:
         for table, title in TITLES.items():
-            lines += ["", f"## {title} ({part})", "", f"| {' | '.join(HEADS)} |", "|---" + "|---:" * 8 + "|"]
+            lines += [
+                "",
+                f"## {title} ({part})",
+                "",
+                f"| {' | '.join(HEADS)} |",
+                f"|---{'|---:' * (len(HEADS) - 1)}|",
+            ]
             lines += [
                 f"| {' | '.join(_cells(results, row, table, part))} |"
                 for row in results.rows
@@ -50,7 +60,13 @@ def _cells(results: EncoderResults, row: RowResult, table: int, part: str) -> li
     main = results.find(row.name, part, ALL, RECALL)
     if main is None:
         return [row.labels[table], *[""] * (len(HEADS) - 1)]
-    others = [(UNSEEN_ITEMS, RECALL), (ALL, "recall@1"), (ALL, "recall@100"), (ALL, "mrr"), (ALL, "cosine_auc")]
+    others = [
+        (UNSEEN_ITEMS, RECALL),
+        (ALL, "recall@1"),
+        (ALL, "recall@100"),
+        (ALL, "mrr"),
+        (ALL, "cosine_auc"),
+    ]
     found = [results.find(row.name, part, name, metric) for name, metric in others]
     return [
         row.labels[table],
@@ -58,7 +74,15 @@ def _cells(results: EncoderResults, row: RowResult, table: int, part: str) -> li
         interval(main.over_base, sign=True),
         interval(main.over_best, sign=True),
         *(interval(measure.value) if measure else "" for measure in found),
+        _csft(row),
     ]
+
+
+def _csft(row: RowResult) -> str:
+    """Return what the grid chose for a row, and the steps of C-SFT that were kept."""
+    chosen = [f"{name} {value:g}" for name, value in row.chosen.items()]
+    steps = [f"step {', '.join(map(str, row.kept_steps))}"] if row.kept_steps else []
+    return "; ".join([*chosen, *steps])
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
