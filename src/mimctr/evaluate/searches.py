@@ -112,7 +112,7 @@ def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[
         counts = resample_users(int(users.max()) + 1, num_resamples=num_resamples, seed=0)
         for name in SLICES:
             mask = search.slices.get(name)
-            if mask is not None:
+            if mask is not None and mask.any():
                 for metric, values in pair_metrics(search.rank[mask]).items():
                     draws = resampled_mean(values, users[mask], counts)
                     result[part, name, metric] = Drawn(float(values.mean()), draws, int(mask.sum()))

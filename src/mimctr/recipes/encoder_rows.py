@@ -31,12 +31,6 @@ ROWS = (
     Row("dda", {3: "+DDA"}, "dda"),
     Row(AFTER_DMA, {3: "+DDA+DMA", 5: "w/o C-SFT"}, "dma"),
     Row(
-        MIM,
-        {3: "+DDA+DMA+C-SFT (MIM)", 4: "v5: purchase, contrastive (MIM)", 5: "MIM"},
-        "dma",
-        {},
-    ),
-    Row(
         "category_cross_entropy",
         {4: "v1: category, cross-entropy"},
         "dma",
@@ -55,6 +49,12 @@ ROWS = (
         {"objective": "pair_cross_entropy", **_NO_NEGATIVES},
     ),
     Row("click_contrastive", {4: "v4: click, contrastive"}, "dma", {"pair_kinds": ["click"]}),
+    Row(
+        MIM,
+        {3: "+DDA+DMA+C-SFT (MIM)", 4: "v5: purchase, contrastive (MIM)", 5: "MIM"},
+        "dma",
+        {},
+    ),
     Row("without_tfn", {5: "w/o TFN"}, "dma", {"fusion": "concat"}),
     Row("without_st_nsg", {5: "w/o ST-NSG"}, "dma", _NO_NEGATIVES),
     Row(

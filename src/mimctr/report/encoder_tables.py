@@ -2,7 +2,7 @@
 
 from mimctr.evaluate.cohorts import ALL, UNSEEN_ITEMS
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, RowResult
-from mimctr.report.wording import signed
+from mimctr.report.wording import MINUS, signed
 
 TITLES = {
     3: "Table 3, pre-training",
@@ -86,10 +86,14 @@ def _csft(row: RowResult) -> str:
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
-    """Return ``.1166 (.1021 to .1311)``; empty for None."""
+    """Return ``0.1166 (0.1021 to 0.1311)``; empty for None."""
     if estimate is None:
         return ""
-    write = signed if sign else "{:.4f}".format
+    write = signed if sign else _plain
     if estimate.low is None or estimate.high is None:
         return write(estimate.mean)
     return f"{write(estimate.mean)} ({write(estimate.low)} to {write(estimate.high)})"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4f}".replace("-", MINUS)
