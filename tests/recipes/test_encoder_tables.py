@@ -21,12 +21,23 @@ from mimctr.recipes.encoder_rows import ROWS
 from mimctr.weights import load_tensors
 
 CSFT = {
-    **{"dim": 4, "hidden": 3, "batch_size": 8, "num_steps": 2, "evaluate_every": 1, "device": "cpu"},
-    **{"bf16": False, "head_learning_rate": 0.05},
+    "dim": 4,
+    "hidden": 3,
+    "batch_size": 8,
+    "num_steps": 2,
+    "evaluate_every": 1,
+    "device": "cpu",
+    "bf16": False,
+    "head_learning_rate": 0.05,
 }
 PRETRAIN = {
-    **{"masked_image_steps": 1, "masked_language_steps": 1, "alignment_steps": 1, "batch_size": 4},
-    **{"masked_patch": 4, "device": "cpu", "bf16": False},
+    "masked_image_steps": 1,
+    "masked_language_steps": 1,
+    "alignment_steps": 1,
+    "batch_size": 4,
+    "masked_patch": 4,
+    "device": "cpu",
+    "bf16": False,
 }
 KINDS = ("all", "item:unseen", "item:seen")
 
