@@ -69,6 +69,13 @@ MUTANTS = [
         "tests/ubm/test_content_interest.py",
     ),
     Mutant(
+        "a row of the encoder tables forgets its settings",
+        "recipes/encoder_tables.py",
+        "recipe.csft.model_dump() | row.csft",
+        "recipe.csft.model_dump()",
+        "tests/recipes/test_encoder_tables.py::test_every_row_differs_from_mim_in_what_it_says_and_in_nothing_else",
+    ),
+    Mutant(
         "the encoder's fingerprint is ignored",
         "center/snapshot.py",
         "if manifest.fingerprint != encoder:",

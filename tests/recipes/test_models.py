@@ -7,7 +7,7 @@ from mimctr.errors import ConfigError
 from mimctr.recipes import models, stages
 from mimctr.recipes.config import build_config
 from mimctr.recipes.ctr_config import Config
-from mimctr.recipes.models import Models, cells, grid_points, train_models
+from mimctr.recipes.models import Models, cells, train_models, train_points
 from mimctr.recipes.pipeline import Recipe
 
 GRID = {"learning_rate": [0.001, 0.01], "dropout": [0.0, 0.1, 0.2]}
@@ -81,11 +81,11 @@ def test_without_a_grid_and_for_the_untrained_cosine_nothing_is_tried(trained, t
 
 
 def test_the_grid_is_the_product_of_its_values():
-    points = grid_points(GRID, Config(epochs=2))
+    points = train_points(GRID, Config(epochs=2))
     assert [(point.learning_rate, point.dropout, point.epochs) for point in points] == [
         (rate, dropout, 2) for rate in (0.001, 0.01) for dropout in (0.0, 0.1, 0.2)
     ]
-    assert grid_points({}, Config()) == [Config()]
+    assert train_points({}, Config()) == [Config()]
     assert [cell.name for cell in cells(Models(ubms=["sim"], encoders=["plain"]))] == [
         "sim-base",
         "sim-mim-plain",

@@ -7,11 +7,14 @@ import pytest
 
 from mimctr.encoders.registry import find
 from mimctr.errors import ConfigError
+from mimctr.recipes import encoder_tables
 from mimctr.recipes.config import load_config
 from mimctr.recipes.ctr_config import Ubm
 from mimctr.recipes.pipeline import Recipe
 
-RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+ENCODER_TABLES = sorted((ROOT / "benchmarks").glob("encoder_tables_*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -26,7 +29,7 @@ def test_the_papers_recipe_has_the_papers_settings():
     rows = [find(recipe.foundation.image_weights), find(recipe.foundation.text_weights)]
     assert [row.hub.split("/")[1].split("_")[0] for row in rows] == ["eva02", "bge-base-en-v1.5"]
     assert recipe.pretrain.masked_image
-    assert recipe.pretrain.masked_language
+    assert recipe.pretrain.language
     assert recipe.pretrain.alignment
     assert (recipe.csft.batch_size, recipe.csft.num_memory_batches) == (1024, 10)
     assert (recipe.csft.text_weight, recipe.csft.image_weight) == (0.5, 0.5)
@@ -36,6 +39,12 @@ def test_the_papers_recipe_has_the_papers_settings():
     assert (recipe.train.learning_rate, recipe.train.batch_size) == (0.005, 1024)
     assert set(recipe.models.ubms) == set(get_args(Ubm))
     assert rows[0].size % recipe.pretrain.masked_patch == 0
+
+
+@pytest.mark.parametrize("path", ENCODER_TABLES, ids=lambda path: path.name)
+def test_the_encoder_tables_recipes_are_valid_and_say_how_they_are_run(path):
+    assert load_config(encoder_tables.Recipe, path, section=None).name
+    assert f"mimctr encoder-tables benchmarks/{path.name}" in path.read_text()
 
 
 def test_vectors_of_a_stage_that_is_not_run_are_refused():

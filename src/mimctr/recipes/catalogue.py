@@ -16,7 +16,7 @@ from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder, ItemVectors
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
-from mimctr.recipes.content import Pictures, Titles, chunks, picture_vectors, title_vectors
+from mimctr.recipes.content import NONE, Pictures, Titles, chunks, picture_vectors, title_vectors
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 from mimctr.weights import load_tensors, save_tensors
@@ -45,14 +45,26 @@ class Catalogue:
         encoder: Says the image size and the tokens.
         queries: Indices of the queries whose pictures are wanted.
         path: Where the file for the decoded pixels is made.
+        kept_in: Where :meth:`keep` may have left these towers' vectors; with them, and without pictures of queries,
+            nothing is decoded and no tower run.
     """
 
     def __init__(
-        self, data: CtrDataset, encoder: ItemEncoder, queries: Int[ndarray, "queries"], path: Path
+        self,
+        data: CtrDataset,
+        encoder: ItemEncoder,
+        queries: Int[ndarray, "queries"],
+        path: Path,
+        *,
+        kept_in: Path | None = None,
     ) -> None:
         self.data = data
         items = np.arange(data.num_items) + FIRST_INDEX
-        self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
+        self._kept = read_kept(kept_in, data, encoder) if kept_in is not None and not len(queries) else None
+        if self._kept is None:
+            self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
+        else:
+            self.pictures = _pictures_of(self._kept)
         self.titles = Titles.tokenize(data, encoder.text_encoder)
         self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
         self.has_text: Bool[ndarray, items] = self.titles.known
@@ -76,6 +88,8 @@ class Catalogue:
             device: Where they run.
             also: Rows of the query pictures that are wanted; all of them where None.
         """
+        if self._kept is not None:
+            return TowerVectors(self._kept.image, self._kept.text)
         encoder.eval()
         rows = np.arange(len(self.pictures.pixels))
         if also is not None:
@@ -180,6 +194,13 @@ def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVecto
         logger.info("%s: of another dataset or other towers; the towers are run", folder / KEPT)
         return None
     return ItemVectors(**tensors)
+
+
+def _pictures_of(kept: ItemVectors) -> Pictures:
+    """Return pictures without pixels, of which the vectors are known; an item's is in the row of its ``item_index``."""
+    of_item = np.where(kept.has_image.numpy(), np.arange(len(kept.has_image)), NONE)
+    no_pixels = np.zeros((0, 3, 1, 1), dtype=np.uint8)
+    return Pictures(pixels=no_pixels, of_item=of_item, of_query=np.full(1, NONE))
 
 
 def _origin(data: CtrDataset, encoder: ItemEncoder) -> dict[str, str]:

@@ -45,7 +45,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
 
     Args:
         dataset: Written by ``mimctr prepare``.
-        encoders: Folder with image/ and text/, written by ``mimctr foundation`` or ``mimctr pretrain``.
+        encoders: Folder with image/ and text/, written by ``mimctr foundation`` or ``mimctr pretrain``; or by ``mimctr
+            plain``, whose kept vectors spare frozen towers a run.
         out: Stage folder.
         config: Settings.
 
@@ -61,7 +62,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     encoder = load_towers(encoders, data, config).to(device)
     wanted = {part: pair_table(data, part, config.pair_kinds) for part in ("train", "validation", "test")}
     queries = np.unique(np.concatenate([table["query"].to_numpy() for table in wanted.values()]))
-    catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy")
+    kept_in = encoders if config.trainable == "heads" else None
+    catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy", kept_in=kept_in)
     pairs = {
         name: usable_pairs(table, catalogue.pictures, catalogue.has_content) for name, table in wanted.items()
     }

@@ -2,20 +2,19 @@
 
 import itertools
 import logging
-import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mimctr.errors import ConfigError
-from mimctr.files import atomic_folder, read_json
+from mimctr.files import read_json
 from mimctr.recipes import stages
-from mimctr.recipes.config import build_config
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.ctr_config import Ubm, Variant
 from mimctr.recipes.ctr_model import RECORD
+from mimctr.recipes.grid import Grid, grid_points, keep_best
 
 logger = logging.getLogger(__name__)
 
@@ -71,20 +70,9 @@ def cells(models: Models) -> Iterator[Model]:
             yield Model.model_validate({"ubm": ubm, "variant": variant, "encoder": encoder})
 
 
-def grid_points(grid: dict[str, list[Any]], train: TrainConfig) -> list[TrainConfig]:
-    """Return ``train`` with every combination of the grid's values; ``train`` itself for an empty grid.
-
-    Raises:
-        ConfigError: a key is no setting of ``mimctr train``, a value does not suit it, or the matrix decides it.
-    """
-    settings = train.model_dump()
-    decided = [name for name in grid if name in (*Model.model_fields, "seed")]
-    if decided:
-        raise ConfigError(f"models.grid: {decided[0]}: what is compared cannot be tuned. Leave it out.")
-    return [
-        build_config(TrainConfig, settings | dict(zip(grid, values, strict=True)), where="models.grid")
-        for values in itertools.product(*grid.values())
-    ]
+def train_points(grid: Grid, train: TrainConfig) -> list[TrainConfig]:
+    """Return the settings that every model tries (:func:`~mimctr.recipes.grid.grid_points`)."""
+    return grid_points(grid, train, decided=(*Model.model_fields, "seed"), where="models.grid")
 
 
 def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path) -> None:
@@ -105,10 +93,14 @@ def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Pa
             content = None if model.encoder == "none" else embed / model.encoder
             folder = out / TRAIN / f"{model.name}-seed{seed}"
             if model not in tuned:
-                points = grid_points({} if model.variant in UNTRAINED else models.grid, train)
-                candidates = [_with(point, model, seed) for point in points]
-                tuned[model] = _best(
-                    candidates, models.grid, dataset, content, out / TUNE / model.name, folder
+                points = train_points({} if model.variant in UNTRAINED else models.grid, train)
+                tuned[model] = keep_best(
+                    [_with(point, model, seed) for point in points],
+                    models.grid,
+                    make=partial(stages.train, dataset, content),
+                    judge=lambda made: read_json(made / RECORD)["validation"]["auc"],
+                    tune=out / TUNE / model.name,
+                    chosen=folder,
                 )
             logger.info("train %s", folder.name)
             stages.train(dataset, content, folder, _with(tuned[model], model, seed))
@@ -116,33 +108,3 @@ def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Pa
 
 def _with(config: TrainConfig, model: Model, seed: int) -> TrainConfig:
     return config.model_copy(update={**model.model_dump(), "seed": seed})
-
-
-def _best(
-    candidates: list[TrainConfig],
-    grid: dict[str, list[Any]],
-    dataset: Path,
-    content: Path | None,
-    tune: Path,
-    chosen: Path,
-) -> TrainConfig:
-    """Train every candidate into ``tune``; return the best and leave a copy of its model in ``chosen``."""
-    if len(candidates) == 1:
-        return candidates[0]
-    found = []
-    for number, config in enumerate(candidates):
-        logger.info("tune %s: %s", tune.name, _point(config, grid))
-        stages.train(dataset, content, tune / str(number), config)
-        found.append(read_json(tune / str(number) / RECORD)["validation"]["auc"])
-    best = max(range(len(found)), key=found.__getitem__)
-    logger.info(
-        "tune %s: best %s, validation AUC %.4f", tune.name, _point(candidates[best], grid), found[best]
-    )
-    if not chosen.exists():
-        with atomic_folder(chosen) as folder:
-            shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)
-    return candidates[best]
-
-
-def _point(config: TrainConfig, grid: dict[str, list[Any]]) -> str:
-    return ", ".join(f"{name} = {getattr(config, name)}" for name in grid)

@@ -16,7 +16,7 @@ from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
 from mimctr.recipes import sources, stages
 from mimctr.recipes import train as train_recipe
-from mimctr.recipes.models import Models, grid_points, train_models
+from mimctr.recipes.models import Models, train_models, train_points
 from mimctr.report.table import results_table
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _grid_suits(self) -> "Recipe":
-        grid_points(self.models.grid, self.train)
+        train_points(self.models.grid, self.train)
         return self
 
     @model_validator(mode="after")

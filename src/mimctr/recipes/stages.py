@@ -9,7 +9,9 @@ from mimctr.recipes import foundation as foundation_recipe
 from mimctr.recipes import plain as plain_recipe
 from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
+from mimctr.recipes import random_towers as random_towers_recipe
 from mimctr.recipes import report as report_recipe
+from mimctr.recipes import search as search_recipe
 from mimctr.recipes import train as train_recipe
 from mimctr.train.stage import StageRecord, fill_folder, run_stage
 
@@ -34,6 +36,17 @@ def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config)
         config=config,
         inputs=inputs,
         work=lambda: foundation_recipe.main(corpus, out, config),
+    )
+
+
+def random_towers(encoders: Path, out: Path, config: random_towers_recipe.Config) -> StageRecord:
+    """Encoders -> the same architectures with random weights."""
+    return run_stage(
+        "random_towers",
+        out,
+        config=config,
+        inputs={"encoders": encoders},
+        work=lambda: random_towers_recipe.main(encoders, out, config),
     )
 
 
@@ -69,6 +82,17 @@ def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -
         inputs={"dataset": dataset, "encoders": encoders},
         work=lambda: csft_recipe.main(dataset, encoders, out, config),
         together=True,
+    )
+
+
+def search(dataset: Path, encoder: Path, out: Path, config: search_recipe.Config) -> StageRecord:
+    """Item encoder -> ranks of held-out purchases."""
+    return run_stage(
+        "search",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "encoder": encoder},
+        work=lambda: search_recipe.main(dataset, encoder, out, config),
     )
 
 

@@ -86,8 +86,6 @@ def visual_search(
     """Return, by slice, recall@{1, 10, 100} and MRR of bought items among all items known by the purchase.
 
     Beside them ``chance_recall@10``, what a random order would reach, and ``num_pairs``.
-    Slices are ``all``, ``item:unseen`` and ``item:seen`` (is the bought item in no training pair, or in one?), and one
-    for each category of bought items.
 
     Args:
         queries: ``h_q^img`` of the pairs.
@@ -96,19 +94,37 @@ def visual_search(
         pairs: What was bought.
         has_content: By ``item_index``: items without a vector do not compete.
     """
-    first_seen = np.concatenate([np.full(FIRST_INDEX, NEVER), data.items["first_seen_time"].to_numpy()])
-    item_times = torch.from_numpy(np.where(has_content, first_seen, NEVER))
-    query_times = torch.from_numpy(pairs.time)
+    return search_slices(pair_ranks(queries, items, data, pairs, has_content), data, pairs, has_content)
+
+
+def pair_ranks(
+    queries: Float[Tensor, "pairs content"],
+    items: Float[Tensor, "items content"],
+    data: CtrDataset,
+    pairs: Pairs,
+    has_content: ndarray,
+) -> Float[Tensor, "pairs"]:
+    """Return the rank of each bought item among all items known by the purchase; arguments as :func:`visual_search`."""
     shown = torch.from_numpy(np.where(pairs.query_item > 0, pairs.query_item, -1))
-    ranks = search_ranks(
+    return search_ranks(
         queries,
         items,
         torch.from_numpy(pairs.item),
-        query_times=query_times,
-        item_times=item_times,
+        query_times=torch.from_numpy(pairs.time),
+        item_times=torch.from_numpy(_item_times(data, has_content)),
         shown=shown,
     )
-    competing = np.searchsorted(np.sort(item_times.numpy()), pairs.time, side="right")
+
+
+def search_slices(
+    ranks: Float[Tensor, "pairs"], data: CtrDataset, pairs: Pairs, has_content: ndarray
+) -> dict[str, dict[str, float]]:
+    """Return what :func:`visual_search` returns, from the ranks.
+
+    Slices are ``all``, ``item:unseen`` and ``item:seen`` (is the bought item in no training pair, or in one?), and one
+    for each category of bought items.
+    """
+    competing = np.searchsorted(np.sort(_item_times(data, has_content)), pairs.time, side="right")
     by_chance = np.minimum(10 / np.maximum(competing, 1), 1)
     return {
         name: {
@@ -119,6 +135,12 @@ def visual_search(
         for name, mask in pair_slices(data, pairs).items()
         if mask.any()
     }
+
+
+def _item_times(data: CtrDataset, has_content: ndarray) -> Int[ndarray, "items"]:
+    """Return by ``item_index`` since when each item competes; ``NEVER`` without content."""
+    first_seen = np.concatenate([np.full(FIRST_INDEX, NEVER), data.items["first_seen_time"].to_numpy()])
+    return np.where(has_content, first_seen, NEVER)
 
 
 def log_search(found: Searches) -> None:
@@ -134,13 +156,41 @@ def log_search(found: Searches) -> None:
 
 
 def pair_slices(data: CtrDataset, pairs: Pairs) -> dict[str, Bool[ndarray, "pairs"]]:
-    """Return the slices of :func:`visual_search`."""
+    """Return the slices of :func:`search_slices`."""
     trained = data.pairs.filter(pl.col("part") == "train")["item"].unique().to_numpy()
     seen = np.isin(pairs.item, trained)
     categories = [None] * FIRST_INDEX + data.items["category"].to_list()
     return (
         whole(len(pairs)) | {UNSEEN_ITEMS: ~seen, SEEN_ITEMS: seen} | category_slices(pairs.item, categories)
     )
+
+
+class MeanCosines(NamedTuple):
+    """Mean cosine of target and behaviors, on some impressions."""
+
+    row: Int[ndarray, "impressions"]
+    """Of the dataset's impressions."""
+    score: Float[ndarray, "impressions"]
+    click: Float[ndarray, "impressions"]
+
+
+def mean_cosines(data: CtrDataset, items: Float[Tensor, "items content"], part: Part) -> MeanCosines:
+    """Return the mean cosine of target and behaviors on the newest ``MAX_IMPRESSIONS`` impressions of a part.
+
+    Args:
+        data: Where they are.
+        items: ``h^MM`` by ``item_index``.
+        part: Of the split.
+    """
+    unit = F.normalize(items, dim=-1)
+    rows = np.array(data.rows(part))[-MAX_IMPRESSIONS:]
+    scores, clicks = [], []
+    for chosen in chunks(rows, IMPRESSIONS_AT_ONCE):
+        batch = data.batch(chosen, max_length=MAX_BEHAVIORS)
+        total = (unit[batch.behaviors] * batch.mask.unsqueeze(-1)).sum(1)  # (B, C)
+        scores.append((total * unit[batch.target]).sum(-1) / batch.mask.sum(1).clamp(min=1))
+        clicks.append(batch.clicks)
+    return MeanCosines(rows, torch.cat(scores).numpy(), torch.cat(clicks).numpy())
 
 
 def cosine_auc(data: CtrDataset, items: Float[Tensor, "items content"]) -> float:
@@ -150,12 +200,5 @@ def cosine_auc(data: CtrDataset, items: Float[Tensor, "items content"]) -> float
         data: Its newest ``MAX_IMPRESSIONS`` validation impressions are judged.
         items: ``h^MM`` by ``item_index``.
     """
-    unit = F.normalize(items, dim=-1)
-    rows = np.array(data.rows("validation"))[-MAX_IMPRESSIONS:]
-    scores, clicks = [], []
-    for chosen in chunks(rows, IMPRESSIONS_AT_ONCE):
-        batch = data.batch(chosen, max_length=MAX_BEHAVIORS)
-        total = (unit[batch.behaviors] * batch.mask.unsqueeze(-1)).sum(1)  # (B, C)
-        scores.append((total * unit[batch.target]).sum(-1) / batch.mask.sum(1).clamp(min=1))
-        clicks.append(batch.clicks)
-    return auc(torch.cat(clicks).numpy(), torch.cat(scores).numpy())
+    found = mean_cosines(data, items, "validation")
+    return auc(found.click, found.score)

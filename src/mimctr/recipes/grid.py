@@ -1,0 +1,81 @@
+"""Tuning by a grid: every setting is tried, the best one on validation is kept, alike for all that is compared."""
+
+import itertools
+import logging
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from mimctr.errors import ConfigError
+from mimctr.files import atomic_folder
+from mimctr.recipes.config import build_config
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=BaseModel)
+Grid = Mapping[str, Sequence[Any]]
+
+
+def grid_points(grid: Grid, config: C, *, decided: Collection[str], where: str) -> list[C]:
+    """Return ``config`` with every combination of the grid's values; ``config`` itself for an empty grid.
+
+    Args:
+        grid: Values to try, by setting.
+        config: What the points differ from.
+        decided: Settings that what is compared differs in; they cannot be tuned.
+        where: The grid's place in the recipe; opens every message.
+
+    Raises:
+        ConfigError: a key is no setting, a value does not suit it, or it is decided already.
+    """
+    wrong = [name for name in grid if name in decided]
+    if wrong:
+        raise ConfigError(f"{where}: {wrong[0]}: what is compared cannot be tuned. Leave it out.")
+    settings = config.model_dump()
+    return [
+        build_config(type(config), settings | dict(zip(grid, values, strict=True)), where=where)
+        for values in itertools.product(*grid.values())
+    ]
+
+
+def keep_best(
+    points: Sequence[C],
+    grid: Grid,
+    *,
+    make: Callable[[Path, C], object],
+    judge: Callable[[Path], float],
+    tune: Path,
+    chosen: Path,
+) -> C:
+    """Make every point into ``tune``; return the best and leave a copy of what it made in ``chosen``.
+
+    A single point is returned as it is; nothing is made.
+
+    Args:
+        points: From :func:`grid_points`.
+        grid: Names the settings in the log.
+        make: The stage: fills a folder from a point.
+        judge: Validation metric of a folder, higher is better.
+        tune: Holds a folder for each point.
+        chosen: Filled unless it exists.
+    """
+    if len(points) == 1:
+        return points[0]
+    found = []
+    for number, point in enumerate(points):
+        logger.info("tune %s: %s", tune.name, _named(point, grid))
+        make(tune / str(number), point)
+        found.append(judge(tune / str(number)))
+    best = max(range(len(found)), key=found.__getitem__)
+    logger.info("tune %s: best %s, %.4f on validation", tune.name, _named(points[best], grid), found[best])
+    if not chosen.exists():
+        with atomic_folder(chosen) as folder:
+            shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)
+    return points[best]
+
+
+def _named(point: BaseModel, grid: Grid) -> str:
+    return ", ".join(f"{name} = {getattr(point, name)}" for name in grid)
