@@ -32,7 +32,7 @@ CSFT = {
 }
 PRETRAIN = {
     "masked_image_steps": 1,
-    "masked_language_steps": 1,
+    "language_steps": 1,
     "alignment_steps": 1,
     "batch_size": 4,
     "masked_patch": 4,
@@ -110,7 +110,7 @@ def test_rows_start_from_their_towers(finished):
     dda, dma = (record(out / "seed1" / "towers" / name) for name in ("dda", "dma"))
     assert dda["inputs"]["encoders"] == record(out / "foundation")["key"]
     assert dma["inputs"]["encoders"] == dda["key"]
-    steps = ("masked_image", "masked_language", "alignment")
+    steps = ("masked_image", "language", "alignment")
     assert [dda["config"][step] for step in steps] == [True, True, False]
     assert [dma["config"][step] for step in steps] == [False, False, True]
 

@@ -213,7 +213,7 @@ def make_towers(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, table
         adapted = recipe.pretrain.model_copy(update={"alignment": False, "seed": seed})
         stages.pretrain(dataset, plain, at / "dda", adapted)
     if entry.row.towers == "dma":
-        off = {"masked_image": False, "masked_language": False}
+        off = {"masked_image": False, "language": False}
         stages.pretrain(
             dataset, at / "dda", at / "dma", recipe.pretrain.model_copy(update={**off, "seed": seed})
         )
