@@ -20,6 +20,7 @@ from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, EncoderError, RunError
 from mimctr.recipes import embed, embed_shards, stages
+from mimctr.recipes.embed_ray import ShardWorker
 from mimctr.recipes.embed_shards import Contents, ShardEncoder, encode_in_threads
 from mimctr.weights import load_tensors
 
@@ -377,6 +378,19 @@ def test_ray_writes_what_one_process_writes(dataset, encoder, whole, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("mimctr: Ray: image: its ")
+
+
+def test_a_worker_of_ray_names_its_first_problem_from_then_on(dataset, encoder, tmp_path):
+    """Mutant: the shard after a bad one is tried, and fails with another, wordless error."""
+    shutil.copytree(dataset, tmp_path / "broken")
+    blobs = tmp_path / "broken" / "items" / "images" / "blobs.bin"
+    blobs.write_bytes(b"x" * blobs.stat().st_size)
+    opened = functools.partial(ShardEncoder.open, tmp_path / "broken", encoder, tmp_path / "shards", SMALL)
+    worker = ShardWorker(opened, 1)
+    for part in ("pictures", "titles"):
+        batch = {"part": np.array([part]), "start": np.array([0]), "stop": np.array([6])}
+        assert worker(batch)["problem"][0].startswith("image: its ")
+    assert list((tmp_path / "shards").rglob("*.safetensors")) == []
 
 
 def test_ray_that_is_not_installed_is_named(dataset, encoder, tmp_path, monkeypatch):

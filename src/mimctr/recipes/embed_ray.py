@@ -12,8 +12,8 @@ from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads
 _PROBLEM = "problem"
 
 
-class _Worker:
-    """Opens dataset and encoder once, then encodes the shards that Ray hands it.
+class ShardWorker:
+    """Opens dataset and encoder once, then encodes the shards that Ray hands it; after a problem none any more.
 
     Args:
         open_encoder: Opens them.
@@ -23,16 +23,17 @@ class _Worker:
     def __init__(self, open_encoder: Callable[[], ShardEncoder], num_threads: int) -> None:
         self._encoder = open_encoder()
         self._num_threads = num_threads
+        self._problem = ""
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shards = [Shard(*row) for row in zip(*(batch[name].tolist() for name in Shard._fields), strict=True)]
-        problem = ""
-        try:
-            for _ in encode_in_threads(self._encoder, shards, self._num_threads):
-                pass
-        except MimctrError as error:  # its line, without Ray's traceback and attempts
-            problem = str(error)
-        return {**batch, _PROBLEM: np.array([problem] * len(shards))}
+        if not self._problem:
+            try:
+                for _ in encode_in_threads(self._encoder, shards, self._num_threads):
+                    pass
+            except MimctrError as error:  # its line, without Ray's traceback and attempts
+                self._problem = str(error)
+        return {**batch, _PROBLEM: np.array([self._problem] * len(shards))}
 
 
 def encode_on_ray(open_encoder: Callable[[], ShardEncoder], shards: list[Shard]) -> Iterator[Shard]:
@@ -72,7 +73,7 @@ def _encode(ray: Any, open_encoder: Callable[[], ShardEncoder], shards: list[Sha
     context.enable_progress_bars = False
     rows = ray.data.from_items([shard._asdict() for shard in shards], override_num_blocks=len(shards))
     done = rows.map_batches(
-        _Worker,
+        ShardWorker,
         fn_constructor_args=(open_encoder, num_threads),
         batch_size=num_threads,
         concurrency=min(len(shards), num_gpus or num_cores),
