@@ -164,18 +164,26 @@ def test_without_clicks_their_rows_are_not_run_and_kept_vectors_spare_the_towers
 ):
     """Mutant: C-SFT of frozen towers runs them although the plain encoder has kept what they say."""
     frozen = {**CSFT, "trainable": "heads", "keep_vectors": True}
-    wanted = recipe(world, tables="behaviors", csft=frozen, seeds=[0])
+    foundation = recipe(world).foundation.model_dump(mode="json")
+    wanted = recipe(world, tables="behaviors", csft=frozen, seeds=[0], others={"given again": foundation})
     ran = []
     image_vectors = ItemEncoder.image_vectors
     monkeypatch.setattr(
         ItemEncoder, "image_vectors", lambda self, pixels: ran.append(1) or image_vectors(self, pixels)
     )
     made = encoder_tables.main(wanted, tmp_path / "run")
-    assert len(ran) == 4  # once a plain geometry: random, plain, +DDA, +DDA+DMA
-    reasons = {row.name: row.not_run for row in read_encoder_results(made.results).rows}
+    assert (
+        len(ran) == 6
+    )  # once a plain geometry: random, plain, +DDA, +DDA+DMA; plain and +DDA+DMA of the others
+    results = read_encoder_results(made.results)
+    reasons = {row.name: row.not_run for row in results.rows}
     clicks = {"click_cross_entropy", "click_contrastive"}
     assert {name for name, reason in reasons.items() if reason} == clicks
     assert {reasons[name] for name in clicks} == {"no pairs of kind click"}
+
+    for name in ("plain", "dma", "mim"):
+        ours, theirs = (results.find(row, "test", "all", "mrr") for row in (name, f"{name}, given again"))
+        assert theirs.by_seed == ours.by_seed
 
     bare = tmp_path / "bare"
     shutil.copytree(tmp_path / "run" / "seed0" / "dma", bare)

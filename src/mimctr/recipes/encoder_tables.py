@@ -75,6 +75,9 @@ class Recipe(BaseModel):
 class Entry(NamedTuple):
     """A row with the foundation models that it starts from."""
 
+    name: str
+    labels: dict[int, str]
+    """What it is called in each table of the paper that it stands in."""
     row: Row
     foundation: foundation_recipe.Config
     folder: Path
@@ -99,20 +102,20 @@ def main(recipe: Recipe, out: Path) -> Finished:
     tables = sources.tables_folder(recipe.source, out / "tables")
     stages.prepare(tables, dataset, recipe.prepare)
     wanted = list(entries(recipe, out))
-    reasons = {entry.row.name: reason_not_to_run(entry, recipe, dataset) for entry in wanted}
-    run = [entry for entry in wanted if reasons[entry.row.name] is None]
+    reasons = {entry.name: reason_not_to_run(entry, recipe, dataset) for entry in wanted}
+    run = [entry for entry in wanted if reasons[entry.name] is None]
     for seed in recipe.seeds:
         for entry in run:
             make_row(entry, seed, recipe, dataset=dataset, tables=tables)
     searched = {
-        entry.row.name: [read_searched(search_folder(entry, seed, recipe)) for seed in recipe.seeds]
+        entry.name: [read_searched(search_folder(entry, seed, recipe)) for seed in recipe.seeds]
         for entry in run
     }
     results = EncoderResults(
         dataset=recipe.name,
         seeds=recipe.seeds,
         num_resamples=recipe.num_resamples,
-        rows=[row_result(entry, recipe, reasons[entry.row.name]) for entry in wanted],
+        rows=[row_result(entry, recipe, reasons[entry.name]) for entry in wanted],
         measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
     )
     write_encoder_results(out / JSON, results)
@@ -125,12 +128,12 @@ def main(recipe: Recipe, out: Path) -> Finished:
 def entries(recipe: Recipe, out: Path) -> Iterator[Entry]:
     """Yield every row, then the rows of the other foundation models."""
     for row in ROWS:
-        yield Entry(row, recipe.foundation, out)
+        yield Entry(row.name, row.labels, row, recipe.foundation, out)
     for name, foundation in recipe.others.items():
         for row in ROWS:
             if row.name in ("plain", AFTER_DMA, MIM):
-                own = row._replace(name=f"{row.name}, {name}", labels={3: f"{row.labels[3]}, {name}"})
-                yield Entry(own, foundation, out / "others" / name)
+                labels = {3: f"{row.labels[3]}, {name}"}
+                yield Entry(f"{row.name}, {name}", labels, row, foundation, out / "others" / name)
 
 
 def csft_points(recipe: Recipe, row: Row) -> list[csft_recipe.Config]:
@@ -173,7 +176,7 @@ def make_row(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, tables: 
     row, first = entry.row, recipe.seeds[0]
     if row.fixed and seed != first:
         return
-    logger.info("row %s, seed %d", row.name, seed)
+    logger.info("row %s, seed %d", entry.name, seed)
     at = entry.folder / f"seed{seed}"
     towers = make_towers(entry, seed, recipe, dataset=dataset, tables=tables)
     if row.csft is None:
@@ -234,7 +237,7 @@ def row_result(entry: Entry, recipe: Recipe, not_run: str | None) -> RowResult:
         folders = [entry.folder / f"seed{seed}" / row.name for seed in recipe.seeds]
         chosen = {name: read_record(folders[0]).config[name] for name in recipe.grid}
         steps = [best_evaluation(folder, recipe.csft.metric)[0] for folder in folders]
-    return RowResult(name=row.name, labels=row.labels, not_run=not_run, chosen=chosen, kept_steps=steps)
+    return RowResult(name=entry.name, labels=entry.labels, not_run=not_run, chosen=chosen, kept_steps=steps)
 
 
 def best_evaluation(made: Path, metric: str) -> tuple[int, float]:
