@@ -303,3 +303,20 @@ def test_an_interrupted_save_leaves_no_record(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         encoder.save(tmp_path / "image")
     assert not (tmp_path / "image" / "encoder.json").exists()
+
+
+def test_weights_cut_short_and_a_record_of_something_else_are_told_in_a_line(tmp_path):
+    image_encoder().save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(EncoderError, match="no encoder can be loaded from it"):
+        ImageEncoder.load(tmp_path)
+    weights.write_bytes(whole)
+    (tmp_path / "encoder.json").write_text("[]")
+    with pytest.raises(EncoderError, match=r"encoder\.json: format None, this version reads"):
+        ImageEncoder.load(tmp_path)
+    (tmp_path / "encoder.json").unlink()
+    (tmp_path / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: holds no names and values"):
+        ImageEncoder.load(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -104,7 +104,10 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError),
+        SafetensorError,
+    ) as error:
         _check_timm(error, where=str(source))
         raise EncoderError(
             f"{source}: no encoder can be loaded from it ({_one_line(error)}). Give a folder with config.json and "
@@ -134,10 +137,9 @@ def read_record(source: Path | str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record = read_json(path)
-    if record.get("format") != FORMAT:
-        raise EncoderError(
-            f"{path}: format {record.get('format')}, this version reads {FORMAT}. Make it again."
-        )
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise EncoderError(f"{path}: format {found}, this version reads {FORMAT}. Make it again.")
     return record
 
 
@@ -148,7 +150,7 @@ def read_published(source: Path | str, names: Collection[str]) -> dict[str, Tens
         source: A folder in Hugging Face's layout, or the name of a model on the hub.
         names: As the file calls them. Checkpoints of the first years say gamma and beta for a norm's weight and bias.
     """
-    path = cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    path = _hub_file(source, SAFE_WEIGHTS_NAME)
     if path is None:
         return {}
     with safe_open(path, framework="pt") as file:
@@ -157,15 +159,16 @@ def read_published(source: Path | str, names: Collection[str]) -> dict[str, Tens
 
 
 def read_hub_json(source: Path | str, name: str) -> dict[str, Any]:
-    """Return a JSON file of a model's folder, or of a model on the hub; empty where there is none."""
-    path = cached_file(
-        source,
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return read_json(Path(path)) if path else {}
+    """Return a JSON file of a model's folder, or of a model on the hub; empty where there is none.
+
+    Raises:
+        EncoderError: it holds something else than names and values.
+    """
+    path = _hub_file(source, name)
+    found = {} if path is None else read_json(path)
+    if not isinstance(found, dict):
+        raise EncoderError(f"{path}: holds no names and values. It was damaged or edited by hand.")
+    return found
 
 
 def require_timm(where: str) -> None:
@@ -246,6 +249,18 @@ def _read_config(source: Path | str) -> PretrainedConfig:
             name: value for name, value in config.model_args.items() if name != "num_classes"
         }
     return config
+
+
+def _hub_file(source: Path | str, name: str) -> Path | None:
+    """Return where a file of a model's folder, or of a model in the hub's cache, is; None where there is none."""
+    path = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(path) if path else None
 
 
 def _loader(config: PretrainedConfig, *, modality: str, where: str) -> Any:
