@@ -84,7 +84,12 @@ def open_shop(
     table = pair_table(data, "train", kinds)
     queries = table["query"].unique().to_numpy()
     catalogue = Catalogue(data, encoder, queries[queries > 0], folder / "pixels.npy")
-    return Opened(data, encoder, catalogue, usable_pairs(table, catalogue.pictures, catalogue.has_content))
+    return Opened(
+        data,
+        encoder,
+        catalogue,
+        usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content),
+    )
 
 
 def write_encoders(folder: Path) -> Path:

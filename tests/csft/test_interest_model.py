@@ -1,6 +1,6 @@
 import pytest
 import torch
-from encoders.small import item_encoder, shake
+from encoders.small import asking, item_encoder, shake
 
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
@@ -17,7 +17,7 @@ def test_query_and_item_share_the_image_head():
     shake(encoder)
     model = InterestModel(encoder, MultiLevelInfoNCE()).eval()
     items = vectors(4)
-    query, candidates = model(items.image[:2], items, torch.arange(4), torch.arange(4))
+    query, candidates = model(asking(items.image[:2]), items, torch.arange(4), torch.arange(4))
     torch.testing.assert_close(query, candidates.image[:2])
     torch.testing.assert_close(candidates.fused, encoder.fusion(candidates.image, candidates.text))
 
@@ -51,12 +51,12 @@ def test_dropping_happens_in_training_only_and_teaches_the_stand_ins():
     encoder = item_encoder()
     shake(encoder)
     model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.9).train()
-    _, candidates = model(torch.randn(2, 16), vectors(50), torch.arange(50), torch.arange(50))
+    _, candidates = model(asking(torch.randn(2, 16)), vectors(50), torch.arange(50), torch.arange(50))
     assert not (candidates.has_image & candidates.has_text).all()
     candidates.fused.square().sum().backward()
     assert encoder.no_image.grad.abs().max() > 0
     assert encoder.no_text.grad.abs().max() > 0
-    _, candidates = model.eval()(torch.randn(2, 16), vectors(50), torch.arange(50), torch.arange(50))
+    _, candidates = model.eval()(asking(torch.randn(2, 16)), vectors(50), torch.arange(50), torch.arange(50))
     assert (candidates.has_image & candidates.has_text).all()
 
 
@@ -67,11 +67,11 @@ def test_a_common_part_of_all_items_does_not_reach_the_training_candidates():
     encoder.fusion.eval()  # no dropout
     items = vectors(6)
     items.has_text[2] = False
-    _, plain = model(items.image[:2], items, torch.arange(6), torch.arange(6))
+    _, plain = model(asking(items.image[:2]), items, torch.arange(6), torch.arange(6))
     with torch.no_grad():
         for coordinates in (encoder.image_coordinates, encoder.text_coordinates):
             coordinates.mean += 3 * torch.randn_like(coordinates.mean)
-    _, moved = model(items.image[:2], items, torch.arange(6), torch.arange(6))
+    _, moved = model(asking(items.image[:2]), items, torch.arange(6), torch.arange(6))
     torch.testing.assert_close(moved.image, plain.image, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved.text[items.has_text], plain.text[items.has_text], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(plain.fused.mean(0), torch.zeros(6), rtol=0, atol=1e-5)

@@ -169,7 +169,7 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 5 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 6 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
@@ -177,7 +177,7 @@ def test_after_centering_the_mean_of_the_items_is_zero(encoder):
     vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.rand(9) > 0.5)
     with torch.no_grad():
         views = encoder(vectors)
-        encoder.set_center(views.fused, views.image, encoder.category_index([None] * 9))
+        encoder.set_center(*views[:3], encoder.category_index([None] * 9))
         fused = encoder(vectors).fused
     assert fused.mean(0).abs().max() < 1e-5
     assert fused.std() > 0.01
@@ -200,7 +200,7 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
                 torch.ones(6).bool(),
             )
         )
-        encoder.set_center(views.fused, views.image, encoder.category_index(names))
+        encoder.set_center(*views[:3], encoder.category_index(names))
         fused = views.fused - views.fused.mean(0)
     expected = fused.clone()
     for rows in ([0, 2], [1, 5]):
@@ -250,7 +250,8 @@ def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):
     offset[0, 0], offset[1, 1] = 50.0, 50.0
     images = torch.randn(40, encoder.dim) + offset.repeat_interleave(20, 0)
     names = ["bags"] * 20 + ["hats"] * 20  # no boat is known: nothing is ever taken for one
-    encoder.set_center(torch.randn(40, encoder.dim), images, encoder.category_index(names))
+    other = torch.randn(40, encoder.dim)
+    encoder.set_center(other, images, other, encoder.category_index(names))
     assert encoder.query_category(images).tolist() == [0] * 20 + [2] * 20
     expected = torch.cat([images[:20] - images[:20].mean(0), images[20:] - images[20:].mean(0)])
     torch.testing.assert_close(encoder.query_content(images), F.normalize(expected, dim=1))
