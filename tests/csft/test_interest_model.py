@@ -4,7 +4,7 @@ from encoders.small import asking, item_encoder, shake
 
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
-from mimctr.encoders.item import ItemVectors
+from mimctr.encoders.item import ItemVectors, QueryVectors
 
 
 def vectors(count: int) -> ItemVectors:
@@ -20,6 +20,21 @@ def test_query_and_item_share_the_image_head():
     query, candidates = model(asking(items.image[:2]), items, torch.arange(4), torch.arange(4))
     torch.testing.assert_close(query, candidates.image[:2])
     torch.testing.assert_close(candidates.fused, encoder.fusion(candidates.image, candidates.text))
+
+
+def test_pictures_and_texts_ask_each_through_its_head_in_the_order_of_the_batch():
+    """One query at a time, by hand. Mutant: forget the order, pictures first."""
+    encoder = item_encoder()
+    shake(encoder)
+    model = InterestModel(encoder, MultiLevelInfoNCE()).eval()
+    items, keys = vectors(5), torch.arange(5)
+    picture, text = torch.randn(2, 16), torch.randn(3, 16)
+    order = [("text", 0), ("image", 0), ("text", 1), ("text", 2), ("image", 1)]
+    place = torch.tensor([number + (2 if kind == "text" else 0) for kind, number in order])
+    query, _ = model(QueryVectors(picture, text, place), items, keys, keys)
+    for found, (kind, number) in zip(query, order, strict=True):
+        one = encoder.query_view(picture[number]) if kind == "image" else encoder.text_view(text[number])
+        torch.testing.assert_close(found, one)
 
 
 def test_an_item_asks_with_its_fused_vector_and_stands_apart_from_the_candidates():

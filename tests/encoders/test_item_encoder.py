@@ -262,6 +262,33 @@ def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):
     assert torch.equal(category, own_category)
 
 
+def test_a_query_text_is_centered_on_the_category_it_reads_like(tmp_path):
+    """Mutant: measure texts from the centers of the pictures."""
+    encoder = item_encoder(categories=("bags", "boats", "hats"), text_queries=True)
+    shake(encoder)
+    with torch.no_grad():
+        texts = encoder.text_view(encoder.text_vectors(*encoder.text_encoder.tokenize(TITLES)))
+    names = ["bags"] * 3 + ["hats"] * 3
+    other = torch.randn(6, encoder.dim)
+    encoder.set_center(other, other, texts, encoder.category_index(names))
+    centers = {0: texts[:3].mean(0), 2: texts[3:].mean(0)}
+    nearest = [min(centers, key=lambda number: (text - centers[number]).norm().item()) for text in texts]
+    expected = torch.stack([text - centers[number] for text, number in zip(texts, nearest, strict=True)])
+    encoder.save(tmp_path)
+    for one in (encoder, ItemEncoder.load(tmp_path)):
+        vectors, category = one.embed_query_texts(TITLES)
+        assert category.tolist() == nearest
+        torch.testing.assert_close(vectors, F.normalize(expected, dim=1))
+
+
+def test_texts_ask_only_an_encoder_that_was_made_for_them(encoder):
+    with pytest.raises(
+        EncoderError, match=r"made without text queries, and 2 texts ask\. Make it again with"
+    ):
+        encoder.embed_query_texts(["red hat", "bag"])
+    assert encoder.fingerprint != item_encoder(text_queries=True).fingerprint
+
+
 def test_without_categories_a_query_is_only_normalized():
     encoder = item_encoder(categories=())
     queries = torch.randn(5, encoder.dim)
