@@ -146,7 +146,8 @@ def test_a_search_may_ask_with_a_text_alone(tables, write, tmp_path):
         pl.DataFrame(columns)[:3].drop("query_image").filter(pl.col("query_text").is_not_null())
     )
     prepare_tables(write(tables), tmp_path / "texts")
-    assert CtrDataset.open(tmp_path / "texts").queries.texts == ["a hat", "shoe"]
+    dataset = CtrDataset.open(tmp_path / "texts")
+    assert [dataset.queries.texts[query - 1] for query in dataset.pairs["query"]] == ["a hat", "shoe"]
     tables["searches"] = tables["searches"].drop("query_text")
     with pytest.raises(DataError, match="searches: the columns query_image and query_text are missing"):
         prepare_tables(write(tables), tmp_path / "neither", lenient=True)

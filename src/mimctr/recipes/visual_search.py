@@ -18,7 +18,7 @@ from mimctr.data.split import Part
 from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS, category_slices, whole
 from mimctr.evaluate.metrics import auc
-from mimctr.recipes.content import NONE, Pictures, Titles, chunks
+from mimctr.recipes.content import Pictures, Titles, chunks
 
 MAX_IMPRESSIONS, IMPRESSIONS_AT_ONCE, MAX_BEHAVIORS = 20_000, 1024, 50
 IMAGE_QUERIES, TEXT_QUERIES = "query:image", "query:text"
@@ -65,17 +65,17 @@ def pair_table(data: CtrDataset, part: Part, kinds: Collection[str]) -> pl.DataF
 
 
 def usable_pairs(table: pl.DataFrame, pictures: Pictures, titles: Titles, has_content: ndarray) -> Pairs:
-    """Return the pairs of ``table`` that can be trained on or searched; a query with picture and text is a picture.
+    """Return the pairs of ``table`` that can be trained on or searched.
 
     Args:
         table: From :func:`pair_table`.
         pictures: Decoded.
-        titles: Tokenized, with the query texts that may ask.
+        titles: Tokenized; the texts in it are of queries that have no picture.
         has_content: By ``item_index``: whether it has picture or title.
     """
     query, query_item, item = (table[name].to_numpy() for name in ("query", "query_item", "item"))
     picture = np.where(query > 0, pictures.of_query[query], pictures.of_item[query_item])
-    text = np.where((query > 0) & (picture < 0), titles.of_query[query], NONE)
+    text = titles.of_query[query]
     asks = (picture >= 0) | (text >= 0)
     usable = asks & has_content[item] & ((query > 0) | (query_item > 0))
     if num_texts := int(((query > 0) & ~asks).sum()):
