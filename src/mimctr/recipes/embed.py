@@ -1,4 +1,4 @@
-"""Fill the representation center: embed every item and every query image once (MIM Section 3.5, MFM)."""
+"""Fill the representation center: embed every item and every query once (MIM Section 3.5, MFM)."""
 
 import functools
 import logging
@@ -50,10 +50,11 @@ class Summary(BaseModel):
 
 
 def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
-    """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query image, and
-    of every query that is only a text where the encoder has text queries.
+    """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query with a vector.
 
-    Each different picture and title is encoded once. Processes that torchrun started share the shards; the first one
+    A query has its picture's; one that is only a text has its text's, where the encoder has text queries.
+
+    Each different picture and text is encoded once. Processes that torchrun started share the shards; the first one
     writes the snapshots. What an interrupted call left in ``out`` is not encoded again, however many processes there
     were, nor what the encoder's folder keeps of this dataset (``keep_vectors``).
 
