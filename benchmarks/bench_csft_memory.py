@@ -179,7 +179,7 @@ def whole_steps(args: argparse.Namespace) -> dict[int, Callable[[], None]]:
     catalogue = Catalogue(
         data, encoder, np.unique(table["query"].to_numpy()), args.folder / f"{os.getpid()}.npy"
     )
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content)
     config = Config(batch_size=args.pairs, tower_batch_size=args.piece, adapt_batch_norm=False)
     examples = Examples(data, pairs, config)
     towers = Towers(catalogue, encoder, torch.device("cpu"), config)

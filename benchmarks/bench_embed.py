@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+import numpy as np
 import torch
 
 from mimctr.data.dataset import CtrDataset
@@ -195,7 +196,7 @@ def decode(encoder: ItemEncoder, contents: Contents) -> tuple[list[torch.Tensor]
     found = on_all_cores(pixels, raw)
     tokens = encoder.text_encoder.tokenize(contents.titles)
     titles = Titles(ids=tokens.ids.numpy(), mask=tokens.mask.numpy())
-    return found, [titles.gather(rows) for rows in by_length(titles, BATCH_SIZE)]
+    return found, [titles.gather(rows) for rows in by_length(titles, np.arange(len(titles.ids)), BATCH_SIZE)]
 
 
 def run_images(towers: Towers, pixels: list[torch.Tensor]) -> None:

@@ -209,6 +209,20 @@ MUTANTS = [
         "tests/data/test_images.py::test_a_jpeg_is_decoded_at_twice_the_wanted_size_at_least",
     ),
     Mutant(
+        "texts ask in another order than their pairs",
+        "recipes/catalogue.py",
+        'np.argsort(np.argsort(reads, kind="stable"))',
+        'np.argsort(reads, kind="stable")',
+        "tests/csft/test_text_queries.py::test_a_batch_holds_the_vectors_of_its_queries",
+    ),
+    Mutant(
+        "a query with a picture asks with its text too",
+        "recipes/catalogue.py",
+        "texts = queries[self.pictures.of_query[queries] < 0] if",
+        "texts = queries if",
+        "tests/csft/test_text_queries.py::test_a_query_asks_with_its_picture_or_else_with_its_text",
+    ),
+    Mutant(
         "a tie counts as a win",
         "evaluate/metrics.py",
         "2 * (start[run] - group_start) + length[run] + 1",

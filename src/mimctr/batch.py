@@ -34,7 +34,7 @@ class Content:
     behaviors: Float[Tensor, "batch length content"]
     behaviors_known: Bool[Tensor, "batch length"]
     query: Float[Tensor, "batch content"]
-    """``h_q^img`` of the query image; zero where there is none."""
+    """``h_q^img`` of the query image, ``h_q^txt`` of a query that is only a text; zero where there is none."""
     query_known: Bool[Tensor, "batch"]
 
     def to(self, device: torch.device | str) -> "Content":

@@ -1,6 +1,6 @@
 """A minuscule shop with pictures, titles and visual searches, as a prepared dataset and as a generic corpus."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,11 +21,16 @@ NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS, NUM_SEARCHES = 24, 6, 200, 120
 
 
 def write_shop(
-    folder: Path, *, searches: bool = True, columns: Mapping[str, pl.Expr] = MappingProxyType({})
+    folder: Path,
+    *,
+    searches: bool = True,
+    columns: Mapping[str, pl.Expr] = MappingProxyType({}),
+    edit: Callable[[pl.DataFrame], pl.DataFrame] = lambda searched: searched,
 ) -> Path:
     """Write and prepare the shop, with or without its visual searches; return the dataset's folder.
 
-    Without them clicks and purchases stand in the behaviors. ``columns`` replaces columns of the items.
+    Without them clicks and purchases stand in the behaviors. ``columns`` replaces columns of the items, ``edit``
+    changes the searches.
 
     Item 100 has no picture, 101 no title, 102 neither; the last two items arrive in the test part.
     """
@@ -59,7 +64,7 @@ def write_shop(
     )
     tables = folder / "tables"
     tables.mkdir(parents=True)
-    interest = {"searches": searched} if searches else {"behaviors": events_of_kind}
+    interest = {"searches": edit(searched)} if searches else {"behaviors": events_of_kind}
     for name, table in {"items": items, "impressions": impressions, **interest}.items():
         table.unique(maintain_order=True).write_parquet(tables / f"{name}.parquet")
     prepare_tables(tables, folder / "dataset")
@@ -76,15 +81,26 @@ class Opened(NamedTuple):
 
 
 def open_shop(
-    dataset: Path, encoders: Path, folder: Path, *, kinds: tuple[str, ...] = ("purchase",)
+    dataset: Path,
+    encoders: Path,
+    folder: Path,
+    *,
+    kinds: tuple[str, ...] = ("purchase",),
+    text_queries: bool = False,
 ) -> Opened:
     """Open a dataset with small heads on the encoders; decode its pictures into ``folder``."""
     data = CtrDataset.open(dataset)
-    encoder = load_towers(encoders, data, ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False))
+    config = ItemConfig(dim=4, hidden=3, dropout=0.0, bf16=False, text_queries=text_queries)
+    encoder = load_towers(encoders, data, config)
     table = pair_table(data, "train", kinds)
     queries = table["query"].unique().to_numpy()
     catalogue = Catalogue(data, encoder, queries[queries > 0], folder / "pixels.npy")
-    return Opened(data, encoder, catalogue, usable_pairs(table, catalogue.pictures, catalogue.has_content))
+    return Opened(
+        data,
+        encoder,
+        catalogue,
+        usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content),
+    )
 
 
 def write_encoders(folder: Path) -> Path:

@@ -77,7 +77,7 @@ def test_items_that_arrive_later_or_have_no_content_do_not_compete(shop):
     has_content = np.ones(NUM_ITEMS + 2, dtype=bool)
     has_content[4:9] = False
     first = np.array([3])
-    pairs = Pairs(np.array([0]), np.array([10]), first, np.array([1]), np.array([times[1]]))
+    pairs = Pairs(np.array([0]), np.array([-1]), np.array([10]), first, np.array([1]), np.array([times[1]]))
     found = visual_search(torch.ones(1, 3), items, data, pairs, has_content)
     category = data.items["category"][1]
     trained = 3 in data.pairs.filter(pl.col("part") == "train")["item"]
@@ -104,8 +104,8 @@ def test_batches_of_an_epoch_are_disjoint_and_resumable(count, size):
 def test_slices_of_held_out_pairs_part_them_by_what_training_has_seen_and_by_category(shop):
     data = CtrDataset.open(shop)
     table = data.pairs.filter(pl.col("part") == "test")
-    columns = (table[name].to_numpy() for name in ("query", "query_item", "item", "user", "time"))
-    pairs = Pairs(*columns)
+    columns = [table[name].to_numpy() for name in ("query", "query_item", "item", "user", "time")]
+    pairs = Pairs(columns[0], np.full(table.height, -1), *columns[1:])
     slices = pair_slices(data, pairs)
     trained = set(data.pairs.filter(pl.col("part") == "train")["item"].to_list())
     categories = data.items["category"].to_list()

@@ -212,7 +212,7 @@ def test_adapters_end_as_weights_of_an_ordinary_encoder(shop, encoders, tmp_path
     data = CtrDataset.open(shop)
     table = pair_table(data, "validation", ["purchase"])
     catalogue = Catalogue(data, tuned, table["query"].unique().to_numpy(), tmp_path / "pixels.npy")
-    pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content)
+    pairs = usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content)
     towers = catalogue.run_towers(tuned, device=torch.device("cpu"))
     searched = catalogue.search(tuned, pairs, towers)
     assert searched["all"] == pytest.approx(found["validation"]["all"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from encoders.small import BERT, TITLES, image_encoder
 from processes import run_in
 
 from csft.test_interest_loss import written_out
@@ -16,7 +15,6 @@ from mimctr import distributed
 from mimctr.csft import objectives
 from mimctr.csft.loss import NOBODY, Candidates, Exclusions
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
-from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.recipes import csft, fitting, pretrain
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors, save_tensors
@@ -83,25 +81,13 @@ def all_cases(shop: Path, encoders: Path, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained encoders that draw nothing: what is drawn differs between processes."""
-    folder = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    calm = {**BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    text = TextEncoder.from_config(calm, train_tokenizer(TITLES, vocab_size=80), max_length=12)
-    image_encoder("vit").save(folder / "image")
-    text.save(folder / "text")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(shop, encoders, tmp_path_factory) -> tuple[Path, Path]:
+def runs(shop, calm_encoders, tmp_path_factory) -> tuple[Path, Path]:
     """Folders of all cases in one process and in two."""
     out = tmp_path_factory.mktemp("processes")
     logged = csft.LOG_EVERY
-    all_cases(shop, encoders, out / "one")
+    all_cases(shop, calm_encoders, out / "one")
     csft.LOG_EVERY = logged
-    run_in(2, all_cases, shop, encoders, out / "two")
+    run_in(2, all_cases, shop, calm_encoders, out / "two")
     return out / "one", out / "two"
 
 
@@ -136,10 +122,10 @@ def killed_then_resumed(shop: Path, encoders: Path, out: Path, case: str) -> Non
 
 
 @pytest.mark.parametrize("case", ["k = 1"])
-def test_a_run_of_two_processes_can_be_resumed_by_one(runs, shop, encoders, tmp_path, monkeypatch, case):
-    run_in(2, killed_then_resumed, shop, encoders, tmp_path / "resumed", case)
+def test_a_run_of_two_processes_can_be_resumed_by_one(runs, shop, calm_encoders, tmp_path, monkeypatch, case):
+    run_in(2, killed_then_resumed, shop, calm_encoders, tmp_path / "resumed", case)
     monkeypatch.setattr(csft, "LOG_EVERY", 1)
-    record(shop, encoders, tmp_path / "resumed", CASES[case])
+    record(shop, calm_encoders, tmp_path / "resumed", CASES[case])
     for line, other in zip(metrics_of(tmp_path / "resumed"), metrics_of(runs[0] / case), strict=True):
         assert line == pytest.approx(other, rel=2e-4, abs=1e-6)
 
@@ -220,10 +206,10 @@ def align_in(shop: Path, encoders: Path, out: Path) -> None:
     pretrain.main(shop, encoders, out, pretrain.Config(**steps, device="cpu", bf16=False))
 
 
-def test_alignment_in_two_processes_ends_where_one_does(shop, encoders, tmp_path, monkeypatch):
+def test_alignment_in_two_processes_ends_where_one_does(shop, calm_encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "LOG_EVERY", 1)
-    align_in(shop, encoders, tmp_path / "one")
-    run_in(2, align_in, shop, encoders, tmp_path / "two")
+    align_in(shop, calm_encoders, tmp_path / "one")
+    run_in(2, align_in, shop, calm_encoders, tmp_path / "two")
     expected, found = (metrics_of(tmp_path / name / "run" / "alignment") for name in ("one", "two"))
     assert len(found) == len(expected)
     for line, other in zip(found, expected, strict=True):

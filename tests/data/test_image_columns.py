@@ -86,7 +86,7 @@ def test_a_path_that_leads_nowhere_or_out_is_told(tables, tmp_path, path, told):
 
 
 def test_a_search_without_a_usable_image_is_dropped(tables, write, tmp_path):
-    """Mutant: keep it without an image; C-SFT then meets a pair whose query is nothing."""
+    """Mutant: keep it without image and text; C-SFT then meets a pair whose query is nothing."""
     tables["searches"] = pl.DataFrame(
         {
             "query_image": [picture(1), None, b"broken"],
@@ -100,7 +100,10 @@ def test_a_search_without_a_usable_image_is_dropped(tables, write, tmp_path):
     assert re.match(
         r"searches\.query_image: 1 of 3 rows have an image that cannot be used\. First: row 2, ", lines[0]
     )
-    assert lines[0].endswith("'--lenient' drops these rows.")
-    assert lines[1].startswith("searches.query_image: 1 of 3 rows have no value. First: row 1, None.")
+    assert lines[0].endswith("'--lenient' treats these images as missing.")
+    assert lines[1:] == [
+        "searches: 2 of 3 rows have neither a usable query_image nor a query_text. First: row 1. Fill in one of them, "
+        "or leave the rows out."
+    ]
     prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
     assert CtrDataset.open(tmp_path / "lenient").pairs["item"].to_list() == [2]

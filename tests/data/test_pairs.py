@@ -10,7 +10,7 @@ from mimctr.data import CtrDataset, HardNegatives, PairRule, prepare_tables
 from mimctr.data.histories import build_histories
 from mimctr.data.pairs import pairs_from_behaviors
 from mimctr.data.split import DAY, Split
-from mimctr.errors import ConfigError
+from mimctr.errors import ConfigError, DataError
 
 from .conftest import START, picture
 
@@ -123,6 +123,34 @@ def test_searches_are_the_pairs_where_there_are_any(tables, write, tmp_path):
     assert [dataset.queries.texts[query - 1] for query in pairs["query"]] == [None, "hat", None]
     assert dataset.users["user_id"].to_list() == [1, 2, 3, 4, 5, 6, 7, 8, 99]
     assert dataset.manifest.pair_rule == "searches: query = the image that was searched with"
+
+
+def test_a_search_may_ask_with_a_text_alone(tables, write, tmp_path):
+    """Mutant: keep the row that asks nothing; its pair would have no query."""
+    searched = {"user_id": [1, 2, 3, 4], "item_id": [100, 101, 102, 103], "time": [START + 5] * 4}
+    texts = pl.Series([None, "a hat", "shoe", " "], dtype=pl.String)
+    images = pl.Series([picture(3), None, picture(4), None], dtype=pl.Binary)
+    columns = {**searched, "kind": ["purchase"] * 4, "query_text": texts, "query_image": images}
+    tables["searches"] = pl.DataFrame(columns)
+    with pytest.raises(DataError, match=r"searches: 1 of 4 rows have neither .* First: row 3\. Fill in one"):
+        prepare_tables(write(tables), tmp_path / "strict")
+    prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
+    dataset = CtrDataset.open(tmp_path / "lenient")
+    queries, pairs = dataset.queries, dataset.pairs
+    found = [(queries.texts[query - 1], queries.images.get(query - 1)) for query in pairs["query"]]
+    assert found == [(None, picture(3)), ("a hat", None), ("shoe", picture(4))]
+    assert dataset.manifest.pair_rule.endswith(
+        "query = the image, or where there is none the text, that was searched with"
+    )
+    tables["searches"] = (
+        pl.DataFrame(columns)[:3].drop("query_image").filter(pl.col("query_text").is_not_null())
+    )
+    prepare_tables(write(tables), tmp_path / "texts")
+    dataset = CtrDataset.open(tmp_path / "texts")
+    assert [dataset.queries.texts[query - 1] for query in dataset.pairs["query"]] == ["a hat", "shoe"]
+    tables["searches"] = tables["searches"].drop("query_text")
+    with pytest.raises(DataError, match="searches: the columns query_image and query_text are missing"):
+        prepare_tables(write(tables), tmp_path / "neither", lenient=True)
 
 
 def test_no_pairs_at_all_is_a_warning(tables, write, tmp_path):

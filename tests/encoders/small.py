@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.item import ItemEncoder, QueryVectors
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 
 SIZE = 16
@@ -98,6 +98,12 @@ def item_encoder(
     return ItemEncoder(
         image_encoder(), text_encoder(), dim=dim, hidden=hidden, categories=categories, **settings
     )
+
+
+def asking(images: torch.Tensor, texts: torch.Tensor | None = None) -> QueryVectors:
+    """Return queries that are pictures, followed by some that are texts."""
+    texts = images.new_zeros(0, 16) if texts is None else texts
+    return QueryVectors(images, texts, torch.arange(len(images) + len(texts)))
 
 
 def shake(module: torch.nn.Module, *, scale: float = 0.3) -> None:

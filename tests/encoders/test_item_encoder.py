@@ -169,7 +169,7 @@ def test_a_folder_without_record_is_refused(encoder, tmp_path):
 
 def test_a_tower_is_no_item_encoder(encoder, tmp_path):
     encoder.save(tmp_path)
-    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 5 is wanted"):
+    with pytest.raises(EncoderError, match="kind 'image' of format 1; an item encoder of format 6 is wanted"):
         ItemEncoder.load(tmp_path / "image")
 
 
@@ -177,7 +177,7 @@ def test_after_centering_the_mean_of_the_items_is_zero(encoder):
     vectors = ItemVectors(torch.randn(9, 16), torch.ones(9).bool(), torch.randn(9, 16), torch.rand(9) > 0.5)
     with torch.no_grad():
         views = encoder(vectors)
-        encoder.set_center(views.fused, views.image, encoder.category_index([None] * 9))
+        encoder.set_center(*views[:3], encoder.category_index([None] * 9))
         fused = encoder(vectors).fused
     assert fused.mean(0).abs().max() < 1e-5
     assert fused.std() > 0.01
@@ -200,7 +200,7 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
                 torch.ones(6).bool(),
             )
         )
-        encoder.set_center(views.fused, views.image, encoder.category_index(names))
+        encoder.set_center(*views[:3], encoder.category_index(names))
         fused = views.fused - views.fused.mean(0)
     expected = fused.clone()
     for rows in ([0, 2], [1, 5]):
@@ -250,7 +250,8 @@ def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):
     offset[0, 0], offset[1, 1] = 50.0, 50.0
     images = torch.randn(40, encoder.dim) + offset.repeat_interleave(20, 0)
     names = ["bags"] * 20 + ["hats"] * 20  # no boat is known: nothing is ever taken for one
-    encoder.set_center(torch.randn(40, encoder.dim), images, encoder.category_index(names))
+    other = torch.randn(40, encoder.dim)
+    encoder.set_center(other, images, other, encoder.category_index(names))
     assert encoder.query_category(images).tolist() == [0] * 20 + [2] * 20
     expected = torch.cat([images[:20] - images[:20].mean(0), images[20:] - images[20:].mean(0)])
     torch.testing.assert_close(encoder.query_content(images), F.normalize(expected, dim=1))
@@ -259,6 +260,33 @@ def test_a_query_is_centered_on_the_category_it_looks_like(tmp_path):
     own, own_category = encoder.embed_query_images(PICTURES)
     assert torch.equal(vectors, own)
     assert torch.equal(category, own_category)
+
+
+def test_a_query_text_is_centered_on_the_category_it_reads_like(tmp_path):
+    """Mutant: measure texts from the centers of the pictures."""
+    encoder = item_encoder(categories=("bags", "boats", "hats"), text_queries=True)
+    shake(encoder)
+    with torch.no_grad():
+        texts = encoder.text_view(encoder.text_vectors(*encoder.text_encoder.tokenize(TITLES)))
+    names = ["bags"] * 3 + ["hats"] * 3
+    other = torch.randn(6, encoder.dim)
+    encoder.set_center(other, other, texts, encoder.category_index(names))
+    centers = {0: texts[:3].mean(0), 2: texts[3:].mean(0)}
+    nearest = [min(centers, key=lambda number: (text - centers[number]).norm().item()) for text in texts]
+    expected = torch.stack([text - centers[number] for text, number in zip(texts, nearest, strict=True)])
+    encoder.save(tmp_path)
+    for one in (encoder, ItemEncoder.load(tmp_path)):
+        vectors, category = one.embed_query_texts(TITLES)
+        assert category.tolist() == nearest
+        torch.testing.assert_close(vectors, F.normalize(expected, dim=1))
+
+
+def test_texts_ask_only_an_encoder_that_was_made_for_them(encoder):
+    with pytest.raises(
+        EncoderError, match=r"made without text queries, and 2 texts ask\. Make it again with"
+    ):
+        encoder.embed_query_texts(["red hat", "bag"])
+    assert encoder.fingerprint != item_encoder(text_queries=True).fingerprint
 
 
 def test_without_categories_a_query_is_only_normalized():

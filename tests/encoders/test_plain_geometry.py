@@ -114,6 +114,17 @@ def test_a_query_image_goes_through_the_image_part():
     torch.testing.assert_close(encoder.embed_query_images([picture(1)])[0], expected)
 
 
+def test_a_query_text_goes_through_the_text_part():
+    """Mutant: ask with the image's axes."""
+    encoder = item_encoder(dim=4, text_queries=True)
+    geometry = fit_plain_geometry(unit(30, 16), unit(30, 16), dim=4, num_axes=16)
+    encoder.start_plain(geometry)
+    with torch.no_grad():
+        vector = encoder.text_vectors(*encoder.text_encoder.tokenize(["a red hat"]))
+    expected = F.normalize((vector - geometry.text_mean) @ geometry.text_axes[:4].T, dim=-1)
+    torch.testing.assert_close(encoder.embed_query_texts(["a red hat"])[0], expected)
+
+
 @pytest.mark.parametrize(
     ("rows", "dim", "message"),
     [

@@ -12,7 +12,7 @@ from encoders.small import SIZE, TITLES, picture
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
 from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import EncoderError
@@ -151,7 +151,10 @@ def test_every_row_learns_which_item_a_picture_asks_for(row):
 
     def loss() -> torch.Tensor:
         items = ItemVectors(encoder.image_vectors(shown), all_there, encoder.text_vectors(*tokens), all_there)
-        query, own = model(encoder.image_vectors(asked), items, keys, keys)
+        image = encoder.image_vectors(asked)
+        query, own = model(
+            QueryVectors(image, image.new_zeros(0, encoder.text_encoder.dim), keys), items, keys, keys
+        )
         return model.objective(query, own, own, keys)
 
     assert fit(model, loss) < 0.5 * 2 * math.log(6)

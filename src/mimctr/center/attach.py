@@ -16,7 +16,7 @@ class ContentTable:
     Args:
         snapshot: Vectors of the items.
         item_rows: Row in ``snapshot`` of each ``item_index``; -1 where there is no vector.
-        queries: Vectors of the query images; None where nothing has been embedded.
+        queries: Vectors of the queries, pictures or texts; None where nothing has been embedded.
         query_rows: Row in ``queries`` of each query index; -1 where there is no vector.
     """
 
@@ -47,7 +47,7 @@ class ContentTable:
             item_keys: By ``item_index``; -1 at padding and unknown (``CtrDataset.item_keys``).
             items: Snapshot of the items.
             num_queries: Queries in the dataset; their keys in ``queries`` are 1 ... ``num_queries``.
-            queries: Snapshot of the query images.
+            queries: Snapshot of the queries.
         """
         item_rows = items.rows(item_keys)
         item_rows[:FIRST_INDEX] = -1

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mimctr.csft.loss import Candidates
 from mimctr.csft.objectives import Objective
 from mimctr.distributed import mean_rows
-from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews
+from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews, QueryVectors
 
 
 class InterestModel(nn.Module):
@@ -28,7 +28,7 @@ class InterestModel(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "batch image"] | ItemVectors,
+        query: QueryVectors | ItemVectors,
         items: ItemVectors,
         item_keys: Int[Tensor, "candidates"],
         users: Int[Tensor, "candidates"],
@@ -39,8 +39,8 @@ class InterestModel(nn.Module):
         tells them from remembered ones, which lowers the loss, step after step, and says nothing about interest.
 
         Args:
-            query: L2-normalized image vectors of the queries, which ask with ``h_q^img``; or vectors of items, which
-                ask with their ``h^MM``.
+            query: What the towers say of the queries, which ask with ``h_q^img`` or ``h_q^txt``; or vectors of items,
+                which ask with their ``h^MM``.
             items: Positives in the order of the queries, then hard negatives.
             item_keys: Of the items.
             users: Who bought them.
@@ -59,7 +59,7 @@ class InterestModel(nn.Module):
             has_image=views.has_image,
             has_text=views.has_text,
         )
-        return own if isinstance(query, ItemVectors) else self.encoder.query_view(query), candidates
+        return own if isinstance(query, ItemVectors) else self.encoder.query_views(query), candidates
 
     def center(
         self, view: Float[Tensor, "candidates content"], there: Bool[Tensor, "candidates"]

@@ -170,24 +170,18 @@ class CheckedTable:
             self._wrong_type(column, self.table.read(column))
             return None
         numbers = reader.read(self.table, column)
-        required = column in self.contract.required_columns
-        bad, empty = numbers == UNREADABLE, numbers == MISSING
+        bad = numbers == UNREADABLE
         if bad.any() and reader.first_failure is not None:
             row, reason = reader.first_failure
             self.report(
                 "unreadable-image",
                 f"{int(bad.sum()):,} of {len(bad):,} rows have an image that cannot be used. First: row {row}, "
-                f"{reason} "
-                f"'--lenient' {'drops these rows' if required else 'treats these images as missing'}.",
+                f"{reason} '--lenient' treats these images as missing.",
                 column=column,
                 severity="dropped",
                 count=int(bad.sum()),
                 total=len(bad),
             )
-        if required:
-            self.keep &= ~bad
-            nothing = self._nothing(pl.Binary)
-            self.reject(empty, "missing-value", column, nothing, "have no value", "Leave the rows out.")
         return np.where(bad, MISSING, numbers)
 
     def field(self, column: str) -> pl.Series:

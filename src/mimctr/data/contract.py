@@ -87,11 +87,11 @@ BEHAVIORS = TableContract(
 SEARCHES = TableContract(
     "searches",
     (
-        Column("query_image", Holds.IMAGE, required=True),
         Column("user_id", Holds.ID, required=True),
         Column("item_id", Holds.ID, required=True),
         Column("time", Holds.TIME, required=True),
         Column("kind", Holds.TEXT, required=True),
+        Column("query_image", Holds.IMAGE),
         Column("query_text", Holds.TEXT),
     ),
 )

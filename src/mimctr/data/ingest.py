@@ -175,10 +175,12 @@ def read_behaviors(checked: CheckedTable, items: Items | None, *, users_like: pl
 def read_searches(
     checked: CheckedTable, items: Items | None, reader: ImageReader, *, users_like: pl.DataType | None
 ) -> Events:
-    """Read searches."""
+    """Read searches; each has an image or a text."""
     events = read_behaviors(checked, items, users_like=users_like)
     events.query_text = _factorized(checked, "query_text")
     events.query_image = checked.images("query_image", reader)
+    if checked.usable("query_image", "query_text"):
+        _check_queries(checked, events)
     return events
 
 
@@ -228,6 +230,32 @@ def _check_duplicates(checked: CheckedTable, events: Events, items: Items) -> No
         severity="dropped",
         count=len(again),
         total=len(frame),
+    )
+
+
+def _check_queries(checked: CheckedTable, events: Events) -> None:
+    """Mark rows that ask nothing: without an image that can be used, and without a text."""
+    if "query_image" not in checked and "query_text" not in checked:
+        checked.report(
+            "missing-column",
+            "the columns query_image and query_text are missing. Add one of them, or leave the table out.",
+        )
+        return
+    nothing = np.ones(len(checked.keep), dtype=bool)
+    if events.query_image is not None:
+        nothing &= events.query_image < 0
+    if events.query_text is not None:
+        nothing &= events.query_text.codes < 0
+    if not nothing.any():
+        return
+    checked.keep &= ~nothing
+    checked.report(
+        "missing-query",
+        f"{int(nothing.sum()):,} of {len(nothing):,} rows have neither a usable query_image nor a query_text. First: "
+        f"row {int(nothing.argmax())}. Fill in one of them, or leave the rows out.",
+        severity="dropped",
+        count=int(nothing.sum()),
+        total=len(nothing),
     )
 
 

@@ -30,6 +30,7 @@ from mimctr.errors import ConfigError
 from mimctr.files import write_json
 
 SEARCH_RULE = "searches: query = the image that was searched with"
+TEXT_SEARCH_RULE = "searches: query = the image, or where there is none the text, that was searched with"
 
 
 def write_dataset(
@@ -68,7 +69,9 @@ def write_dataset(
             str(pair_rule),
         )
     else:
-        pairs, rule = _pairs_from_searches(searches, search_queries, split), SEARCH_RULE
+        pairs = _pairs_from_searches(searches, search_queries, split)
+        all_images = searches.query_image is not None and (searches.query_image != MISSING).all()
+        rule = SEARCH_RULE if all_images else TEXT_SEARCH_RULE
     pairs.write_parquet(folder / "pairs.parquet")
     if not len(pairs):
         _note_no_pairs(problems, "behaviors" if searches is None else "searches")

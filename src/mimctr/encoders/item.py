@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,10 @@ from mimctr.files import hash_json, read_json, write_json
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
-FORMAT = 5
+FORMAT = 6
 AXES_PER_DIM = 4
 """Coordinates that a head sees, for each one that it gives."""
+Modality = Literal["image", "text"]
 
 
 @runtime_checkable
@@ -46,6 +47,15 @@ class ItemVectors(NamedTuple):
     has_text: Bool[Tensor, "items"]
 
 
+class QueryVectors(NamedTuple):
+    """What the towers say of some queries, each of which is a picture or a text."""
+
+    image: Float[Tensor, "pictures image"]
+    text: Float[Tensor, "texts text"]
+    place: Int[Tensor, "queries"]
+    """Row of each query in the pictures followed by the texts."""
+
+
 class ItemViews(NamedTuple):
     """The three views of some items that Eq. (6) compares a query with; none is normalized."""
 
@@ -66,7 +76,8 @@ class ItemEncoder(nn.Module):
     catalogue's mean. ``h^MM`` is centered: on its batch (of all processes) in training, on the catalogue
     (:meth:`set_center`) afterwards. Heads act on centered coordinates and have no bias. A common part of all vectors
     would drown their cosines; so would a common part of a category's vectors where targets compete within a category,
-    hence ``categories``. A query picture is centered on the category that it looks like.
+    hence ``categories``. A query picture is centered on the category that it looks like, a query text on the one that
+    it reads like.
 
     Args:
         image_encoder: ``F_V``.
@@ -78,6 +89,7 @@ class ItemEncoder(nn.Module):
         fusion_rank: Of ``low_rank``.
         categories: Names of the categories whose items are centered on their category's mean; empty for none.
         bf16: Run the towers in bfloat16, whoever asks for vectors; heads and fusion stay in float32.
+        text_queries: A query may be a text alone; it goes through the titles' head (an extension).
     """
 
     def __init__(
@@ -92,11 +104,13 @@ class ItemEncoder(nn.Module):
         fusion_rank: int = 16,
         categories: Sequence[str] = (),
         bf16: bool = False,
+        text_queries: bool = False,
     ) -> None:
         super().__init__()
         self.dim = dim
         self.categories = tuple(categories)
         self.bf16 = bf16
+        self.text_queries = text_queries
         self.settings: dict[str, Any] = {
             "dim": dim,
             "hidden": hidden,
@@ -105,6 +119,7 @@ class ItemEncoder(nn.Module):
             "fusion_rank": fusion_rank,
             "categories": list(categories),
             "bf16": bf16,
+            "text_queries": text_queries,
         }
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -122,6 +137,8 @@ class ItemEncoder(nn.Module):
         self.register_buffer("category_centers", torch.zeros(len(self.categories), dim))
         self.query_centers: Tensor
         self.register_buffer("query_centers", torch.zeros(len(self.categories), dim))
+        self.text_query_centers: Tensor
+        self.register_buffer("text_query_centers", torch.zeros(len(self.categories), dim))
         self.eval()
 
     @classmethod
@@ -220,13 +237,15 @@ class ItemEncoder(nn.Module):
         self,
         fused: Float[Tensor, "items content"],
         image: Float[Tensor, "items content"],
+        text: Float[Tensor, "items content"],
         category: Int[Tensor, "items"],
     ) -> None:
         """Let the mean of ``h^MM`` be zero over some items, and after :meth:`content` over those of each category.
 
         Args:
             fused: ``h^MM`` of the items as it is now, in evaluation mode.
-            image: ``h^img`` of the same items, whose means center the queries.
+            image: ``h^img`` of the same items, whose means center the queries that are pictures.
+            text: ``h^txt`` of the same items, whose means center the queries that are texts.
             category: From :meth:`category_index`.
         """
         mean = fused.mean(0)
@@ -235,6 +254,7 @@ class ItemEncoder(nn.Module):
             own = category == index
             self.category_centers[index] = fused[own].mean(0) - mean if own.any() else 0.0
             self.query_centers[index] = image[own].mean(0) if own.any() else torch.inf
+            self.text_query_centers[index] = text[own].mean(0) if own.any() else torch.inf
 
     def category_index(self, names: Sequence[str | None]) -> Int[Tensor, "items"]:
         """Return the place of each name in ``categories``; -1 for any other."""
@@ -250,17 +270,29 @@ class ItemEncoder(nn.Module):
             fused = fused - offset.masked_fill((category < 0).unsqueeze(-1), 0.0)
         return F.normalize(fused, dim=-1)
 
-    def query_category(self, queries: Float[Tensor, "queries content"]) -> Int[Tensor, "queries"]:
-        """Return the category whose pictures are nearest on average to each ``h_q^img``; -1 without categories."""
+    def query_category(
+        self, queries: Float[Tensor, "queries content"], *, asked: Modality = "image"
+    ) -> Int[Tensor, "queries"]:
+        """Return the category whose pictures (titles) are nearest on average to each query; -1 without categories.
+
+        Args:
+            queries: ``h_q^img``, or ``h_q^txt``.
+            asked: Which of them.
+        """
         if not self.categories:
             return torch.full((len(queries),), -1, dtype=torch.int64, device=queries.device)
-        return (queries.unsqueeze(1) - self.query_centers).square().sum(dim=-1).argmin(dim=1)
+        return (queries.unsqueeze(1) - self._centers(asked)).square().sum(dim=-1).argmin(dim=1)
 
-    def query_content(self, queries: Float[Tensor, "queries content"]) -> Float[Tensor, "queries content"]:
-        """Return ``h_q^img`` as it is stored: within its category, as the items are, and L2-normalized."""
+    def query_content(
+        self, queries: Float[Tensor, "queries content"], *, asked: Modality = "image"
+    ) -> Float[Tensor, "queries content"]:
+        """Return ``h_q`` as it is stored: within its category, as the items are, and L2-normalized."""
         if self.categories:
-            queries = queries - self.query_centers[self.query_category(queries)]
+            queries = queries - self._centers(asked)[self.query_category(queries, asked=asked)]
         return F.normalize(queries, dim=-1)
+
+    def _centers(self, asked: Modality) -> Float[Tensor, "categories content"]:
+        return self.query_centers if asked == "image" else self.text_query_centers
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
@@ -284,8 +316,12 @@ class ItemEncoder(nn.Module):
         return self.image_head(self.image_coordinates(image))
 
     def text_view(self, text: Float[Tensor, "texts text"]) -> Float[Tensor, "texts content"]:
-        """Return ``h^txt`` from a title's vector."""
+        """Return ``h^txt`` from a title's vector, and ``h_q^txt`` from that of a query's text: the same head."""
         return self.text_head(self.text_coordinates(text))
+
+    def query_views(self, queries: QueryVectors) -> Float[Tensor, "queries content"]:
+        """Return ``h_q`` of some queries: ``h_q^img`` of those that are pictures, ``h_q^txt`` of the texts."""
+        return torch.cat([self.query_view(queries.image), self.text_view(queries.text)])[queries.place]
 
     def forward(self, vectors: ItemVectors) -> ItemViews:
         """Return ``h^img``, ``h^txt`` and ``h^MM`` of some items, Eq. (2) to (4)."""
@@ -391,3 +427,28 @@ class ItemEncoder(nn.Module):
             pixels = self.image_encoder.pixels(images).to(device)
             queries = self.query_view(self.image_vectors(pixels))
             return self.query_content(queries).cpu(), self.query_category(queries).cpu()
+
+    def embed_query_texts(
+        self, texts: Sequence[str]
+    ) -> tuple[Float[Tensor, "queries content"], Int[Tensor, "queries"]]:
+        """Return ``h_q^txt`` of raw query texts, and the category each was taken for, as :meth:`embed_query_images`.
+
+        Raises:
+            EncoderError: the encoder was made without text queries.
+            DataError: a text is no Unicode.
+        """
+        if not self.text_queries:
+            raise EncoderError(
+                f"item encoder: it was made without text queries, and {len(texts)} texts ask. Make it again with "
+                "'mimctr csft' and text_queries = true."
+            )
+        self.eval()
+        device = self.image_head.weight.device
+        with torch.no_grad():
+            ids, mask = self.text_encoder.tokenize(texts)
+            queries = self.text_view(self.text_vectors(ids.to(device), mask.to(device)))
+            content, category = (
+                self.query_content(queries, asked="text"),
+                self.query_category(queries, asked="text"),
+            )
+        return content.cpu(), category.cpu()

@@ -168,7 +168,8 @@ class Search(Record):
     part: str
     """``validation`` or ``test``; with ``_before``: the same encoder before C-SFT trained it."""
     slice: str = "all"
-    """``all``, ``item:unseen`` and ``item:seen`` (is the item in a training pair?), or ``category:<name>``."""
+    """``all``, ``item:unseen`` and ``item:seen`` (is the item in a training pair?), ``category:<name>``, or
+    ``query:image`` and ``query:text`` where both ask."""
     metrics: dict[str, float]
     """``recall@1`` ..., ``mrr``, ``chance_recall@10``, ``num_pairs``."""
 

@@ -1,6 +1,7 @@
 """A dataset's whole catalogue seen through an item encoder's towers, and the plain geometry fitted on it."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,10 +14,10 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
-from mimctr.recipes.content import NONE, Pictures, Titles, chunks, picture_vectors, title_vectors
+from mimctr.recipes.content import NO_ROWS, NONE, Pictures, Titles, chunks, picture_vectors, title_vectors
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search
 from mimctr.weights import load_tensors, save_tensors
@@ -33,8 +34,8 @@ class TowerVectors(NamedTuple):
 
     pictures: Float[Tensor, "pictures image"]
     """By row of the decoded pictures, items' and queries'."""
-    titles: Float[Tensor, "items text"]
-    """By ``item_index``."""
+    titles: Float[Tensor, "titles text"]
+    """By ``item_index``, then the texts of queries."""
 
 
 class Catalogue:
@@ -42,8 +43,9 @@ class Catalogue:
 
     Args:
         data: The dataset.
-        encoder: Says the image size and the tokens.
-        queries: Indices of the queries whose pictures are wanted.
+        encoder: Says the image size, the tokens, and whether texts may ask.
+        queries: Indices of the queries that are wanted: their pictures and, where texts may ask, the texts of those
+            without a picture.
         path: Where the file for the decoded pixels is made.
         kept_in: Where :meth:`keep` may have left these towers' vectors; with them, and without pictures of queries,
             nothing is decoded and no tower run.
@@ -65,9 +67,10 @@ class Catalogue:
             self.pictures = Pictures.decode(data, encoder.image_encoder, path, items=items, queries=queries)
         else:
             self.pictures = _pictures_of(self._kept)
-        self.titles = Titles.tokenize(data, encoder.text_encoder)
+        texts = queries[self.pictures.of_query[queries] < 0] if encoder.text_queries else NO_ROWS
+        self.titles = Titles.tokenize(data, encoder.text_encoder, queries=texts)
         self.has_image: Bool[ndarray, items] = self.pictures.of_item >= 0
-        self.has_text: Bool[ndarray, items] = self.titles.known
+        self.has_text: Bool[ndarray, items] = self.titles.known[: len(self.has_image)]
 
     @property
     def has_content(self) -> Bool[ndarray, "items"]:
@@ -79,25 +82,30 @@ class Catalogue:
         encoder: ItemEncoder,
         *,
         device: torch.device,
-        also: Int[ndarray, "queries"] | None = None,
+        also: Sequence[Pairs] | None = None,
     ) -> TowerVectors:
-        """Run both towers, in evaluation mode and without gradient, over every item and over query pictures.
+        """Run both towers, in evaluation mode and without gradient, over every item and over queries.
 
         Args:
             encoder: Owns the towers.
             device: Where they run.
-            also: Rows of the query pictures that are wanted; all of them where None.
+            also: Pairs whose queries are wanted; all queries where None.
         """
         if self._kept is not None:
             return TowerVectors(self._kept.image, self._kept.text)
         encoder.eval()
-        rows = np.arange(len(self.pictures.pixels))
+        pictures, titles = np.arange(len(self.pictures.pixels)), np.arange(len(self.titles.ids))
         if also is not None:
-            rows = np.union1d(self.pictures.of_item[self.has_image], also)
+            shown, read, _ = split_queries(
+                np.concatenate([pairs.picture for pairs in also]),
+                np.concatenate([pairs.text for pairs in also]),
+            )
+            pictures = np.union1d(self.pictures.of_item[self.has_image], shown)
+            titles = np.union1d(np.flatnonzero(self.has_text), read)
         image, text = encoder.image_encoder, encoder.text_encoder
         return TowerVectors(
-            picture_vectors(encoder.image_vectors, self.pictures, rows, dim=image.dim, device=device),
-            title_vectors(encoder.text_vectors, self.titles, dim=text.dim, device=device),
+            picture_vectors(encoder.image_vectors, self.pictures, pictures, dim=image.dim, device=device),
+            title_vectors(encoder.text_vectors, self.titles, titles, dim=text.dim, device=device),
         )
 
     def item_vectors(self, items: Int[ndarray, "chosen"], towers: TowerVectors) -> ItemVectors:
@@ -106,6 +114,21 @@ class Catalogue:
         image = towers.pictures[torch.from_numpy(self.pictures.of_item[items].clip(min=0))]
         return ItemVectors(
             image.masked_fill(~has_image.unsqueeze(1), 0.0), has_image, towers.titles[items], has_text
+        )
+
+    def query_vectors(
+        self, picture: Int[ndarray, "queries"], text: Int[ndarray, "queries"], towers: TowerVectors
+    ) -> QueryVectors:
+        """Gather the vectors of some queries from what :meth:`run_towers` returned.
+
+        Args:
+            picture: Row in the decoded pictures; -1 where a text asks.
+            text: Row in the titles, where a text asks.
+            towers: What the towers say.
+        """
+        shown, read, place = split_queries(picture, text)
+        return QueryVectors(
+            towers.pictures[torch.from_numpy(shown)], towers.titles[torch.from_numpy(read)], place
         )
 
     def keep(self, folder: Path, encoder: ItemEncoder, towers: TowerVectors) -> None:
@@ -123,7 +146,7 @@ class Catalogue:
     ) -> dict[str, dict[str, float]]:
         """Return the visual-search metrics by slice of ``pairs`` under the encoder's heads, given its towers' vectors.
 
-        The query is the pair's picture, or the ``h^MM`` of the item whose picture it is.
+        The query is the pair's picture or text, or the ``h^MM`` of the item whose picture it is.
         """
         fused = self.fused(encoder, np.arange(len(self.has_content)), towers)
         queries = self.queries(encoder, pairs, towers, fused, query=query)
@@ -138,12 +161,13 @@ class Catalogue:
         *,
         query: Literal["image", "item"],
     ) -> Float[Tensor, "pairs content"]:
-        """Return what asks: ``h_q^img`` of each pair's picture, or from ``fused`` the item whose picture it is."""
+        """Return what asks: ``h_q`` of each pair's picture or text, or from ``fused`` the item whose picture it is."""
         if query == "item":
             return fused[torch.from_numpy(pairs.query_item)]
-        pictures = towers.pictures[torch.from_numpy(pairs.picture)]
+        device = encoder.image_head.weight.device
+        vectors = self.query_vectors(pairs.picture, pairs.text, towers)
         with torch.no_grad():
-            return encoder.query_view(pictures.to(encoder.image_head.weight.device)).cpu()
+            return encoder.query_views(QueryVectors(*(value.to(device) for value in vectors))).cpu()
 
     def fused(
         self, encoder: ItemEncoder, items: Int[ndarray, "chosen"], towers: TowerVectors
@@ -168,7 +192,8 @@ class Catalogue:
         with torch.no_grad():
             pictures = towers.pictures[torch.from_numpy(self.pictures.of_item[self.complete])]
             images = encoder.query_view(pictures.to(device))
-        encoder.set_center(fused, images, self.category_index(encoder)[self.complete].to(device))
+            texts = encoder.text_view(towers.titles[torch.from_numpy(self.complete)].to(device))
+        encoder.set_center(fused, images, texts, self.category_index(encoder)[self.complete].to(device))
 
     def category_index(self, encoder: ItemEncoder) -> Int[Tensor, "items"]:
         """Return the encoder's number of each item's category, by ``item_index``."""
@@ -180,6 +205,25 @@ class Catalogue:
         known = self.data.items["first_seen_time"].to_numpy() < self.data.manifest.test_start
         index = np.flatnonzero(known) + FIRST_INDEX
         return index[self.has_image[index] & self.has_text[index]]
+
+
+def split_queries(
+    picture: Int[ndarray, "queries"], text: Int[ndarray, "queries"]
+) -> tuple[Int[ndarray, "pictures"], Int[ndarray, "texts"], Int[Tensor, "queries"]]:
+    """Tell queries that are pictures from those that are texts.
+
+    Args:
+        picture: Row in the decoded pictures; -1 where a text asks.
+        text: Row in the titles, where a text asks.
+
+    Returns:
+        pictures: Rows of the queries that are pictures, in order.
+        texts: Rows of the others.
+        place: Of each query in the pictures followed by the texts.
+    """
+    reads = picture < 0
+    place = np.argsort(np.argsort(reads, kind="stable"))
+    return picture[~reads], text[reads], torch.from_numpy(place)
 
 
 def read_kept(folder: Path, data: CtrDataset, encoder: ItemEncoder) -> ItemVectors | None:
@@ -220,6 +264,7 @@ def load_towers(encoders: Path, data: CtrDataset, config: ItemConfig) -> ItemEnc
         fusion_rank=config.fusion_rank,
         categories=categories if config.center_by_category else (),
         bf16=config.bf16,
+        text_queries=config.text_queries,
     )
 
 

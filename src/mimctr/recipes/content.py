@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from mimctr.progress import track
 
 PICTURES_AT_ONCE = 256
 NONE = -1
+NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,35 +82,50 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Titles:
-    """Tokenized titles of all items."""
+    """Tokenized titles of all items, behind them the texts of some queries; equal texts of queries once."""
 
-    ids: Int[ndarray, "items tokens"]
-    """By ``item_index``; padding where there is no title."""
-    mask: Bool[ndarray, "items tokens"]
+    ids: Int[ndarray, "titles tokens"]
+    """By ``item_index``, then the texts; padding where there is no title."""
+    mask: Bool[ndarray, "titles tokens"]
+    of_query: Int[ndarray, "queries"] = field(default_factory=lambda: np.full(1, NONE))
+    """Row of each query index; -1 where there is no text, or it was not asked for."""
 
     @classmethod
-    def tokenize(cls, data: CtrDataset, encoder: TextEncoder) -> "Titles":
-        """Tokenize every item's title."""
-        titles = data.items["title"].to_list()
-        rows = np.array([row for row, title in enumerate(titles) if title is not None], dtype=np.int64)
-        tokens = encoder.tokenize([titles[row] for row in rows])
-        shape = (len(titles) + FIRST_INDEX, tokens.ids.shape[1])
+    def tokenize(
+        cls, data: CtrDataset, encoder: TextEncoder, *, queries: Int[ndarray, "chosen_queries"] = NO_ROWS
+    ) -> "Titles":
+        """Tokenize every item's title, and the texts of some queries.
+
+        Args:
+            data: Where they are.
+            encoder: Owns the tokenizer.
+            queries: Index of each query whose text is wanted.
+        """
+        asked = [data.queries.texts[query - 1] for query in queries.tolist()]
+        distinct = list(dict.fromkeys(text for text in asked if text is not None))
+        texts = [None] * FIRST_INDEX + data.items["title"].to_list() + distinct
+        rows = np.array([row for row, text in enumerate(texts) if text is not None], dtype=np.int64)
+        tokens = encoder.tokenize([texts[row] for row in rows])
+        shape = (len(texts), tokens.ids.shape[1])
         ids = np.full(shape, encoder.padding_index, dtype=np.int64)
         mask = np.zeros(shape, dtype=bool)
-        ids[rows + FIRST_INDEX] = tokens.ids.numpy()
-        mask[rows + FIRST_INDEX] = tokens.mask.numpy()
-        return cls(ids=ids, mask=mask)
+        ids[rows], mask[rows] = tokens.ids.numpy(), tokens.mask.numpy()
+        first = len(texts) - len(distinct)
+        places = {text: row for row, text in enumerate(distinct, start=first) if mask[row].any()}
+        of_query = np.full(len(data.queries) + 1, NONE)
+        of_query[queries] = [places.get(text, NONE) for text in asked]
+        return cls(ids=ids, mask=mask, of_query=of_query)
 
     @property
-    def known(self) -> Bool[ndarray, "items"]:
-        """True where an item has a title."""
+    def known(self) -> Bool[ndarray, "titles"]:
+        """True where a row has a text."""
         return np.asarray(self.mask.any(1))
 
-    def gather(self, items: Int[ndarray, "chosen"]) -> Tokens:
-        """Return the tokens of some items, cut to the longest of them."""
-        mask = self.mask[items]
+    def gather(self, rows: Int[ndarray, "rows"]) -> Tokens:
+        """Return the tokens of some rows, cut to the longest of them."""
+        mask = self.mask[rows]
         width = max(int(mask.sum(1).max(initial=0)), 1)
-        return Tokens(torch.from_numpy(self.ids[items, :width]), torch.from_numpy(mask[:, :width]))
+        return Tokens(torch.from_numpy(self.ids[rows, :width]), torch.from_numpy(mask[:, :width]))
 
 
 def autocast(device: torch.device, *, enabled: bool) -> AbstractContextManager:
@@ -140,26 +156,27 @@ def picture_vectors(
 def title_vectors(
     encode: Callable[[Tensor, Tensor], Tensor],
     titles: Titles,
+    rows: Int[ndarray, "rows"],
     *,
     dim: int,
     device: torch.device,
-) -> Float[Tensor, "items dim"]:
-    """Run ``encode`` over all titles without gradient; zero where there is none.
+) -> Float[Tensor, "titles dim"]:
+    """Run ``encode`` over some rows of the titles without gradient; zero elsewhere, and where there is none.
 
     Each process encodes its part of the titles; all get all vectors.
     """
     vectors = torch.zeros(len(titles.ids), dim)
     with torch.no_grad():
-        for items in list(by_length(titles, PICTURES_AT_ONCE))[rank() :: size()]:
-            ids, mask = titles.gather(items)
-            vectors[items] = encode(ids.to(device), mask.to(device)).float().cpu()
+        for some in list(by_length(titles, rows, PICTURES_AT_ONCE))[rank() :: size()]:
+            ids, mask = titles.gather(some)
+            vectors[some] = encode(ids.to(device), mask.to(device)).float().cpu()
     return total(vectors)
 
 
-def by_length(titles: Titles, batch_size: int) -> Iterator[Int[ndarray, "batch"]]:
-    """Yield the rows that have a title in batches, alike lengths together: little of a batch is padding."""
+def by_length(titles: Titles, rows: Int[ndarray, "rows"], batch_size: int) -> Iterator[Int[ndarray, "batch"]]:
+    """Yield those of ``rows`` that have a title in batches, alike lengths together: little of a batch is padding."""
     lengths = titles.mask.sum(1)
-    order = np.argsort(lengths, kind="stable")
+    order = rows[np.argsort(lengths[rows], kind="stable")]
     return chunks(order[lengths[order] > 0], batch_size)
 
 

@@ -65,7 +65,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     kept_in = encoders if config.trainable == "heads" else None
     catalogue = Catalogue(data, encoder, queries[queries > 0], out / "pixels.npy", kept_in=kept_in)
     pairs = {
-        name: usable_pairs(table, catalogue.pictures, catalogue.has_content) for name, table in wanted.items()
+        name: usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content)
+        for name, table in wanted.items()
     }
     held_out = {
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
@@ -76,8 +77,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     prepare_towers(encoder.image_encoder, encoder.text_encoder, config)
     towers = Towers(catalogue, encoder, device, config)
     sheet = NeighborSheet(catalogue, config)
-    judged = np.concatenate([chosen.picture for chosen in (*held_out.values(), sheet.pairs)])
-    vectors = towers.everything(judged)
+    judged = (*held_out.values(), sheet.pairs)
+    vectors = towers.everything(*judged)
     start_plain(encoder, catalogue, vectors, config)
 
     sheet.look(BEFORE, encoder, vectors)
@@ -88,7 +89,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     barrier()  # the best weights are on disk
     model.load_state_dict(load_tensors(out / BEST)[0])
     finish_towers(encoder.image_encoder, encoder.text_encoder, config)
-    tuned = towers.everything(judged)
+    tuned = towers.everything(*judged)
     sheet.look(AFTER, encoder, tuned)
     if is_main():
         sheet.write(out)
@@ -107,8 +108,8 @@ def _refuse_misfits(config: Config, encoder: ItemEncoder, pairs: Mapping[str, Pa
     """Raise where settings do not suit the pairs or the towers, before any tower has run."""
     if config.query == "item" and any((table.query_item == 0).any() for table in pairs.values()):
         raise ConfigError(
-            f"csft.query: 'item' needs pairs from behaviors, but {where} has pairs whose query is a picture of its "
-            "own. Set query = 'image'."
+            f"csft.query: 'item' needs pairs from behaviors, but {where} has pairs whose query is a picture or "
+            "text of its own. Set query = 'image'."
         )
     if config.tower_batch_size and config.adapt_batch_norm and encoder.image_encoder.has_batch_norm:
         raise ConfigError(

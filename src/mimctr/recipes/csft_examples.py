@@ -23,7 +23,9 @@ class Batch(NamedTuple):
     """What a step trains on."""
 
     pictures: Int[ndarray, "batch"]
-    """Rows in the decoded pictures of the query images."""
+    """Rows in the decoded pictures of the query images; -1 where a text asks."""
+    texts: Int[ndarray, "batch"]
+    """Rows in the titles of the query texts that ask; -1 where a picture does."""
     query_items: Int[ndarray, "batch"]
     """``item_index`` whose picture is the query; 0 = none."""
     items: Int[ndarray, "candidates"]
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
         candidates = np.arange(len(self.items)).reshape(-1, count)[:, own].reshape(-1)
         return Batch(
             self.pictures[own],
+            self.texts[own],
             self.query_items[own],
             self.items[candidates],
             self.item_keys[candidates],
@@ -108,6 +111,7 @@ class Examples:
         items = np.concatenate(candidates)
         return Batch(
             self._pairs.picture[rows],
+            self._pairs.text[rows],
             self._pairs.query_item[rows],
             items,
             torch.from_numpy(self._keys[items]),

@@ -10,7 +10,7 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.encoders.item import ItemEncoder
 from mimctr.recipes.catalogue import Catalogue, TowerVectors
 from mimctr.recipes.csft_config import Config
-from mimctr.recipes.neighbors import View, choose_pairs, draw_pairs, save_picture
+from mimctr.recipes.neighbors import View, asked_by_picture, choose_pairs, draw_pairs, save_picture
 from mimctr.recipes.visual_search import usable_pairs
 from mimctr.report.pictures import stack_sheets
 
@@ -33,13 +33,13 @@ class NeighborSheet:
     def __init__(self, catalogue: Catalogue, config: Config) -> None:
         self._catalogue = catalogue
         self._config = config
-        table = catalogue.data.pairs
+        table = asked_by_picture(catalogue.data, catalogue.data.pairs)
         if config.pair_kinds:
             table = table.filter(pl.col("kind").is_in(config.pair_kinds))
         with_content = pl.Series(catalogue.has_content[table["item"].to_numpy()])
         self._table = choose_pairs(table.filter(with_content), config.num_pictures, seed=config.seed)
-        self.pairs = usable_pairs(self._table, catalogue.pictures, catalogue.has_content)
-        assert len(self.pairs) == self._table.height, "the dataset makes pairs of query images only"
+        self.pairs = usable_pairs(self._table, catalogue.pictures, catalogue.titles, catalogue.has_content)
+        assert len(self.pairs) == self._table.height, "pairs were chosen by picture and content"
         self._views: list[View] = []
 
     def look(self, label: str, encoder: ItemEncoder, towers: TowerVectors) -> None:

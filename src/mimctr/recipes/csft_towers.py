@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mimctr.csft.augment import augment
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
 from mimctr.evaluate.cohorts import ALL
-from mimctr.recipes.catalogue import Catalogue, TowerVectors
+from mimctr.recipes.catalogue import Catalogue, TowerVectors, split_queries
+from mimctr.recipes.content import NO_ROWS
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Batch
 from mimctr.recipes.visual_search import Pairs, cosine_auc
@@ -39,13 +40,13 @@ class Towers:
         if config.trainable == "heads":
             self._cached = catalogue.run_towers(encoder, device=device)
 
-    def everything(self, pictures: Int[ndarray, "queries"]) -> TowerVectors:
-        """Return the vectors of all items and of some query pictures at least, without gradient."""
-        return self._cached or self._catalogue.run_towers(self._encoder, device=self._device, also=pictures)
+    def everything(self, *pairs: Pairs) -> TowerVectors:
+        """Return the vectors of all items and of the queries of some pairs at least, without gradient."""
+        return self._cached or self._catalogue.run_towers(self._encoder, device=self._device, also=pairs)
 
     def search(self, pairs: Pairs) -> dict[str, float]:
         """Center ``h^MM`` on the catalogue; return search metrics of all ``pairs`` with the present weights."""
-        vectors = self.everything(pairs.picture)
+        vectors = self.everything(pairs)
         catalogue, encoder = self._catalogue, self._encoder
         catalogue.recenter(encoder, vectors)
         found = catalogue.search(encoder, pairs, vectors, query=self._config.query)
@@ -53,39 +54,45 @@ class Towers:
         content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
         return found[ALL] | {"cosine_auc": cosine_auc(catalogue.data, content)}
 
-    def vectors(self, batch: Batch) -> tuple[Float[Tensor, "batch image"] | ItemVectors, ItemVectors]:
+    def vectors(self, batch: Batch) -> tuple[QueryVectors | ItemVectors, ItemVectors]:
         """Return the vectors of queries and items of a batch, on the device; with gradient unless cached.
 
-        Queries are image vectors, or item vectors where items ask.
+        Queries are pictures and texts, or items where items ask.
         """
         if self._config.query == "image":
-            return self._vectors(batch.items, batch.pictures)
+            return self._vectors(batch.items, batch.pictures, batch.texts)
         count = len(batch.query_items)
-        _, both = self._vectors(np.concatenate([batch.query_items, batch.items]), batch.pictures[:0])
+        _, both = self._vectors(np.concatenate([batch.query_items, batch.items]), NO_ROWS, NO_ROWS)
         return ItemVectors(*(v[:count] for v in both)), ItemVectors(*(v[count:] for v in both))
 
     def _vectors(
-        self, items: Int[ndarray, "items"], queries: Int[ndarray, "queries"]
-    ) -> tuple[Float[Tensor, "queries image"], ItemVectors]:
-        """Return the vectors of some pictures (by row) and of some items (by ``item_index``)."""
+        self, items: Int[ndarray, "items"], picture: Int[ndarray, "queries"], text: Int[ndarray, "queries"]
+    ) -> tuple[QueryVectors, ItemVectors]:
+        """Return the vectors of some queries (by row of picture or text) and of some items (by ``item_index``)."""
         if self._cached is not None:
             found = self._catalogue.item_vectors(items, self._cached)
-            asked = self._cached.pictures[queries].to(self._device)
-            return asked, ItemVectors(*(v.to(self._device) for v in found))
+            asked = self._catalogue.query_vectors(picture, text, self._cached)
+            return (
+                QueryVectors(*(v.to(self._device) for v in asked)),
+                ItemVectors(*(v.to(self._device) for v in found)),
+            )
         pictures, titles = self._catalogue.pictures, self._catalogue.titles
         has_image, has_text = self._catalogue.has_image[items], self._catalogue.has_text[items]
-        rows = np.concatenate([queries, pictures.of_item[items[has_image]]])
-        distinct, place = np.unique(rows, return_inverse=True)
-        tokens = titles.gather(items[has_text])
+        shown, read, place = split_queries(picture, text)
+        rows = np.concatenate([shown, pictures.of_item[items[has_image]]])
+        distinct, image_rows = np.unique(rows, return_inverse=True)
+        distinct_read, text_rows = np.unique(read, return_inverse=True)
+        tokens = titles.gather(np.concatenate([distinct_read, items[has_text]]))
         pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
         images = self._in_pieces(self._encoder.image_vectors, pixels)
         texts = self._in_pieces(
             self._encoder.text_vectors, tokens.ids.to(self._device), tokens.mask.to(self._device)
         )
-        images = images[torch.from_numpy(place).to(self._device)]  # (queries + items with a picture, Dv)
-        count = len(queries)
-        return images[:count], ItemVectors(
-            *_spread(images[count:], has_image, self._device), *_spread(texts, has_text, self._device)
+        images = images[torch.from_numpy(image_rows).to(self._device)]  # (queries + items with a picture, Dv)
+        texts_read = texts[torch.from_numpy(text_rows).to(self._device)]
+        return QueryVectors(images[: len(shown)], texts_read, place.to(self._device)), ItemVectors(
+            *_spread(images[len(shown) :], has_image, self._device),
+            *_spread(texts[len(distinct_read) :], has_text, self._device),
         )
 
     def _in_pieces(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

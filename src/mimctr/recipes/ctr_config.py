@@ -108,7 +108,9 @@ class Config(BaseModel):
     plus_softmax_temperature: float = Field(
         0.1, ge=0, description="MIM+: softmax-weighted interests; 0 = none."
     )
-    plus_query: bool = Field(True, description="MIM+: cosines of the query image with target and behaviors.")
+    plus_query: bool = Field(
+        True, description="MIM+: cosines of the query's vector with target and behaviors."
+    )
     plus_target_dim: int = Field(
         16, ge=0, description="MIM+: width of the target's projected vector; 0 = none."
     )

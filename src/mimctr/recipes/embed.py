@@ -1,4 +1,4 @@
-"""Fill the representation center: embed every item and every query image once (MIM Section 3.5, MFM)."""
+"""Fill the representation center: embed every item and every query once (MIM Section 3.5, MFM)."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, wr
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, rank, size
 from mimctr.encoders.backends import BackendName
-from mimctr.encoders.item import ItemVectors
+from mimctr.encoders.item import ItemVectors, Modality
 from mimctr.errors import EncoderError, RunError
 from mimctr.files import read_json, write_json
 from mimctr.progress import track
@@ -27,7 +27,7 @@ from mimctr.recipes.catalogue import ITEMS_AT_ONCE
 from mimctr.recipes.content import chunks
 from mimctr.recipes.embed_config import Config
 from mimctr.recipes.embed_ray import encode_on_ray
-from mimctr.recipes.embed_shards import Shard, ShardEncoder, encode_in_threads, num_workers, one_thread
+from mimctr.recipes.embed_shards import Part, Shard, ShardEncoder, encode_in_threads, num_workers, one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,11 @@ class Summary(BaseModel):
 
 
 def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
-    """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query image.
+    """Write ``out/items`` and ``out/queries``: snapshots of every item with content and every query with a vector.
 
-    Each different picture and title is encoded once. Processes that torchrun started share the shards; the first one
+    A query has its picture's; one that is only a text has its text's, where the encoder has text queries.
+
+    Each different picture and text is encoded once. Processes that torchrun started share the shards; the first one
     writes the snapshots. What an interrupted call left in ``out`` is not encoded again, however many processes there
     were, nor what the encoder's folder keeps of this dataset (``keep_vectors``).
 
@@ -147,18 +149,17 @@ def _write(shards: ShardEncoder, backend: BackendName, parity: dict[str, Any] | 
         "parity": parity and Parity.model_validate(parity),
     }
     known = contents.has_content
-    with_picture = np.flatnonzero(contents.picture_of_query >= 0)
+    asks = (contents.picture_of_query >= 0) | (contents.text_of_query >= 0)
     if not (out / ITEMS / MANIFEST).exists():
         keys = shards.data.items["item_key"].to_numpy()
         write_snapshot(out / ITEMS, keys[known], _item_vectors(shards)[known], **origin)
     if not (out / QUERIES / MANIFEST).exists():
-        vectors = _query_vectors(shards)[contents.picture_of_query[with_picture]]
-        write_snapshot(out / QUERIES, with_picture + 1, vectors, **origin)
+        write_snapshot(out / QUERIES, np.flatnonzero(asks) + 1, _query_vectors(shards)[asks], **origin)
     summary = Summary(
         fingerprint=fingerprint,
         num_items=int(known.sum()),
         num_items_without_content=int((~known).sum()),
-        num_queries=len(with_picture),
+        num_queries=int(asks.sum()),
         num_pictures=len(contents.pictures),
         num_titles=len(contents.titles),
     )
@@ -185,12 +186,23 @@ def _item_vectors(shards: ShardEncoder) -> Float[ndarray, "items content"]:
     return torch.cat(found).numpy()
 
 
-def _query_vectors(shards: ShardEncoder) -> Float[ndarray, "pictures content"]:
-    """Return the content embedding of each different query picture."""
-    views, device = shards.read("queries"), shards.encoder.image_head.weight.device
+def _query_vectors(shards: ShardEncoder) -> Float[ndarray, "queries content"]:
+    """Return the content embedding by row of the queries; zero where a query has no vector."""
+    contents = shards.contents
+    images, _ = _pick(_query_content(shards, "queries", asked="image"), contents.picture_of_query)
+    texts, reads = _pick(_query_content(shards, "texts", asked="text"), contents.text_of_query)
+    return torch.where(reads.unsqueeze(1), texts, images).numpy()
+
+
+def _query_content(shards: ShardEncoder, part: Part, *, asked: Modality) -> Float[Tensor, "pieces content"]:
+    """Return the content embedding of each different query picture, or query text."""
+    views, encoder = shards.read(part), shards.encoder
+    device = encoder.image_head.weight.device
     with torch.no_grad():
-        found = [shards.encoder.query_content(some.to(device)).cpu() for some in views.split(ITEMS_AT_ONCE)]
-    return torch.cat(found).numpy()
+        found = [
+            encoder.query_content(some.to(device), asked=asked).cpu() for some in views.split(ITEMS_AT_ONCE)
+        ]
+    return torch.cat(found)
 
 
 def _pick(

@@ -25,9 +25,9 @@ from mimctr.recipes.device import pick_device
 from mimctr.recipes.embed_config import Config
 from mimctr.weights import load_tensors, save_tensors
 
-Part = Literal["pictures", "queries", "titles"]
-PARTS: tuple[Part, ...] = ("pictures", "queries", "titles")
-"""Pictures of items, pictures that ask, titles of items: the slowest first."""
+Part = Literal["pictures", "queries", "titles", "texts"]
+PARTS: tuple[Part, ...] = ("pictures", "queries", "titles", "texts")
+"""Pictures of items, pictures that ask, titles of items, texts that ask: the slowest first."""
 BATCHES_ON_A_GPU = 2
 """Batches that a GPU holds at one time: the next is copied while one runs."""
 _VIEWS = "views"
@@ -51,18 +51,21 @@ class Contents:
 
     Args:
         data: The dataset.
+        text_queries: Whether queries without a picture are encoded by their text.
     """
 
-    def __init__(self, data: CtrDataset) -> None:
+    def __init__(self, data: CtrDataset, *, text_queries: bool = False) -> None:
         self.item_images, self.query_images = data.item_images, data.queries.images
-        titles = data.items["title"].to_list()
-        self.titles = list(dict.fromkeys(title for title in titles if title is not None))
-        numbers = {title: number for number, title in enumerate(self.titles)}
-        self.title_of_item: Int[ndarray, items] = np.array(
-            [NONE if title is None else numbers[title] for title in titles], dtype=np.int64
-        )
+        self.titles, self.title_of_item = _distinct_texts(data.items["title"].to_list())
         self.pictures, self.picture_of_item = _distinct(self.item_images.numbers)
         self.queries, self.picture_of_query = _distinct(self.query_images.numbers)
+        asked = data.queries.texts if text_queries else [None] * len(data.queries)
+        self.texts, self.text_of_query = _distinct_texts(
+            [
+                text if picture < 0 else None
+                for text, picture in zip(asked, self.picture_of_query, strict=True)
+            ]
+        )
 
     @property
     def has_content(self) -> Bool[ndarray, "items"]:
@@ -71,7 +74,12 @@ class Contents:
 
     def shards(self, size: int, parts: Sequence[Part] = PARTS) -> list[Shard]:
         """Return the shards of some parts, ``size`` pieces each; the same for every process."""
-        counts = {"pictures": len(self.pictures), "queries": len(self.queries), "titles": len(self.titles)}
+        counts = {
+            "pictures": len(self.pictures),
+            "queries": len(self.queries),
+            "titles": len(self.titles),
+            "texts": len(self.texts),
+        }
         return [
             Shard(part, start, min(start + size, counts[part]))
             for part in parts
@@ -107,12 +115,12 @@ class ShardEncoder:
         kept: ItemVectors | None = None,
     ) -> None:
         self.data = data
-        self.contents = Contents(data)
+        self.contents = Contents(data, text_queries=encoder.text_queries)
         self.encoder = encoder
         self.towers = towers
         self.kept = kept
         self.shards = self.contents.shards(
-            batch_size * batches_per_shard, PARTS if kept is None else ("queries",)
+            batch_size * batches_per_shard, PARTS if kept is None else ("queries", "texts")
         )
         self._folder = folder
         self._batch_size = batch_size
@@ -152,6 +160,8 @@ class ShardEncoder:
         """
         if shard.part == "titles":
             views = self._title_views(self.contents.titles[shard.start : shard.stop])
+        elif shard.part == "texts":
+            views = self._title_views(self.contents.texts[shard.start : shard.stop])
         elif shard.part == "pictures":
             numbers = self.contents.pictures[shard.start : shard.stop]
             views = self._picture_views(self.contents.item_images, numbers)
@@ -187,7 +197,7 @@ class ShardEncoder:
         tokens = self.encoder.text_encoder.tokenize(titles)
         shard = Titles(ids=tokens.ids.numpy(), mask=tokens.mask.numpy())
         views = torch.zeros(len(titles), self.encoder.dim)
-        for rows in by_length(shard, self._batch_size):
+        for rows in by_length(shard, np.arange(len(titles)), self._batch_size):
             ids, mask = shard.gather(rows)
             with self._turn(), torch.no_grad():
                 vectors = self.towers.text_vectors(ids.to(self._device), mask.to(self._device))
@@ -241,6 +251,13 @@ def num_workers(config: Config) -> int:
     """Return how many threads this process starts: as set, or one a core, shared with torchrun's others here."""
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return config.num_workers or max(1, describe_machine().num_cores // num_processes)
+
+
+def _distinct_texts(texts: Sequence[str | None]) -> tuple[list[str], Int[ndarray, "rows"]]:
+    """Return the different texts in the order in which they come, and each row's place among them; -1 for None."""
+    distinct = list(dict.fromkeys(text for text in texts if text is not None))
+    places = {text: place for place, text in enumerate(distinct)}
+    return distinct, np.array([NONE if text is None else places[text] for text in texts], dtype=np.int64)
 
 
 def _distinct(numbers: Int[ndarray, "rows"]) -> tuple[Int[ndarray, "distinct"], Int[ndarray, "rows"]]:

@@ -36,6 +36,11 @@ class ItemConfig(BaseModel):
         False,
         description="Keep what the towers say of every item, so that 'mimctr embed' need not run them again.",
     )
+    text_queries: bool = Field(
+        False,
+        description="A query that is only a text asks with F_L through the titles' head; an extension, the paper's "
+        "queries are pictures.",
+    )
     seed: int = Field(0, ge=0, description="Of everything drawn.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(

@@ -61,7 +61,7 @@ def draw_neighbors(
         seed: Of the choice.
     """
     missing = [name for name in STAGES if not (run / name).is_dir() or not (run / "embed" / name).is_dir()]
-    pairs = choose_pairs(dataset.pairs, num_pictures, seed=seed)
+    pairs = choose_pairs(asked_by_picture(dataset, dataset.pairs), num_pictures, seed=seed)
     if missing or not pairs.height:
         logger.info(
             "evaluate: no neighbor pictures (%s)", f"no {', '.join(missing)}" if missing else "no pairs"
@@ -74,6 +74,12 @@ def draw_neighbors(
         save_picture(drawn.picture, out / file)
         sheets.append(PictureSheet(file=file, title=f"Held-out pair {number}", caption=drawn.caption))
     return sheets
+
+
+def asked_by_picture(dataset: CtrDataset, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the pairs whose query is a picture: one that is only a text is not drawn."""
+    drawable = np.r_[True, dataset.queries.images.numbers >= 0]  # 0: the picture of an item
+    return pairs.filter(pl.Series(drawable[pairs["query"].to_numpy()]))
 
 
 def choose_pairs(pairs: pl.DataFrame, num: int, *, seed: int) -> pl.DataFrame:
@@ -135,7 +141,7 @@ def query_image(dataset: CtrDataset, pair: dict) -> bytes:
         image = dataset.queries.images.get(pair["query"] - 1)
     else:
         image = dataset.item_images.get(pair["query_item"] - FIRST_INDEX)
-    assert image is not None, "the dataset makes pairs of query images only"
+    assert image is not None, "pairs were chosen by asked_by_picture"
     return image
 
 

@@ -39,7 +39,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
         catalogue.recenter(encoder, towers)
     found: Searches = {}
     for part, table in tables.items():
-        pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(
+        pairs = usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content).sample(
             config.max_held_out_pairs, config.seed
         )
         if len(pairs):

@@ -74,7 +74,9 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
     found: Searches = {}
     tensors: dict[str, Tensor] = {}
     for part, table in tables.items():
-        pairs = usable_pairs(table, catalogue.pictures, catalogue.has_content).sample(config.max_pairs, 0)
+        pairs = usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content).sample(
+            config.max_pairs, 0
+        )
         if not len(pairs):
             raise DataError(f"{dataset}: no interest pair of kind {config.pair_kinds} in the {part} part.")
         asking = catalogue.queries(model, pairs, towers, fused, query="image")

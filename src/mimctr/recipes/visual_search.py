@@ -18,9 +18,11 @@ from mimctr.data.split import Part
 from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS, category_slices, whole
 from mimctr.evaluate.metrics import auc
-from mimctr.recipes.content import Pictures, chunks
+from mimctr.recipes.content import Pictures, Titles, chunks
 
 MAX_IMPRESSIONS, IMPRESSIONS_AT_ONCE, MAX_BEHAVIORS = 20_000, 1024, 50
+IMAGE_QUERIES, TEXT_QUERIES = "query:image", "query:text"
+"""Slices of pairs of which both kinds occur."""
 NEVER = np.iinfo(np.int64).max
 SEARCH = "search.json"
 """Visual-search metrics by part and slice, beside an item encoder."""
@@ -31,10 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 class Pairs(NamedTuple):
-    """Interest pairs whose query has a picture and whose item has picture or title."""
+    """Interest pairs whose query is a picture (or a text) and whose item has picture or title."""
 
     picture: Int[ndarray, "pairs"]
-    """Row in the decoded pictures of the query image."""
+    """Row in the decoded pictures of the query image; -1 where a text asks."""
+    text: Int[ndarray, "pairs"]
+    """Row in the titles of the query text that asks; -1 where a picture does."""
     query_item: Int[ndarray, "pairs"]
     """``item_index`` whose picture is the query; 0 = none."""
     item: Int[ndarray, "pairs"]
@@ -60,20 +64,28 @@ def pair_table(data: CtrDataset, part: Part, kinds: Collection[str]) -> pl.DataF
     return table.filter(pl.col("kind").is_in(list(kinds))) if kinds else table
 
 
-def usable_pairs(table: pl.DataFrame, pictures: Pictures, has_content: ndarray) -> Pairs:
+def usable_pairs(table: pl.DataFrame, pictures: Pictures, titles: Titles, has_content: ndarray) -> Pairs:
     """Return the pairs of ``table`` that can be trained on or searched.
 
     Args:
         table: From :func:`pair_table`.
         pictures: Decoded.
+        titles: Tokenized; the texts in it are of queries that have no picture.
         has_content: By ``item_index``: whether it has picture or title.
     """
     query, query_item, item = (table[name].to_numpy() for name in ("query", "query_item", "item"))
     picture = np.where(query > 0, pictures.of_query[query], pictures.of_item[query_item])
-    usable = (picture >= 0) & has_content[item] & ((query > 0) | (query_item > 0))
-    return Pairs(
-        *(v[usable] for v in (picture, query_item, item, table["user"].to_numpy(), table["time"].to_numpy()))
-    )
+    text = titles.of_query[query]
+    asks = (picture >= 0) | (text >= 0)
+    usable = asks & has_content[item] & ((query > 0) | (query_item > 0))
+    if num_texts := int(((query > 0) & ~asks).sum()):
+        logger.info(
+            "%d of %d interest pairs are left out: their query is a text. text_queries = true takes them.",
+            num_texts,
+            len(table),
+        )
+    columns = (picture, text, query_item, item, table["user"].to_numpy(), table["time"].to_numpy())
+    return Pairs(*(column[usable] for column in columns))
 
 
 def visual_search(
@@ -88,7 +100,7 @@ def visual_search(
     Beside them ``chance_recall@10``, what a random order would reach, and ``num_pairs``.
 
     Args:
-        queries: ``h_q^img`` of the pairs.
+        queries: ``h_q`` of the pairs.
         items: ``h^MM`` by ``item_index``.
         data: Says when each item was first seen.
         pairs: What was bought.
@@ -122,7 +134,7 @@ def search_slices(
     """Return what :func:`visual_search` returns, from the ranks.
 
     Slices are ``all``, ``item:unseen`` and ``item:seen`` (is the bought item in no training pair, or in one?), and one
-    for each category of bought items.
+    for each category of bought items; ``query:image`` and ``query:text`` where both ask.
     """
     competing = np.searchsorted(np.sort(_item_times(data, has_content)), pairs.time, side="right")
     by_chance = np.minimum(10 / np.maximum(competing, 1), 1)
@@ -159,9 +171,14 @@ def pair_slices(data: CtrDataset, pairs: Pairs) -> dict[str, Bool[ndarray, "pair
     """Return the slices of :func:`search_slices`."""
     trained = data.pairs.filter(pl.col("part") == "train")["item"].unique().to_numpy()
     seen = np.isin(pairs.item, trained)
+    by_text = pairs.text >= 0
+    both = by_text.any() and not by_text.all()
     categories = [None] * FIRST_INDEX + data.items["category"].to_list()
     return (
-        whole(len(pairs)) | {UNSEEN_ITEMS: ~seen, SEEN_ITEMS: seen} | category_slices(pairs.item, categories)
+        whole(len(pairs))
+        | {UNSEEN_ITEMS: ~seen, SEEN_ITEMS: seen}
+        | ({IMAGE_QUERIES: ~by_text, TEXT_QUERIES: by_text} if both else {})
+        | category_slices(pairs.item, categories)
     )
 
 

@@ -3,7 +3,7 @@
 * scalars: mean and largest relevance, and how many behaviors have a vector;
 * tiers: the histogram of relevances over equal tiers of [-1, 1] (SimTier, arXiv:2407.19467);
 * softmax: content and fusion interest weighted by ``softmax(cosine / temperature)`` instead of the cosine;
-* query: the query image's cosine with the target and with the behaviors;
+* query: the query's cosine with the target and with the behaviors;
 * target: the target's own content vector, projected.
 """
 
