@@ -33,8 +33,9 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.backends import open_towers
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, Towers
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import TextEncoder, Tokens, train_tokenizer
+from mimctr.encoders.vectors import Towers
 from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes import embed, plain
 from mimctr.recipes.content import Titles, by_length, chunks

@@ -44,6 +44,20 @@ SETTINGS = {
 class Killed(Exception): ...
 
 
+def kill_at(step, run):
+    """Call ``run`` and kill it before the optimizer takes ``step``."""
+
+    def kill(*args, **others):
+        if others["step"] == step:
+            raise Killed
+        take_step(*args, **others)
+
+    take_step = csft.take_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(csft, "take_step", kill)
+        run()
+
+
 def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -65,17 +79,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(
     config = csft.Config(**SETTINGS, **settings, bf16=False)
     csft.main(shop, encoders, tmp_path / "undisturbed", config)
 
-    take_step = csft.take_step
-
-    def kill(*args, step, **others):
-        if step == killed_at:
-            raise Killed
-        take_step(*args, step=step, **others)
-
-    monkeypatch.setattr(csft, "take_step", kill)
-    with pytest.raises(Killed):
-        csft.main(shop, encoders, tmp_path / "killed", config)
-    monkeypatch.setattr(csft, "take_step", take_step)
+    kill_at(killed_at, lambda: csft.main(shop, encoders, tmp_path / "killed", config))
     csft.main(shop, encoders, tmp_path / "killed", config)
 
     for name in ("metrics.jsonl", "search.json", "encoder.json"):  # the last holds the fingerprint

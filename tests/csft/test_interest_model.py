@@ -4,7 +4,7 @@ from encoders.small import asking, item_encoder, shake
 
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
-from mimctr.encoders.item import ItemVectors, QueryVectors
+from mimctr.encoders.vectors import ItemVectors, QueryVectors
 
 
 def vectors(count: int) -> ItemVectors:

@@ -12,7 +12,7 @@ from encoders.small import TITLES, shake
 from processes import run_in
 
 from csft.shop import NUM_ITEMS, open_shop, write_shop
-from csft.test_csft_recipe import SETTINGS, Killed, metrics_of
+from csft.test_csft_recipe import SETTINGS, kill_at, metrics_of
 from mimctr.center.snapshot import Snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
@@ -204,17 +204,7 @@ def test_a_killed_run_with_texts_ends_bit_for_bit_like_an_undisturbed_one(
     monkeypatch.setattr(csft, "Run", functools.partial(Run, checkpoint_seconds=0.0))
     config = csft.Config(**SETTINGS, text_queries=True, bf16=False)
     csft.main(mixed, encoders, tmp_path / "undisturbed", config)
-    take_step = csft.take_step
-
-    def kill(*args, step, **others):
-        if step == 4:
-            raise Killed
-        take_step(*args, step=step, **others)
-
-    monkeypatch.setattr(csft, "take_step", kill)
-    with pytest.raises(Killed):
-        csft.main(mixed, encoders, tmp_path / "killed", config)
-    monkeypatch.setattr(csft, "take_step", take_step)
+    kill_at(4, lambda: csft.main(mixed, encoders, tmp_path / "killed", config))
     csft.main(mixed, encoders, tmp_path / "killed", config)
     for name in ("metrics.jsonl", "search.json", "encoder.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

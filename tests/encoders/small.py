@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, QueryVectors
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import TextEncoder, train_tokenizer
+from mimctr.encoders.vectors import QueryVectors
 
 SIZE = 16
 TITLES = [

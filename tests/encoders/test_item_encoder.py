@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from encoders.small import TITLES, image_encoder, item_encoder, picture, shake, text_encoder
-from mimctr.encoders.item import ItemEncoder, ItemVectors
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import train_tokenizer
+from mimctr.encoders.vectors import ItemVectors
 from mimctr.errors import DataError, EncoderError
 from mimctr.weights import load_tensors, save_tensors
 

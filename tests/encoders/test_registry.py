@@ -12,9 +12,10 @@ from encoders.small import SIZE, TITLES, picture
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import TextEncoder, train_tokenizer
+from mimctr.encoders.vectors import ItemVectors, QueryVectors
 from mimctr.errors import EncoderError
 from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
 from mimctr.pretrain.masked_image import MaskedImageModel

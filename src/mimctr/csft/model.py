@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from mimctr.csft.loss import Candidates
 from mimctr.csft.objectives import Objective
 from mimctr.distributed import mean_rows
-from mimctr.encoders.item import ItemEncoder, ItemVectors, ItemViews, QueryVectors
+from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.vectors import ItemVectors, ItemViews, QueryVectors
 
 
 class InterestModel(nn.Module):

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, Towers
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import TextEncoder
+from mimctr.encoders.vectors import Towers
 from mimctr.errors import EncoderError
 
 BackendName = Literal["torch", "onnx", "openvino"]

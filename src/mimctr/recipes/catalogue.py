@@ -14,9 +14,10 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.image import ImageEncoder
-from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
+from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.plain import fit_plain_geometry
 from mimctr.encoders.text import TextEncoder
+from mimctr.encoders.vectors import ItemVectors, QueryVectors
 from mimctr.recipes.content import NO_ROWS, NONE, Pictures, Titles, chunks, picture_vectors, title_vectors
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.visual_search import Pairs, visual_search

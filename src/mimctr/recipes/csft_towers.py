@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mimctr.csft.augment import augment
-from mimctr.encoders.item import ItemEncoder, ItemVectors, QueryVectors
+from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.vectors import ItemVectors, QueryVectors
 from mimctr.evaluate.cohorts import ALL
 from mimctr.recipes.catalogue import Catalogue, TowerVectors, split_queries
 from mimctr.recipes.content import NO_ROWS

@@ -19,7 +19,7 @@ from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, wr
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, rank, size
 from mimctr.encoders.backends import BackendName
-from mimctr.encoders.item import ItemVectors, Modality
+from mimctr.encoders.vectors import ItemVectors, Modality
 from mimctr.errors import EncoderError, RunError
 from mimctr.files import read_json, write_json
 from mimctr.progress import track

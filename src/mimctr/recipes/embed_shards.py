@@ -17,7 +17,8 @@ from torch import Tensor
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.backends import open_towers
-from mimctr.encoders.item import ItemEncoder, ItemVectors, Towers
+from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.vectors import ItemVectors, Towers
 from mimctr.evaluate.machine import describe_machine
 from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.content import NONE, Titles, by_length, chunks
