@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import is_main
 from mimctr.encoders.registry import find
 from mimctr.evaluate.encoder_results import EncoderResults, RowResult, write_encoder_results
 from mimctr.evaluate.searches import Searched, measure
@@ -118,10 +119,11 @@ def main(recipe: Recipe, out: Path) -> Finished:
         rows=[row_result(entry, recipe, reasons[entry.name]) for entry in wanted],
         measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
     )
-    write_encoder_results(out / JSON, results)
     text = encoder_tables_markdown(results)
-    with atomic_path(out / MARKDOWN) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if is_main():
+        write_encoder_results(out / JSON, results)
+        with atomic_path(out / MARKDOWN) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return Finished(text, out / JSON, out / MARKDOWN)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from mimctr import distributed
 from mimctr.errors import ConfigError
 from mimctr.files import atomic_folder
 from mimctr.recipes.config import build_config
@@ -71,9 +72,10 @@ def keep_best(
         found.append(judge(tune / str(number)))
     best = max(range(len(found)), key=found.__getitem__)
     logger.info("tune %s: best %s, %.4f on validation", tune.name, _named(points[best], grid), found[best])
-    if not chosen.exists():
+    if distributed.is_main() and not chosen.exists():
         with atomic_folder(chosen) as folder:
             shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)
+    distributed.barrier()
     return points[best]
 
 
