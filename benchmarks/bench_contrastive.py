@@ -33,7 +33,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from timing import interleaved, machine, print_load, ratio
 from torch import Tensor, nn
 
-from mimctr.csft.loss import Candidates, Exclusions, info_nce
+from mimctr.csft.loss import Candidates, Exclusions, Pool, info_nce
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
 from mimctr.pretrain.alignment import AlignmentModel, symmetric_info_nce
@@ -102,7 +102,7 @@ def title_losses(args: argparse.Namespace) -> dict[str, tuple[nn.Module, Loss]]:
     def ours() -> Tensor:
         vectors = encoder(*(torch.cat(both) for both in zip(*columns, strict=True))).float()
         query, vectors = vectors[: args.batch], vectors[args.batch :]
-        pool = Candidates(numbers, numbers, vectors, vectors, vectors, there, there)
+        pool = Pool(Candidates(numbers, numbers, vectors, vectors, vectors, there, there))
         return info_nce(query, vectors, Exclusions(pool, args.batch), temperature=1 / SCALE)
 
     theirs = SentenceTransformer(str(MINI_LM), device="cpu")

@@ -106,7 +106,7 @@ MUTANTS = [
     Mutant(
         "a batch is enqueued before its loss",
         "recipes/csft.py",
-        "        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else everyones",
+        "        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else Pool(everyones)",
         "        memory.enqueue(everyones)\n        pool = memory.extend(everyones)",
         "tests/csft/test_csft_recipe.py::test_loss_is_written_out_with_the_memory_of_the_batches_before",
     ),

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from encoders.small import image_encoder, text_encoder
 
 from csft.shop import open_shop
+from csft.test_interest_loss import joined
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
+from mimctr.csft.loss import Pool
 from mimctr.csft.model import InterestModel
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
@@ -100,9 +102,9 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
     seen = []
     loss_of = objectives.multi_level_info_nce
 
-    def record(query, candidates, excluded, **weights):
-        seen.append((query.detach(), candidates, excluded, weights["temperature"].item()))
-        return loss_of(query, candidates, excluded, **weights)
+    def record(query, pool, excluded, **weights):
+        seen.append((query.detach(), joined(pool), excluded, weights["temperature"].item()))
+        return loss_of(query, pool, excluded, **weights)
 
     monkeypatch.setattr(objectives, "multi_level_info_nce", record)
     config = csft.Config(**SETTINGS, bf16=False, drop_modality=0.0)
@@ -113,14 +115,14 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
     sizes = [len(candidates.item_keys) for _, candidates, _, _ in seen]
     assert sizes == [16, 16, 48, 48, 48, 48, 48]  # 2N while warming up, then 2N (k + 1)
     for step, (query, candidates, excluded, temperature) in enumerate(seen):
-        own = candidates.fused[:16].detach()
+        own = candidates.fused[:16]
         for age in range(1, min(step, 2) + 1):
             if step >= 2:
                 earlier = seen[step - age][1]
                 keys = candidates.item_keys[16:].view(2, 16).tolist()
                 assert earlier.item_keys[:16].tolist() in keys
                 row = keys.index(earlier.item_keys[:16].tolist())
-                assert torch.equal(candidates.fused[16:].view(2, 16, 4)[row], earlier.fused[:16].detach())
+                assert torch.equal(candidates.fused[16:].view(2, 16, 4)[row], earlier.fused[:16])
         assert own.shape == (16, 4)
         total = 0.0
         views = ((1.0, candidates.fused, None), (0.5, candidates.text, candidates.has_text))
@@ -289,7 +291,7 @@ def step_gradients(
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         query, own = model(*towers.vectors(batch), batch.item_keys, batch.users)
-        loss = model.objective(query, own, own, batch.category)
+        loss = model.objective(query, own, Pool(own), batch.category)
     loss.backward()
     named = model.named_parameters()
     return loss.item(), {name: p.grad for name, p in named if p.grad is not None}, held

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mimctr.csft import loss
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions, info_nce, multi_level_info_nce
+from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool, info_nce, multi_level_info_nce
 
 DIM = 4
 
@@ -25,6 +25,20 @@ def make_candidates(keys, users=None, *, seed=0, requires_grad=False) -> Candida
         text=text,
         has_image=everything,
         has_text=everything.clone(),
+    )
+
+
+def joined(pool: Pool) -> Candidates:
+    """A copy of all rows of a pool."""
+    parts = [pool.fresh] if pool.remembered is None else [pool.fresh, pool.remembered]
+    return Candidates(*(torch.cat(columns).detach() for columns in zip(*parts, strict=True)))
+
+
+def split(candidates: Candidates, fresh: int) -> Pool:
+    """The first rows are of this step, the others remembered."""
+    return Pool(
+        Candidates(*(column[:fresh] for column in candidates)),
+        Candidates(*(column[fresh:] for column in candidates)),
     )
 
 
@@ -58,10 +72,9 @@ def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, s
     candidates.has_text[[1, 5]] = False
     candidates.has_image[[2, 6]] = False
     query = torch.randn(4, DIM)
-    exclusions = Exclusions(candidates, 4, mask_same_user=same_user)
-    found = multi_level_info_nce(
-        query, candidates, exclusions, text_weight=0.3, image_weight=0.7, temperature=0.2
-    )
+    pool = split(candidates, 8)
+    exclusions = Exclusions(pool, 4, mask_same_user=same_user)
+    found = multi_level_info_nce(query, pool, exclusions, text_weight=0.3, image_weight=0.7, temperature=0.2)
 
     everything = torch.ones(len(keys), dtype=torch.bool)
     levels = (
@@ -76,20 +89,23 @@ def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, s
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("fresh", [4, 7, 20])
 @pytest.mark.parametrize("block", [1, 3, 20, 64])
-def test_blocks_change_neither_loss_nor_gradient(monkeypatch, block):
+def test_blocks_change_neither_loss_nor_gradient(monkeypatch, block, fresh):
     """Against autograd over all logits at once, in float64; the first block holds nothing that query 3 may see."""
     monkeypatch.setattr(loss, "BLOCK", block)
     keys = [7, 8, 7, 9, 8, 5, 7, 4, 8, 8, 1, 2, 3, 7, 5, 6, 9, 9, 4, 7]
     users = [3, 3, 3, 3, NOBODY, 1, NOBODY, NOBODY, 3, 1, 0, 4, 5, 6, 0, 2, 8, 9, 3, 1]
     there = torch.ones(20, dtype=torch.bool)
     there[[2, 11]] = False
-    exclusions = Exclusions(make_candidates(keys, users), 4).without(~there)
-    tensors = [torch.randn(4, DIM), torch.randn(20, DIM), torch.tensor(0.3)]
+    exclusions = Exclusions(Pool(make_candidates(keys, users)), 4).without(~there)
+    tensors = [torch.randn(4, DIM), torch.randn(fresh, DIM), torch.tensor(0.3)]
     ours, dense = ([tensor.double().requires_grad_() for tensor in tensors] for _ in range(2))
+    remembered = torch.randn(20 - fresh, DIM).double()
 
-    found = info_nce(ours[0], ours[1], exclusions, temperature=ours[2])
-    logits = F.normalize(dense[0], dim=-1) @ F.normalize(dense[1], dim=-1).T / dense[2]
+    found = info_nce(ours[0], ours[1], exclusions, temperature=ours[2], remembered=remembered)
+    items = torch.cat([dense[1], remembered])
+    logits = F.normalize(dense[0], dim=-1) @ F.normalize(items, dim=-1).T / dense[2]
     logits = logits.masked_fill(exclusions.whole(), -torch.inf)
     expected = F.cross_entropy(logits[[0, 1, 3]], torch.tensor([0, 1, 3]))
     torch.testing.assert_close(found, expected)
@@ -103,14 +119,14 @@ def test_blocks_change_neither_loss_nor_gradient(monkeypatch, block):
 @pytest.mark.parametrize("num_negatives", [1, 5, 200])
 def test_equal_similarities_give_log_of_one_plus_the_negatives(num_negatives):
     candidates = make_candidates(list(range(num_negatives + 1)))
-    exclusions = Exclusions(candidates, 1)
+    exclusions = Exclusions(Pool(candidates), 1)
     found = info_nce(torch.randn(1, DIM), torch.ones(num_negatives + 1, DIM), exclusions, temperature=0.07)
     assert found.item() == pytest.approx(math.log(1 + num_negatives), rel=1e-5)
 
 
 def test_no_negatives_is_no_loss():
     candidates = make_candidates([3, 3, 3])
-    exclusions = Exclusions(candidates, 1)
+    exclusions = Exclusions(Pool(candidates), 1)
     assert info_nce(torch.randn(1, DIM), candidates.fused, exclusions, temperature=0.07) == 0
     assert exclusions.count_negatives() == 0
 
@@ -119,36 +135,36 @@ def test_duplicates_of_the_positive_change_nothing():
     query = torch.randn(2, DIM)
     plain = make_candidates([5, 6, 7, 8])
     more = Candidates(*(torch.cat([column, column[[0, 1, 0]]]) for column in plain))
-    one = multi_level_info_nce(query[:1], plain, Exclusions(plain, 1))
+    one = multi_level_info_nce(query[:1], Pool(plain), Exclusions(Pool(plain), 1))
     two = multi_level_info_nce(
         query[:1],
-        more._replace(users=torch.arange(7)),
-        Exclusions(more._replace(users=torch.arange(7)), 1),
+        Pool(more._replace(users=torch.arange(7))),
+        Exclusions(Pool(more._replace(users=torch.arange(7))), 1),
     )
     again = 1 + torch.tensor([0.0, 0.0])  # item 6 stands there twice: it counts twice for query 0
     assert again.sum() == 2
     assert two > one
     only_own = Candidates(*(torch.cat([column, column[[0, 0]]]) for column in plain))
     only_own = only_own._replace(users=torch.arange(6))
-    three = multi_level_info_nce(query[:1], only_own, Exclusions(only_own, 1))
+    three = multi_level_info_nce(query[:1], Pool(only_own), Exclusions(Pool(only_own), 1))
     torch.testing.assert_close(three, one)
 
 
 def test_items_the_same_user_bought_are_negatives_only_if_wanted():
     candidates = make_candidates([1, 2, 3], [5, 5, NOBODY])
-    assert Exclusions(candidates, 2).whole().tolist() == [[False, True, False], [True, False, False]]
-    assert not Exclusions(candidates, 2, mask_same_user=False).whole().any()
+    assert Exclusions(Pool(candidates), 2).whole().tolist() == [[False, True, False], [True, False, False]]
+    assert not Exclusions(Pool(candidates), 2, mask_same_user=False).whole().any()
 
 
 def test_hard_negatives_of_nobody_are_negatives_of_everyone():
     candidates = make_candidates([1, 2, 3, 4], [0, 1, NOBODY, NOBODY])
-    assert not Exclusions(candidates, 2).whole().any()
+    assert not Exclusions(Pool(candidates), 2).whole().any()
 
 
 def test_gradient_reaches_query_and_every_candidate_of_the_batch():
     candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
     query = torch.randn(2, DIM, requires_grad=True)
-    multi_level_info_nce(query, candidates, Exclusions(candidates, 2)).backward()
+    multi_level_info_nce(query, Pool(candidates), Exclusions(Pool(candidates), 2)).backward()
     for view in (query, candidates.fused, candidates.image, candidates.text):
         assert (view.grad.abs().sum(1) > 0).all()
 
@@ -156,7 +172,7 @@ def test_gradient_reaches_query_and_every_candidate_of_the_batch():
 def test_a_view_that_is_not_there_gets_no_gradient():
     candidates = make_candidates([1, 2, 3, 4], requires_grad=True)
     candidates.has_text[1] = False
-    multi_level_info_nce(torch.randn(2, DIM), candidates, Exclusions(candidates, 2)).backward()
+    multi_level_info_nce(torch.randn(2, DIM), Pool(candidates), Exclusions(Pool(candidates), 2)).backward()
     assert (candidates.text.grad[1] == 0).all()
     assert (candidates.text.grad[0] != 0).any()
 
@@ -164,8 +180,8 @@ def test_a_view_that_is_not_there_gets_no_gradient():
 def test_levels_of_weight_zero_are_left_out():
     candidates = make_candidates([1, 2, 3])
     query = torch.randn(3, DIM)
-    exclusions = Exclusions(candidates, 3)
-    only = multi_level_info_nce(query, candidates, exclusions, text_weight=0.0, image_weight=0.0)
+    exclusions = Exclusions(Pool(candidates), 3)
+    only = multi_level_info_nce(query, Pool(candidates), exclusions, text_weight=0.0, image_weight=0.0)
     torch.testing.assert_close(only, info_nce(query, candidates.fused, exclusions, temperature=0.07))
 
 
@@ -173,7 +189,7 @@ def test_no_title_in_the_whole_batch_is_no_title_level():
     candidates = make_candidates([1, 2, 3])
     candidates.has_text[:] = False
     query = torch.randn(2, DIM)
-    exclusions = Exclusions(candidates, 2)
-    with_level = multi_level_info_nce(query, candidates, exclusions, image_weight=0.0)
-    without = multi_level_info_nce(query, candidates, exclusions, text_weight=0.0, image_weight=0.0)
+    exclusions = Exclusions(Pool(candidates), 2)
+    with_level = multi_level_info_nce(query, Pool(candidates), exclusions, image_weight=0.0)
+    without = multi_level_info_nce(query, Pool(candidates), exclusions, text_weight=0.0, image_weight=0.0)
     torch.testing.assert_close(with_level, without)

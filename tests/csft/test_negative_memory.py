@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from csft.test_interest_loss import DIM, make_candidates
-from mimctr.csft.loss import Exclusions, info_nce
+from mimctr.csft.loss import Candidates, Exclusions, multi_level_info_nce
 from mimctr.csft.negatives import NegativeMemory
 from mimctr.errors import ConfigError, DataError
 
@@ -10,6 +10,12 @@ from mimctr.errors import ConfigError, DataError
 def distinct_batch(number: int, *, rows: int, requires_grad: bool = False):
     keys = list(range(number * rows, (number + 1) * rows))
     return make_candidates(keys, keys, seed=number, requires_grad=requires_grad)
+
+
+def remembered_by(memory: NegativeMemory) -> Candidates:
+    remembered = memory.extend(distinct_batch(9, rows=memory.rows)).remembered
+    assert remembered is not None
+    return remembered
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 10])
@@ -20,7 +26,7 @@ def test_a_full_memory_of_distinct_items_gives_2n_times_k_plus_1_minus_1_negativ
         batch = distinct_batch(number, rows=2 * n)
         pool = memory.extend(batch)
         memory.enqueue(batch)
-    assert len(pool.item_keys) == 2 * n * (k + 1)
+    assert len(pool) == 2 * n * (k + 1)
     assert Exclusions(pool, n).count_negatives() == 2 * n * (k + 1) - 1
 
 
@@ -29,7 +35,7 @@ def test_the_memory_fills_batch_by_batch():
     sizes = []
     for number in range(6):
         batch = distinct_batch(number, rows=2)
-        sizes.append(len(memory.extend(batch).item_keys))
+        sizes.append(len(memory.extend(batch)))
         memory.enqueue(batch)
     assert sizes == [2, 4, 6, 8, 8, 8]
 
@@ -38,7 +44,7 @@ def test_the_oldest_batch_leaves_first():
     memory = NegativeMemory(2, 2, DIM)
     for number in range(5):
         memory.enqueue(distinct_batch(number, rows=2))
-        remembered = set(memory.extend(distinct_batch(9, rows=2)).item_keys[2:].tolist())
+        remembered = set(remembered_by(memory).item_keys.tolist())
         newest = {2 * number, 2 * number + 1}
         before = {2 * number - 2, 2 * number - 1} if number else set()
         assert remembered == newest | before
@@ -50,11 +56,11 @@ def test_every_column_of_a_row_stays_with_its_item():
     batches[1].has_text[1] = False
     for batch in batches:
         memory.enqueue(batch)
-    pool = memory.extend(distinct_batch(2, rows=3))
+    remembered = remembered_by(memory)
     for batch in batches:
         for row in range(3):
-            place = pool.item_keys.tolist().index(int(batch.item_keys[row]))
-            for mine, theirs in zip(batch, pool, strict=True):
+            place = remembered.item_keys.tolist().index(int(batch.item_keys[row]))
+            for mine, theirs in zip(batch, remembered, strict=True):
                 assert torch.equal(mine[row], theirs[place])
 
 
@@ -64,7 +70,7 @@ def test_gradient_reaches_the_batch_and_not_the_memory():
     memory.enqueue(old)
     new = distinct_batch(1, rows=2, requires_grad=True)
     pool = memory.extend(new)
-    info_nce(torch.randn(2, DIM), pool.fused, Exclusions(pool, 2), temperature=0.07).backward()
+    multi_level_info_nce(torch.randn(2, DIM), pool, Exclusions(pool, 2)).backward()
     assert (new.fused.grad.abs().sum(1) > 0).all()
     assert old.fused.grad is None
 
@@ -75,7 +81,7 @@ def test_later_changes_of_a_batch_do_not_reach_the_memory():
     before = batch.fused.clone()
     memory.enqueue(batch)
     batch.fused.zero_()
-    assert torch.equal(memory.extend(distinct_batch(1, rows=2)).fused[2:], before)
+    assert torch.equal(remembered_by(memory).fused, before)
 
 
 def test_a_positive_that_is_still_remembered_is_no_negative():
@@ -93,8 +99,7 @@ def test_state_is_saved_with_pointer_and_fill():
     copy.load_state_dict(memory.state_dict())
     for one in (memory, copy):
         one.enqueue(distinct_batch(7, rows=2))
-    batch = distinct_batch(8, rows=2)
-    for mine, theirs in zip(memory.extend(batch), copy.extend(batch), strict=True):
+    for mine, theirs in zip(remembered_by(memory), remembered_by(copy), strict=True):
         assert torch.equal(mine, theirs)
 
 

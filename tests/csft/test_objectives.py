@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csft.test_interest_loss import make_candidates
-from mimctr.csft.loss import NOBODY, Exclusions, multi_level_info_nce
+from mimctr.csft.loss import NOBODY, Exclusions, Pool, multi_level_info_nce
 from mimctr.csft.objectives import CategoryCrossEntropy, MultiLevelInfoNCE, PairCrossEntropy
 
 DIM = 4
@@ -17,7 +17,7 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def test_the_contrastive_objective_is_equation_6_over_the_pool():
     own = make_candidates([1, 2, 3, 4])
-    pool = make_candidates([1, 2, 3, 4, 9, 8], seed=1)
+    pool = Pool(make_candidates([1, 2, 3, 4, 9, 8], seed=1))
     query = torch.randn(2, DIM)
     objective = MultiLevelInfoNCE(temperature=0.3, text_weight=0.2, image_weight=0.7, mask_same_user=False)
     exclusions = Exclusions(pool, 2, mask_same_user=False)
@@ -36,7 +36,7 @@ def test_the_temperature_is_fixed_unless_it_is_to_be_learned():
     learned = MultiLevelInfoNCE(temperature=0.1, learn_temperature=True)
     with torch.no_grad():
         learned.log_temperature.fill_(-20.0)
-    learned(query, own, own, NO_CATEGORY).backward()
+    learned(query, own, Pool(own), NO_CATEGORY).backward()
     assert learned.temperature.item() == pytest.approx(0.01)
     assert learned.log_temperature.grad.abs() > 0
 
@@ -61,7 +61,7 @@ def test_pair_cross_entropy_equals_a_written_out_loop_without_what_the_user_boug
             continue
         logit = cosine(query[row % 2], own.fused[row]) / 0.2 - 0.4
         terms.append(math.log1p(math.exp(-logit if row < 2 else logit)))
-    found = objective(query, own, own, NO_CATEGORY)
+    found = objective(query, own, Pool(own), NO_CATEGORY)
     assert found.item() == pytest.approx(sum(terms) / 5, rel=1e-5)
     found.backward()
     assert objective.log_scale.grad.abs() > 0
@@ -76,8 +76,8 @@ def test_category_cross_entropy_equals_a_written_out_softmax_and_skips_items_wit
     for row in (0, 1, 3):
         logits = [cosine(own.fused[row].detach(), center.detach()) / 0.5 for center in objective.categories]
         terms.append(math.log(sum(map(math.exp, logits))) - logits[category[row]])
-    found = objective(torch.randn(2, DIM), own, own, category)
+    found = objective(torch.randn(2, DIM), own, Pool(own), category)
     assert found.item() == pytest.approx(sum(terms) / 3, rel=1e-5)
     found.backward()
     assert (own.fused.grad.abs().sum(1) > 0).tolist() == [True, True, False, True]
-    assert objective(torch.randn(2, DIM), own, own, torch.zeros_like(category)) == 0
+    assert objective(torch.randn(2, DIM), own, Pool(own), torch.zeros_like(category)) == 0

@@ -10,10 +10,10 @@ import pytest
 import torch
 from processes import run_in
 
-from csft.test_interest_loss import written_out
+from csft.test_interest_loss import joined, written_out
 from mimctr import distributed
 from mimctr.csft import objectives
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions
+from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
 from mimctr.recipes import csft, fitting, pretrain
 from mimctr.train.run import Run
@@ -156,20 +156,21 @@ def space_and_time() -> None:
         own = own_candidates(count, sorts=sorts, distinct=distinct)
         with distributed.alone():
             expected_pool = own_candidates(2 * count, sorts=sorts, distinct=distinct)
-        pool = gather_candidates(own, count)
-        for mine, theirs in zip(pool, expected_pool, strict=True):
+        everyones = gather_candidates(own, count)
+        for mine, theirs in zip(everyones, expected_pool, strict=True):
             assert torch.equal(mine, theirs)
-        memory = NegativeMemory(batches, len(pool.item_keys), 4).double()
+        memory = NegativeMemory(batches, len(everyones.item_keys), 4).double()
         memory.item_keys, memory.users = memory.item_keys.long(), memory.users.long()
         for age in range(batches):
             shift = (age + 1) * 1000 if distinct else age
-            older = pool._replace(item_keys=pool.item_keys + shift, users=pool.users + shift)
-            memory.enqueue(older._replace(fused=pool.fused.flip(0) + age))
-        candidates = memory.extend(pool)
+            older = everyones._replace(item_keys=everyones.item_keys + shift, users=everyones.users + shift)
+            memory.enqueue(older._replace(fused=everyones.fused.flip(0) + age))
+        pool = memory.extend(everyones)
+        candidates = joined(pool)
         query = torch.randn(2 * count, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         mine = query[distributed.own_rows(2 * count)]
         objective = objectives.MultiLevelInfoNCE(temperature=0.2, text_weight=0.3, image_weight=0.7)
-        share = objective(mine, own, candidates, torch.zeros(sorts * count, dtype=torch.int64))
+        share = objective(mine, own, pool, torch.zeros(sorts * count, dtype=torch.int64))
         levels = ((1.0, candidates.fused, torch.ones(len(candidates.users), dtype=torch.bool)),)
         levels += ((0.3, candidates.text, candidates.has_text), (0.7, candidates.image, candidates.has_image))
         expected = sum(
@@ -178,7 +179,7 @@ def space_and_time() -> None:
         assert float(distributed.total(share)) == pytest.approx(expected, rel=1e-5)
         if distinct:
             pairs, processes = count, distributed.size()
-            assert objective.facts(mine, candidates)["negatives"] == 2 * pairs * processes * (batches + 1) - 1
+            assert objective.facts(mine, pool)["negatives"] == 2 * pairs * processes * (batches + 1) - 1
 
 
 def test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches():
@@ -192,7 +193,7 @@ def reach() -> None:
     pool = gather_candidates(own, 2)
     query = torch.randn(2, 4, dtype=torch.float64) * (distributed.rank() == 1)  # process 0 asks nothing
     objective = objectives.MultiLevelInfoNCE(text_weight=0.0, image_weight=0.0)
-    objective(query, own, pool, torch.zeros(4, dtype=torch.int64)).backward()
+    objective(query, own, Pool(pool), torch.zeros(4, dtype=torch.int64)).backward()
     assert (own.fused.grad.abs().sum(1) > 0).all()
 
 
@@ -218,5 +219,5 @@ def test_alignment_in_two_processes_ends_where_one_does(shop, calm_encoders, tmp
 
 def test_positives_of_the_second_process_are_not_the_first_rows():
     candidates = own_candidates(4, sorts=2, distinct=True)
-    excluded = Exclusions(candidates._replace(item_keys=torch.zeros(8)), 2, first=2).whole()
+    excluded = Exclusions(Pool(candidates._replace(item_keys=torch.zeros(8))), 2, first=2).whole()
     assert (~excluded).nonzero().tolist() == [[0, 2], [1, 3]]

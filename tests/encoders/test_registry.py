@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from encoders.small import SIZE, TITLES, picture
+from mimctr.csft.loss import Pool
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.image import ImageEncoder
@@ -156,7 +157,7 @@ def test_every_row_learns_which_item_a_picture_asks_for(row):
         query, own = model(
             QueryVectors(image, image.new_zeros(0, encoder.text_encoder.dim), keys), items, keys, keys
         )
-        return model.objective(query, own, own, keys)
+        return model.objective(query, own, Pool(own), keys)
 
     assert fit(model, loss) < 0.5 * 2 * math.log(6)
     tower = encoder.image_encoder if row.modality == "image" else encoder.text_encoder

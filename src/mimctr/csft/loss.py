@@ -20,7 +20,7 @@ NOBODY = -1
 
 
 class Candidates(NamedTuple):
-    """Items that every query is compared with. The first rows are the queries' positives, any other row a negative."""
+    """Items in all their views, and who bought them."""
 
     item_keys: Int[Tensor, "candidates"]
     users: Int[Tensor, "candidates"]
@@ -35,6 +35,29 @@ class Candidates(NamedTuple):
     has_text: Bool[Tensor, "candidates"]
 
 
+class Pool:
+    """What every query is compared with: rows of this step and remembered ones, which are not copied together.
+
+    The first rows of this step are the queries' positives; any other row is a negative, unless excluded.
+
+    Args:
+        fresh: Of this step, from all processes. Gradients reach the rows that carry them.
+        remembered: Of earlier steps; no gradient reaches them.
+    """
+
+    def __init__(self, fresh: Candidates, remembered: Candidates | None = None) -> None:
+        self.fresh = fresh
+        self.remembered = remembered
+        parts = [fresh] if remembered is None else [fresh, remembered]
+        self.item_keys = torch.cat([part.item_keys for part in parts])
+        self.users = torch.cat([part.users for part in parts])
+        self.has_image = torch.cat([part.has_image for part in parts])
+        self.has_text = torch.cat([part.has_text for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.item_keys)
+
+
 class Exclusions:
     """Which candidates are no negatives of a query although they are not its positive's row.
 
@@ -43,7 +66,7 @@ class Exclusions:
     candidates at a time: with a full memory the whole would be as large as the logits.
 
     Args:
-        candidates: Hold the positives of the queries, in their order.
+        pool: Holds the positives of the queries, in their order.
         num_queries: Queries of this process.
         first: Row of the first query's positive: the queries of the processes before this one.
         mask_same_user: Leave out what the same user bought, too. The paper is silent.
@@ -52,14 +75,14 @@ class Exclusions:
 
     def __init__(
         self,
-        candidates: Candidates,
+        pool: Pool,
         num_queries: int,
         *,
         first: int = 0,
         mask_same_user: bool = True,
         missing: Bool[Tensor, "candidates"] | None = None,
     ) -> None:
-        self._candidates = candidates
+        self._pool = pool
         self.num_queries = num_queries
         self.positives = slice(first, first + num_queries)
         self._mask_same_user = mask_same_user
@@ -68,7 +91,7 @@ class Exclusions:
     def without(self, missing: Bool[Tensor, "candidates"]) -> "Exclusions":
         """Return these exclusions plus candidates that lack the view; a query whose positive lacks it takes no part."""
         return Exclusions(
-            self._candidates,
+            self._pool,
             self.num_queries,
             first=self.positives.start,
             mask_same_user=self._mask_same_user,
@@ -78,12 +101,12 @@ class Exclusions:
     def usable(self) -> Bool[Tensor, "batch"]:
         """Return which queries take part: those whose positive has the view."""
         if self._missing is None:
-            return torch.ones(self.num_queries, dtype=torch.bool, device=self._candidates.users.device)
+            return torch.ones(self.num_queries, dtype=torch.bool, device=self._pool.users.device)
         return ~self._missing[self.positives]
 
     def block(self, start: int, stop: int) -> Bool[Tensor, "batch block"]:
         """Return what is excluded among the candidates ``start`` to ``stop``."""
-        keys, users = self._candidates.item_keys, self._candidates.users
+        keys, users = self._pool.item_keys, self._pool.users
         excluded = keys[self.positives, None] == keys[None, start:stop]  # (N, block)
         if self._mask_same_user:
             excluded |= users[self.positives, None] == users[None, start:stop]
@@ -94,14 +117,14 @@ class Exclusions:
 
     def whole(self) -> Bool[Tensor, "batch candidates"]:
         """Return what is excluded among all candidates."""
-        return self.block(0, len(self._candidates.item_keys))
+        return self.block(0, len(self._pool))
 
     def count_negatives(self) -> float:
         """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
 
         With everything distinct and the memory full, exactly ``2 N P (k + 1) - 1``: N pairs on each of P processes.
         """
-        total = len(self._candidates.item_keys)
+        total = len(self._pool)
         excluded = sum(
             int(self.block(start, min(start + BLOCK, total)).sum()) for start in range(0, total, BLOCK)
         )
@@ -110,27 +133,29 @@ class Exclusions:
 
 def info_nce(
     query: Float[Tensor, "batch content"],
-    items: Float[Tensor, "candidates content"],
+    items: Float[Tensor, "fresh content"],
     exclusions: Exclusions,
     *,
     temperature: float | Float[Tensor, ""],
+    remembered: Float[Tensor, "remembered content"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of Eq. (5) over the batch, in nats; cosine similarity. 0 where no query takes part.
 
-    Logits exist for one block of candidates at a time, in the forward pass and again in the backward pass, so that
-    a large memory costs its own rows and little more.
+    Logits exist for one block of candidates at a time, in the forward pass and again in the backward pass, and
+    remembered rows are normalized block by block: a large memory costs its own rows and little more.
 
     Args:
         query: ``h_q`` of this process's queries.
-        items: One view of the candidates.
+        items: One view of the candidates of this step.
         exclusions: Candidates that leave the denominator. A query whose own positive is missing leaves the mean.
         temperature: Divides the cosine. Eq. (5) prints none, which is 1.0; 0.07 is our choice (docs/departures.md).
+        remembered: The same view of the candidates after them, which no gradient reaches.
     """
     usable = exclusions.usable()
     unit_query, unit_items = F.normalize(query, dim=-1), F.normalize(items, dim=-1)
     scale = 1 / torch.as_tensor(temperature, dtype=unit_query.dtype, device=query.device)
     positive = (unit_query * unit_items[exclusions.positives]).sum(-1) * scale  # (N,)
-    losses = _LogSumExp.apply(unit_query, unit_items, scale, exclusions) - positive
+    losses = _LogSumExp.apply(unit_query, unit_items, scale, remembered, exclusions) - positive
     return mean_share(losses[usable].sum(), usable.sum())
 
 
@@ -138,48 +163,52 @@ class _LogSumExp(torch.autograd.Function):
     """Log of the sum over the candidates of ``exp(scale * query . item)``, block by block (online softmax)."""
 
     @staticmethod
-    def forward(ctx, query, items, scale, exclusions):  # type: ignore[no-untyped-def]
+    def forward(ctx, query, items, scale, remembered, exclusions):  # type: ignore[no-untyped-def]
         largest = query.new_full((len(query),), -torch.inf)
         total = query.new_zeros(len(query))
-        for block, excluded in _blocks(items, exclusions):
+        for start, block in _blocks(items, remembered):
+            excluded = exclusions.block(start, start + len(block))
             logits = (query @ block.T).mul_(scale).masked_fill_(excluded, -torch.inf)  # (N, block)
             highest = torch.maximum(largest, logits.amax(1))
             shift = highest.nan_to_num(neginf=0.0)  # a query that has met no candidate yet
             total = total * (largest - shift).exp() + logits.sub_(shift.unsqueeze(1)).exp_().sum(1)
             largest = highest
         result = largest + total.log()
-        ctx.save_for_backward(query, items, scale, result)
+        ctx.save_for_backward(query, items, scale, remembered, result)
         ctx.exclusions = exclusions
         return result
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        query, items, scale, result = ctx.saved_tensors
+        query, items, scale, remembered, result = ctx.saved_tensors
         of_query, of_items = torch.zeros_like(query), torch.zeros_like(items)
         of_scale = scale.new_zeros(())
-        start = 0
-        for block, excluded in _blocks(items, ctx.exclusions):
+        for start, block in _blocks(items, remembered):
+            excluded = ctx.exclusions.block(start, start + len(block))
             cosines = query @ block.T  # (N, block)
             shares = (cosines * scale).sub_(result.unsqueeze(1)).masked_fill_(excluded, -torch.inf).exp_()
             shares.mul_(gradient.unsqueeze(1))
             of_query.addmm_(shares, block)
-            torch.mm(shares.T, query, out=of_items[start : start + len(block)])
+            if start < len(items):
+                torch.mm(shares.T, query, out=of_items[start : start + len(block)])
             of_scale += (shares * cosines).sum()
-            start += len(block)
-        return of_query * scale, of_items * scale, of_scale, None
+        return of_query * scale, of_items * scale, of_scale, None, None
 
 
 def _blocks(
-    items: Float[Tensor, "candidates content"], exclusions: Exclusions
-) -> Iterator[tuple[Float[Tensor, "block content"], Bool[Tensor, "batch block"]]]:
+    items: Float[Tensor, "fresh content"], remembered: Float[Tensor, "remembered content"] | None
+) -> Iterator[tuple[int, Float[Tensor, "block content"]]]:
+    """Yield unit rows, a block at a time, and the first one's row in the pool."""
     for start in range(0, len(items), BLOCK):
-        stop = min(start + BLOCK, len(items))
-        yield items[start:stop], exclusions.block(start, stop)
+        yield start, items[start : start + BLOCK]
+    if remembered is not None:
+        for start in range(0, len(remembered), BLOCK):
+            yield len(items) + start, F.normalize(remembered[start : start + BLOCK], dim=-1)
 
 
 def multi_level_info_nce(
     query: Float[Tensor, "batch content"],
-    candidates: Candidates,
+    pool: Pool,
     exclusions: Exclusions,
     *,
     text_weight: float = 0.5,
@@ -192,17 +221,23 @@ def multi_level_info_nce(
 
     Args:
         query: ``h_q^img``.
-        candidates: Gradients reach the rows that carry them; remembered rows come detached.
-        exclusions: Of these candidates.
+        pool: What the queries are compared with.
+        exclusions: Of this pool.
         text_weight: ``alpha``; the paper's grid search chose 0.5.
         image_weight: ``beta``; the paper's grid search chose 0.5.
         temperature: As in :func:`info_nce`.
     """
-    loss = info_nce(query, candidates.fused, exclusions, temperature=temperature)
+
+    def level(view: str, those: Exclusions) -> Float[Tensor, ""]:
+        remembered = None if pool.remembered is None else getattr(pool.remembered, view)
+        items = getattr(pool.fresh, view)
+        return info_nce(query, items, those, temperature=temperature, remembered=remembered)
+
+    loss = level("fused", exclusions)
     for weight, view, there in (
-        (text_weight, candidates.text, candidates.has_text),
-        (image_weight, candidates.image, candidates.has_image),
+        (text_weight, "text", pool.has_text),
+        (image_weight, "image", pool.has_image),
     ):
         if weight:
-            loss = loss + weight * info_nce(query, view, exclusions.without(~there), temperature=temperature)
+            loss = loss + weight * level(view, exclusions.without(~there))
     return loss

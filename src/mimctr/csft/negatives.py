@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mimctr.csft.loss import NOBODY, Candidates
+from mimctr.csft.loss import NOBODY, Candidates, Pool
 from mimctr.distributed import gather_rows, size
 from mimctr.errors import ConfigError, DataError
 
@@ -65,13 +65,12 @@ class NegativeMemory(nn.Module):
         for flag in ("has_image", "has_text"):
             self.register_buffer(flag, torch.zeros(capacity, dtype=torch.bool))
 
-    def extend(self, batch: Candidates) -> Candidates:
+    def extend(self, batch: Candidates) -> Pool:
         """Return ``batch``, followed by everything remembered."""
         count = int(self.filled) * self.rows
         if count == 0:
-            return batch
-        remembered = (getattr(self, name)[:count] for name in Candidates._fields)
-        return Candidates(*(torch.cat(columns) for columns in zip(batch, remembered, strict=True)))
+            return Pool(batch)
+        return Pool(batch, Candidates(*(getattr(self, name)[:count] for name in Candidates._fields)))
 
     def enqueue(self, batch: Candidates) -> None:
         """Remember ``batch``, detached; the oldest batch leaves when the memory is full.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions, multi_level_info_nce
+from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool, multi_level_info_nce
 from mimctr.distributed import mean_share, rank
 
 MIN_TEMPERATURE = 0.01
@@ -55,7 +55,7 @@ class MultiLevelInfoNCE(nn.Module):
         self,
         query: Float[Tensor, "batch content"],
         own: Candidates,
-        pool: Candidates,
+        pool: Pool,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
         """Return the share of the loss, in nats."""
@@ -70,12 +70,12 @@ class MultiLevelInfoNCE(nn.Module):
             temperature=self.temperature,
         )
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Candidates) -> dict[str, float]:
+    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
         """Return the mean number of real negatives a query and the temperature."""
         negatives = self._exclusions(query, pool).count_negatives()
         return {"negatives": negatives, "temperature": self.temperature.item()}
 
-    def _exclusions(self, query: Float[Tensor, "batch content"], pool: Candidates) -> Exclusions:
+    def _exclusions(self, query: Float[Tensor, "batch content"], pool: Pool) -> Exclusions:
         first = rank() * len(query)
         return Exclusions(pool, len(query), first=first, mask_same_user=self.mask_same_user)
 
@@ -100,7 +100,7 @@ class PairCrossEntropy(nn.Module):
         self,
         query: Float[Tensor, "batch content"],
         own: Candidates,
-        pool: Candidates,
+        pool: Pool,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
         """Return the share of the mean over pairs, in nats; drawn negatives that the query's user bought do not count.
@@ -122,7 +122,7 @@ class PairCrossEntropy(nn.Module):
         summed = F.binary_cross_entropy_with_logits(logits[counts], labels[counts], reduction="sum")
         return mean_share(summed, counts.sum())
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Candidates) -> dict[str, float]:
+    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
         """Return the trained scale and bias."""
         return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}
 
@@ -145,7 +145,7 @@ class CategoryCrossEntropy(nn.Module):
         self,
         query: Float[Tensor, "batch content"],
         own: Candidates,
-        pool: Candidates,
+        pool: Pool,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
         """Return the share of the mean over items that have a category, in nats; 0 where none has.
@@ -161,7 +161,7 @@ class CategoryCrossEntropy(nn.Module):
         summed = F.cross_entropy(logits, category, ignore_index=0, reduction="sum")
         return mean_share(summed, (category != 0).sum())
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Candidates) -> dict[str, float]:
+    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
         """Return the trained scale."""
         return {"scale": self.log_scale.exp().item()}
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimctr.csft.loss import Pool
 from mimctr.csft.model import InterestModel
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
 from mimctr.csft.objectives import CategoryCrossEntropy, MultiLevelInfoNCE, Objective, PairCrossEntropy
@@ -157,7 +158,7 @@ def tune(
         batch = examples.batch(step).share()
         query, own = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
         everyones = gather_candidates(own, len(query))
-        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else everyones
+        pool = memory.extend(everyones) if step >= config.memory_warmup_steps else Pool(everyones)
         loss = model.objective(query, own, pool, batch.category.to(device))
         run.refuse_if_not_finite(step, loss, batch._asdict())
         if step % LOG_EVERY == 0:
