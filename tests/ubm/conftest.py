@@ -1,5 +1,7 @@
 """Small batches with every awkward row in them, and one dense half of each kind."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,6 +60,8 @@ def rows() -> Rows:
         mask=MASK,
         time_gaps=torch.randint(1, 10**7, (B, L), generator=generator) * MASK,
         same_category=(torch.rand(B, L, generator=generator) < 0.7) & MASK,
+        kinds=torch.randint(2, 4, (B, L), generator=generator) * MASK,
+        negatives=torch.randn(B, L, D, generator=generator),
     )
 
 
@@ -118,24 +122,25 @@ def make_dense(ubm: UserBehaviorModel, variant: str, *, interest_norm: str = "no
     ).eval()
 
 
-def make_embedding(*, unknown_rate: float = 0.0) -> EmbeddingHalf:
+def make_embedding(**settings: Any) -> EmbeddingHalf:
     item_fields = torch.tensor([0, 1, 2, 2, 3, 3, 3, 2, 2, 3], dtype=torch.int32)
-    return EmbeddingHalf(
-        item_rows=trained_rows(torch.tensor([0, 0, 5, 4, 3, 2, 1, 1, 0, 0]), min_count=1),
-        user_rows=trained_rows(torch.tensor([0, 0, 5, 4, 3, 0]), min_count=1),
-        item_fields=torch.stack([item_fields, item_fields.flip(0) + 1], dim=1)
+    defaults: dict[str, Any] = {
+        "item_rows": trained_rows(torch.tensor([0, 0, 5, 4, 3, 2, 1, 1, 0, 0]), min_count=1),
+        "user_rows": trained_rows(torch.tensor([0, 0, 5, 4, 3, 0]), min_count=1),
+        "item_fields": torch.stack([item_fields, item_fields.flip(0) + 1], dim=1)
         * (torch.arange(10) > 0)[:, None],
-        fields={
+        "fields": {
             "item": {"category": 4, "brand": 5},
             "user": {"user": 6, "age": 6},
             "query": {"query_text": 4},
             "context": {"position": 4},
             "behavior": {"kind": 4},
         },
-        embedding_dim=4,
-        field_dim=2,
-        unknown_rate=unknown_rate,
-    )
+        "embedding_dim": 4,
+        "field_dim": 2,
+        "unknown_rate": 0.0,
+    }
+    return EmbeddingHalf(**defaults | settings)
 
 
 def strengthened(ubm: UserBehaviorModel) -> UserBehaviorModel:

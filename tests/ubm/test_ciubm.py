@@ -27,13 +27,13 @@ def model(ubm: UserBehaviorModel, variant: str, embedding: EmbeddingHalf) -> CiU
 
 
 def plain_tensors(rows: Rows, content: Content) -> tuple[torch.Tensor, ...]:
-    return (*rows, *(getattr(content, field.name) for field in fields(content)))
+    return (*rows[:-1], *(getattr(content, field.name) for field in fields(content)))
 
 
 def test_the_halves_make_one_model_of_which_every_parameter_learns(model: CiUBM, batch: CtrBatch):
     output = model(batch)
     assert output.logit.shape == (B,)
-    (output.logit.sum() + (0 if output.auxiliary_logit is None else output.auxiliary_logit.sum())).backward()
+    (output.logit.sum() + (0 if output.auxiliary is None else output.auxiliary.logits.sum())).backward()
     for name, table in model.embedding.tables.items():
         assert table.weight.grad.abs().sum() > 0, name
 

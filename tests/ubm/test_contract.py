@@ -12,6 +12,7 @@ from mimctr.ubm.interface import UserBehaviorModel
 
 from .conftest import LENGTHS, MASK, UBMS, B, D, L, make_dense, strengthened
 
+OF_A_BEHAVIOR = ("behaviors", "mask", "time_gaps", "same_category", "kinds", "negatives")
 EMPTY = int((LENGTHS == 0).nonzero()[0, 0])
 
 
@@ -23,6 +24,8 @@ def spoiled(rows: Rows, content: Content) -> tuple[Rows, Content]:
             behaviors=rows.behaviors.masked_fill(padding, float("nan")),
             time_gaps=rows.time_gaps.masked_fill(~MASK, 10**6),
             same_category=rows.same_category | ~MASK,
+            kinds=rows.kinds.masked_fill(~MASK, 3),
+            negatives=rows.negatives.masked_fill(padding, float("nan")),
         ),
         replace(
             content,
@@ -39,8 +42,7 @@ def take(rows: Rows, content: Content, index: torch.Tensor) -> tuple[Rows, Conte
 
 def reorder(rows: Rows, content: Content, order: torch.Tensor) -> tuple[Rows, Content]:
     """The same history told in another order: everything that belongs to a behavior moves with it."""
-    names = ("behaviors", "mask", "time_gaps", "same_category")
-    moved = {name: getattr(rows, name)[:, order] for name in names}
+    moved = {name: getattr(rows, name)[:, order] for name in OF_A_BEHAVIOR}
     content = replace(
         content,
         behaviors=content.behaviors[:, order],
@@ -52,11 +54,9 @@ def reorder(rows: Rows, content: Content, order: torch.Tensor) -> tuple[Rows, Co
 def gradients(model: torch.nn.Module, rows: Rows, content: Content) -> dict[str, torch.Tensor | None]:
     model.zero_grad()
     output = model(rows, content)
-    loss = (
-        output.logit.sum()
-        if output.auxiliary_logit is None
-        else (output.logit + output.auxiliary_logit).sum()
-    )
+    loss = output.logit.sum()
+    if output.auxiliary is not None:
+        loss = loss + output.auxiliary.loss(torch.ones(len(output.logit)))
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -101,12 +101,7 @@ class TestDenseHalf:
         def padded(x: torch.Tensor) -> torch.Tensor:
             return torch.cat([torch.zeros(B, 3, *x.shape[2:], dtype=x.dtype), x], dim=1)
 
-        wider = rows._replace(
-            **{
-                name: padded(getattr(rows, name))
-                for name in ("behaviors", "mask", "time_gaps", "same_category")
-            }
-        )
+        wider = rows._replace(**{name: padded(getattr(rows, name)) for name in OF_A_BEHAVIOR})
         wider_content = replace(
             content, behaviors=padded(content.behaviors), behaviors_known=padded(content.behaviors_known)
         )
@@ -157,18 +152,18 @@ class TestUserBehaviorModel:
     """Mutants: padding kept by the search; order of the behaviors dropped or invented."""
 
     def test_no_history_means_no_interest(self, ubm: UserBehaviorModel, rows: Rows):
-        interest = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category)
+        interest = ubm(rows.target, rows.history)
         assert torch.equal(interest.vector[EMPTY], torch.zeros(ubm.width))
         assert not interest.kept[EMPTY].any()
 
     def test_only_real_behaviors_are_kept(self, ubm: UserBehaviorModel, rows: Rows, content: Content):
         dirty, _ = spoiled(rows, content)
-        interest = ubm(dirty.target, dirty.behaviors, dirty.mask, dirty.time_gaps, dirty.same_category)
+        interest = ubm(dirty.target, dirty.history)
         assert not (interest.kept & ~MASK).any()
         assert interest.kept.any()
 
     def test_the_interest_has_the_promised_width(self, ubm: UserBehaviorModel, rows: Rows):
-        interest = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category)
+        interest = ubm(rows.target, rows.history)
         assert interest.vector.shape == (B, ubm.width)
         assert interest.vector.isfinite().all()
 
@@ -177,16 +172,16 @@ class TestUserBehaviorModel:
         # A behavior takes its time gap along; none of these papers looks at the position.
         ubm = strengthened(UBMS[name]()).eval()
         moved, _ = reorder(rows, content, torch.arange(L).flip(0))
-        before = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
-        after = ubm(moved.target, moved.behaviors, moved.mask, moved.time_gaps, moved.same_category).vector
+        before = ubm(rows.target, rows.history).vector
+        after = ubm(moved.target, moved.history).vector
         torch.testing.assert_close(after, before)
 
     def test_hard_search_keeps_the_newest_so_order_matters(self, rows: Rows, content: Content):
         ubm = strengthened(UBMS["sim-hard"]()).eval()
         rows = rows._replace(same_category=rows.mask)
         moved, _ = reorder(rows, content, torch.arange(L).flip(0))
-        before = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
-        after = ubm(moved.target, moved.behaviors, moved.mask, moved.time_gaps, moved.same_category).vector
+        before = ubm(rows.target, rows.history).vector
+        after = ubm(moved.target, moved.history).vector
         changed = (before - after).abs().sum(dim=1) > 1e-3
         assert torch.equal(changed, LENGTHS > 3)
 
@@ -196,8 +191,8 @@ class TestUserBehaviorModel:
     def test_time_gaps_matter_to_sim_alone(self, name: str, matters: bool, rows: Rows):
         ubm = strengthened(UBMS[name]()).eval()
         rows = rows._replace(same_category=rows.mask)
-        before = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
-        after = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps * 64, rows.same_category).vector
+        before = ubm(rows.target, rows.history).vector
+        after = ubm(rows.target, rows.history._replace(time_gaps=rows.time_gaps * 64)).vector
         changed = (before - after).abs().sum(dim=1) > 1e-3
         assert torch.equal(changed, (LENGTHS > 0) & matters)
 
@@ -206,6 +201,6 @@ class TestUserBehaviorModel:
     )
     def test_the_target_matters_to_all_but_avg_pooling(self, name: str, matters: bool, rows: Rows):
         ubm = strengthened(UBMS[name]()).eval()
-        before = ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
-        after = ubm(-rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
+        before = ubm(rows.target, rows.history).vector
+        after = ubm(-rows.target, rows.history).vector
         assert bool((before - after).abs().max() > 1e-3) == matters

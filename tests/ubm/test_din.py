@@ -28,7 +28,7 @@ def plain_relevance(din: DIN, rows: Rows) -> torch.Tensor:
 
 
 def run(din: DIN, rows: Rows) -> torch.Tensor:
-    return din(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category).vector
+    return din(rows.target, rows.history).vector
 
 
 def test_the_decomposed_first_layer_equals_the_plain_form(rows: Rows):
@@ -62,7 +62,7 @@ def test_the_authors_form_is_a_softmax_of_scaled_relevance(rows: Rows):
 def test_without_softmax_a_repeated_history_is_a_stronger_interest(rows: Rows):
     # Mutant: weights normalized by default.
     din = DIN(D)
-    twice = Rows(*rows[:4], *(torch.cat([tensor, tensor], dim=1) for tensor in rows[4:]))
+    twice = Rows(*rows[:4], *(torch.cat([tensor, tensor], dim=1) for tensor in rows[4:-1]))
     torch.testing.assert_close(run(din, twice), 2 * run(din, rows))
 
 

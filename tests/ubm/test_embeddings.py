@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from mimctr.batch import CtrBatch
+from mimctr.errors import DataError
 from mimctr.ubm.embeddings import EmbeddingHalf, table_name, trained_rows
 
 from .conftest import MASK, make_embedding
@@ -47,6 +49,35 @@ def test_the_kind_of_a_behavior_is_part_of_its_row(embedding: EmbeddingHalf, bat
     other = replace(batch, kinds=batch.kinds.clone().masked_fill(batch.kinds == 2, 3))
     changed = (embedding(batch).behaviors - embedding(other).behaviors).abs().sum(dim=-1) > 0
     assert torch.equal(changed, batch.kinds == 2)
+
+
+def test_a_model_that_takes_kinds_apart_gets_the_item_alone(batch: CtrBatch):
+    rows = make_embedding(kinds_apart=True)(replace(batch, behaviors=batch.target.unsqueeze(1) * MASK))
+    expected = rows.target.unsqueeze(1) * MASK.unsqueeze(-1)
+    torch.testing.assert_close(rows.behaviors * MASK.unsqueeze(-1), expected)
+    assert torch.equal(rows.kinds, batch.kinds)
+
+
+def test_negatives_are_other_items_that_training_knows_with_what_was_done(batch: CtrBatch):
+    # Mutants: the behavior itself drawn; an item of the unknown row; the kind left out, which would tell them apart.
+    torch.manual_seed(0)
+    embedding = make_embedding(draws_negatives=True)
+    items = embedding.tables["item"].weight
+    known = items[2:]  # items 2 to 7, in order
+    for item in range(2, 10):
+        own = replace(batch, behaviors=torch.full_like(batch.behaviors, item))
+        negatives = embedding(own).negatives
+        kind = embedding.tables["behavior_kind"](batch.kinds)
+        drawn = ((negatives - kind)[..., None, :4] - known).abs().sum(-1)  # (B, L, known)
+        assert (drawn.amin(-1) < 1e-6).all()
+        assert set(drawn.argmin(-1).unique().tolist()) == set(range(6)) - {item - 2}
+    assert embedding.eval()(batch).negatives is None
+    assert make_embedding()(batch).negatives is None
+
+
+def test_nothing_can_be_drawn_beside_a_single_item():
+    with pytest.raises(DataError, match="training knows 1 items"):
+        make_embedding(draws_negatives=True, item_rows=torch.tensor([0, 1, 2, 1, 1, 1, 1, 1, 1, 1]))
 
 
 def test_an_item_unseen_in_training_has_the_unknown_row_but_its_own_fields(
@@ -110,7 +141,7 @@ class TestUnknownRate:
         embedding = make_embedding(unknown_rate=0.9).eval()
         exact = make_embedding(unknown_rate=0.0)
         exact.load_state_dict(embedding.state_dict())
-        for one, other in zip(embedding(batch), exact(batch), strict=True):
+        for one, other in zip(embedding(batch)[:-1], exact(batch)[:-1], strict=True):
             assert torch.equal(one, other)
 
 

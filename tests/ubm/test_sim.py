@@ -16,7 +16,7 @@ from .conftest import LENGTHS, MASK, B, D, L, strengthened
 
 
 def run(sim: SIM, rows: Rows):
-    return sim(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category)
+    return sim(rows.target, rows.history)
 
 
 @pytest.mark.parametrize("k", [1, 3, 6, 7, 50])
@@ -69,7 +69,7 @@ def test_soft_search_keeps_the_highest_inner_products(rows: Rows):
 
 
 def test_hard_search_needs_no_loss_of_its_own(rows: Rows):
-    assert run(SIM(D, search="hard"), rows).auxiliary_logit is None
+    assert run(SIM(D, search="hard"), rows).auxiliary is None
 
 
 @pytest.mark.parametrize("search", ["hard", "soft"])
@@ -111,12 +111,12 @@ def test_the_exact_search_equals_attention_written_out(rows: Rows):
             torch.testing.assert_close(found[b, head], (weights.unsqueeze(-1) * timed).sum(dim=0))
 
 
-def test_the_auxiliary_logit_trains_the_search_and_the_click_does_not(rows: Rows):
+def test_the_auxiliary_task_trains_the_search_and_the_click_does_not(rows: Rows):
     # Mutant: the search trained through nothing, its projections random for ever.
     sim = SIM(D, search="soft", k=3)
     run(sim, rows).vector.sum().backward()
     assert sim.soft.target.weight.grad is None
-    run(sim, rows).auxiliary_logit.sum().backward()
+    run(sim, rows).auxiliary.logits.sum().backward()
     assert sim.soft.target.weight.grad.abs().sum() > 0
     assert sim.soft.behaviors.weight.grad.abs().sum() > 0
 

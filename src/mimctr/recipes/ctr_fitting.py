@@ -159,9 +159,8 @@ def take_step(
     output = task.forward(model, batch)
     loss = F.binary_cross_entropy_with_logits(output.logit.float(), batch.clicks)
     total = loss
-    if output.auxiliary_logit is not None:
-        auxiliary = F.binary_cross_entropy_with_logits(output.auxiliary_logit.float(), batch.clicks)
-        total = loss + config.auxiliary_weight * auxiliary
+    if output.auxiliary is not None:
+        total = loss + config.auxiliary_weight * output.auxiliary.loss(batch.clicks)
     if not total.isfinite():
         raise RunError(
             f"train: the loss is {total.item()} at step {step}; training has diverged. "

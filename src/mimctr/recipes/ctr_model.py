@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
 from mimctr.files import read_json
-from mimctr.recipes.ctr_config import Config
+from mimctr.recipes.ctr_config import Config, Ubm
 from mimctr.ubm.ciubm import CiUBM, DenseHalf
 from mimctr.ubm.content_module import ContentAwareInterest
 from mimctr.ubm.din import DIN
@@ -19,6 +21,7 @@ from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.sim import SIM
 from mimctr.weights import load_tensors
 
+UBMS: dict[Ubm, type[UserBehaviorModel]] = {"mean": AvgPooling, "din": DIN, "sim": SIM}
 RECORD = "model.json"
 WEIGHTS = "model.safetensors"
 
@@ -45,17 +48,38 @@ def build_model(dataset: CtrDataset, config: Config, *, content_dim: int | None)
         content_dim: Width of the content vectors; None = Base.
     """
     torch.manual_seed(config.seed)
-    embedding = EmbeddingHalf(
+    embedding = build_embedding(
+        config,
         item_rows=trained_rows(_tensor(dataset.item_train_counts), min_count=config.min_count),
         user_rows=trained_rows(_tensor(dataset.user_train_counts), min_count=config.min_count),
         item_fields=_tensor(dataset.item_fields),
         fields=field_sizes(dataset),
+    )
+    return CiUBM(embedding, build_dense(embedding, config, content_dim=content_dim))
+
+
+def build_embedding(
+    config: Config,
+    *,
+    item_rows: Int[Tensor, "items"],
+    user_rows: Int[Tensor, "users"],
+    item_fields: Int[Tensor, "items item_fields"],
+    fields: FieldSizes,
+) -> EmbeddingHalf:
+    """Return fresh tables, as the config's user behavior model wants its rows."""
+    ubm = UBMS[config.ubm]
+    return EmbeddingHalf(
+        item_rows=item_rows,
+        user_rows=user_rows,
+        item_fields=item_fields,
+        fields=fields,
         embedding_dim=config.embedding_dim,
         field_dim=config.field_dim,
         dims=config.dims,
         unknown_rate=config.unknown_rate,
+        kinds_apart=ubm.takes_kinds_apart,
+        draws_negatives=ubm.needs_negatives,
     )
-    return CiUBM(embedding, build_dense(embedding, config, content_dim=content_dim))
 
 
 def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | None) -> DenseHalf:
@@ -120,15 +144,12 @@ def load_model(folder: Path) -> CiUBM:
     tensors, _ = load_tensors(folder / WEIGHTS)
     config = Config.model_validate(record["config"])
     try:
-        embedding = EmbeddingHalf(
+        embedding = build_embedding(
+            config,
             item_rows=tensors["embedding.item_rows"],
             user_rows=tensors["embedding.user_rows"],
             item_fields=tensors["embedding.item_fields"],
             fields=record["fields"],
-            embedding_dim=config.embedding_dim,
-            field_dim=config.field_dim,
-            dims=config.dims,
-            unknown_rate=config.unknown_rate,
         )
         model = CiUBM(embedding, build_dense(embedding, config, content_dim=record["content_dim"]))
         model.load_state_dict(tensors)

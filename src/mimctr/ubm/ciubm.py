@@ -15,7 +15,7 @@ from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.content_module import ContentAwareInterest
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
-from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.interface import Auxiliary, UserBehaviorModel
 from mimctr.ubm.mlp import BatchNorm, Mlp
 
 NormName = Literal["none", "batch", "layer"]
@@ -26,8 +26,8 @@ class CtrOutput(NamedTuple):
 
     logit: Float[Tensor, "batch"]
     """Of a click."""
-    auxiliary_logit: Float[Tensor, "batch"] | None
-    """Of a click, from the user behavior model's own task; None without one."""
+    auxiliary: Auxiliary | None
+    """The user behavior model's own task; None without one."""
 
 
 class DenseHalf(nn.Module):
@@ -81,13 +81,13 @@ class DenseHalf(nn.Module):
         Raises:
             ConfigError: the model reads content and there is none.
         """
-        interest = self.ubm(rows.target, rows.behaviors, rows.mask, rows.time_gaps, rows.same_category)
+        interest = self.ubm(rows.target, rows.history)
         parts = [rows.user, rows.query, rows.context, rows.target]
         if self.multiplies:
             parts.append(interest.vector * rows.target)
         if self.content is None:
             return CtrOutput(
-                self.mlp(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary_logit
+                self.mlp(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
             )
         if content is None:
             raise ConfigError(
@@ -98,7 +98,7 @@ class DenseHalf(nn.Module):
         logit = self.mlp(torch.cat([*parts, self.norm(aware.interest), aware.features], dim=-1))
         if self.wide is not None:
             logit = logit + self.wide(aware.scalars).squeeze(-1)
-        return CtrOutput(logit, interest.auxiliary_logit)
+        return CtrOutput(logit, interest.auxiliary)
 
 
 class CiUBM(nn.Module):
@@ -140,6 +140,7 @@ class ExportableDense(nn.Module):
         mask: Bool[Tensor, "batch length"],
         time_gaps: Int[Tensor, "batch length"],
         same_category: Bool[Tensor, "batch length"],
+        kinds: Int[Tensor, "batch length"],
         target_content: Float[Tensor, "batch content"],
         target_known: Bool[Tensor, "batch"],
         behaviors_content: Float[Tensor, "batch length content"],
@@ -148,7 +149,7 @@ class ExportableDense(nn.Module):
         query_known: Bool[Tensor, "batch"],
     ) -> Float[Tensor, "batch"]:
         """Return the logit; the arguments are those of :class:`Rows`, then those of ``Content``."""
-        rows = Rows(user, query, context, target, behaviors, mask, time_gaps, same_category)
+        rows = Rows(user, query, context, target, behaviors, mask, time_gaps, same_category, kinds)
         content = Content(
             target=target_content,
             target_known=target_known,

@@ -8,11 +8,11 @@ import math
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
-from mimctr.ubm.interface import Interest, UserBehaviorModel
+from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
 
 
@@ -85,16 +85,10 @@ class DIN(UserBehaviorModel):
         self.softmax = softmax
         self.factor = 1 / math.sqrt(dim) if scale else 1.0
 
-    def forward(
-        self,
-        target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-        time_gaps: Int[Tensor, "batch length"],
-        same_category: Bool[Tensor, "batch length"],
-    ) -> Interest:
+    def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return ``sum_i a_i h_i``."""
-        behaviors = zero_padding(behaviors, mask)
+        mask = history.mask
+        behaviors = zero_padding(history.behaviors, mask)
         relevance = self.relevance(target, behaviors, mask) * self.factor  # (B, L)
         weights = masked_softmax(relevance, mask) if self.softmax else relevance.masked_fill(~mask, 0.0)
         vector = torch.bmm(weights.unsqueeze(1), behaviors).squeeze(1)  # (B, D)

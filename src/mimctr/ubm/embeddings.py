@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
+from mimctr.errors import DataError
+from mimctr.ubm.interface import History
 
 FieldSizes = Mapping[str, Mapping[str, int]]
 """Side (one of ``SIDES``) -> field -> vocabulary size, padding and unknown included."""
@@ -28,6 +30,15 @@ class Rows(NamedTuple):
     mask: Bool[Tensor, "batch length"]
     time_gaps: Int[Tensor, "batch length"]
     same_category: Bool[Tensor, "batch length"]
+    kinds: Int[Tensor, "batch length"]
+    negatives: Float[Tensor, "batch length dim"] | None = None
+
+    @property
+    def history(self) -> History:
+        """What a user behavior model sees."""
+        return History(
+            self.behaviors, self.mask, self.time_gaps, self.same_category, self.kinds, self.negatives
+        )
 
 
 def trained_rows(counts: Int[Tensor, "entries"], *, min_count: int) -> Int[Tensor, "entries"]:
@@ -60,11 +71,17 @@ class EmbeddingHalf(nn.Module):
         field_dim: Width of every other field.
         dims: Width by table name, where it is another one.
         unknown_rate: Share of users, targets and query texts replaced by *unknown* in training.
+        kinds_apart: Leave out of a behavior's row what was done.
+        draws_negatives: In training, draw an item that training knows for each behavior, never the behavior's own.
+
+    Raises:
+        DataError: ``draws_negatives``, and training knows fewer than two items.
     """
 
     item_rows: Tensor
     user_rows: Tensor
     item_fields: Tensor
+    known_items: Tensor
 
     def __init__(
         self,
@@ -77,12 +94,23 @@ class EmbeddingHalf(nn.Module):
         field_dim: int = 8,
         dims: Mapping[str, int] | None = None,
         unknown_rate: float = 0.02,
+        kinds_apart: bool = False,
+        draws_negatives: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("item_rows", item_rows)
         self.register_buffer("user_rows", user_rows)
         self.register_buffer("item_fields", item_fields)
         self.unknown_rate = unknown_rate
+        self.draws_negatives = draws_negatives
+        known = (item_rows >= FIRST_INDEX).nonzero().squeeze(1)
+        if draws_negatives and len(known) < 2:
+            raise DataError(
+                f"training knows {len(known)} items: this model draws others beside each, and needs two."
+            )
+        self.register_buffer("known_items", known, persistent=False)
+        if kinds_apart:
+            fields = {**fields, "behavior": {}}
         self.names = {side: [table_name(side, field) for field in fields.get(side, {})] for side in SIDES}
         sizes = {
             table_name(side, field): size for side in SIDES for field, size in fields.get(side, {}).items()
@@ -109,14 +137,29 @@ class EmbeddingHalf(nn.Module):
             query=self._fields("query", self._forget_first(batch.query_fields)),
             context=self._fields("context", batch.context_fields),
             target=self._items(batch.target, self._forget(self.item_rows[batch.target])),
-            behaviors=self._behaviors(batch),
+            behaviors=self._behaviors(batch, batch.behaviors),
             mask=batch.mask,
             time_gaps=batch.time_gaps,
             same_category=_same_known(category[batch.target], category[batch.behaviors]) & batch.mask,
+            kinds=batch.kinds,
+            negatives=self._behaviors(batch, self._others(batch.behaviors))
+            if self.draws_negatives and self.training
+            else None,
         )
 
-    def _behaviors(self, batch: CtrBatch) -> Float[Tensor, "batch length dim"]:
-        rows = self._items(batch.behaviors, self.item_rows[batch.behaviors])
+    def _others(self, items: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+        """Return an item that training knows in place of each, never the same."""
+        count = len(self.known_items)
+        drawn = torch.randint(count, items.shape, device=items.device)
+        return torch.where(
+            self.known_items[drawn] == items, self.known_items[(drawn + 1) % count], self.known_items[drawn]
+        )
+
+    def _behaviors(
+        self, batch: CtrBatch, items: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length dim"]:
+        """Return the rows of ``items``, as if the batch's behaviors had been about them."""
+        rows = self._items(items, self.item_rows[items])
         for name in self.names["behavior"]:
             rows = rows + self.tables[name](batch.kinds)
         return rows

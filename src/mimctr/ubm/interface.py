@@ -3,8 +3,50 @@
 import abc
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+
+class History(NamedTuple):
+    """The behaviors that a batch of impressions may see, oldest first, the newest at the last position.
+
+    Padding may hold anything, NaN included.
+    """
+
+    behaviors: Float[Tensor, "batch length dim"]
+    """An item with all its fields a row, from the tables of the targets; what was done is added to it, unless the user
+    behavior model takes it apart (``UserBehaviorModel.takes_kinds_apart``)."""
+    mask: Bool[Tensor, "batch length"]
+    """True at a real behavior."""
+    time_gaps: Int[Tensor, "batch length"]
+    """Seconds from the behavior to the impression, at least 1."""
+    same_category: Bool[Tensor, "batch length"]
+    """True where the behavior's item has the target's category."""
+    kinds: Int[Tensor, "batch length"]
+    """What was done: index in the vocabulary of kinds."""
+    negatives: Float[Tensor, "batch length dim"] | None = None
+    """For each behavior an item that the user did not turn to then (``UserBehaviorModel.needs_negatives``); None
+    outside training."""
+
+
+class Auxiliary(NamedTuple):
+    """Decisions that a user behavior model makes besides the click, trained by the log loss."""
+
+    logits: Float[Tensor, "*decisions parts"]
+    labels: Float[Tensor, "*decisions parts"] | None = None
+    """1 or 0; None: each row of the batch decides about its click."""
+    mask: Bool[Tensor, "*decisions"] | None = None
+    """True at a decision that counts; None: all."""
+
+    def loss(self, clicks: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
+        """Return the mean over the decisions that count, in nats; the parts of a decision are summed."""
+        labels = clicks.unsqueeze(-1) if self.labels is None else self.labels
+        mask = torch.ones_like(self.logits[..., 0], dtype=torch.bool) if self.mask is None else self.mask
+        logits = self.logits.float().masked_fill(~mask.unsqueeze(-1), 0.0)
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+        return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 class Interest(NamedTuple):
@@ -14,35 +56,25 @@ class Interest(NamedTuple):
     """``h_B^ID`` of Eq. (1); exactly zero for an empty history."""
     kept: Bool[Tensor, "batch length"]
     """True at the behaviors that were used: all real ones, or those that a search kept."""
-    auxiliary_logit: Float[Tensor, "batch"] | None = None
-    """Logit of a click from the model's own auxiliary task, trained with its own CTR loss; None without one."""
+    auxiliary: Auxiliary | None = None
+    """A task of the model's own; None without one."""
 
 
 class UserBehaviorModel(nn.Module, abc.ABC):
-    """Turns a target and the behaviors of its user into an ID interest.
-
-    A row of ``target`` and a row of ``behaviors`` is an item with all its fields, from shared tables, so both are as
-    wide. Padding may hold anything, NaN included.
-    """
+    """Turns a target and the behaviors of its user into an ID interest."""
 
     width: int
     """Width of the interest vector."""
+    takes_kinds_apart = False
+    """Whether ``History.behaviors`` is the item alone, and the model looks at ``History.kinds`` itself."""
+    needs_negatives = False
+    """Whether the model trains on ``History.negatives``."""
 
     @abc.abstractmethod
-    def forward(
-        self,
-        target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-        time_gaps: Int[Tensor, "batch length"],
-        same_category: Bool[Tensor, "batch length"],
-    ) -> Interest:
+    def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return the interest.
 
         Args:
             target: Embedding row of the item that is scored.
-            behaviors: Embedding rows, oldest first, the newest at the last position.
-            mask: True at a real behavior.
-            time_gaps: Seconds from the behavior to the impression, at least 1; anything at padding.
-            same_category: True where the behavior's item has the target's category; anything at padding.
+            history: What its user did before.
         """

@@ -1,9 +1,9 @@
 """Avg Pooling: the plainest user behavior model of MIM's Table 2."""
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from mimctr.ubm.interface import Interest, UserBehaviorModel
+from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import zero_padding
 
 
@@ -18,14 +18,7 @@ class AvgPooling(UserBehaviorModel):
         super().__init__()
         self.width = dim
 
-    def forward(
-        self,
-        target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-        time_gaps: Int[Tensor, "batch length"],
-        same_category: Bool[Tensor, "batch length"],
-    ) -> Interest:
+    def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return the mean of the real behaviors."""
-        total = zero_padding(behaviors, mask).sum(dim=1)  # (B, D)
-        return Interest(total / mask.sum(dim=1, keepdim=True).clamp(min=1), kept=mask)
+        total = zero_padding(history.behaviors, history.mask).sum(dim=1)  # (B, D)
+        return Interest(total / history.mask.sum(dim=1, keepdim=True).clamp(min=1), kept=history.mask)

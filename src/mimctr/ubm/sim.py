@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mimctr.ubm.interface import Interest, UserBehaviorModel
+from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
 from mimctr.ubm.search import keep_highest, keep_newest, kept_positions
 from mimctr.ubm.times import TimeGapEmbedding
@@ -114,25 +114,19 @@ class SIM(UserBehaviorModel):
         self.k = k
         self.width = self.exact.width
 
-    def forward(
-        self,
-        target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-        time_gaps: Int[Tensor, "batch length"],
-        same_category: Bool[Tensor, "batch length"],
-    ) -> Interest:
+    def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return the ESU's heads over what the GSU kept."""
-        behaviors = zero_padding(behaviors, mask)
-        auxiliary_logit = None
+        behaviors = zero_padding(history.behaviors, history.mask)
+        auxiliary = None
         if self.soft is None:
-            kept = keep_newest(mask & same_category, self.k)
+            kept = keep_newest(history.mask & history.same_category, self.k)
         else:
-            relevance, auxiliary_logit = self.soft(target, behaviors)
-            kept = keep_highest(relevance.detach(), mask, self.k)
+            relevance, click = self.soft(target, behaviors)
+            auxiliary = Auxiliary(click.unsqueeze(-1))
+            kept = keep_highest(relevance.detach(), history.mask, self.k)
         if self.k >= behaviors.shape[1]:
-            return Interest(self.exact(target, behaviors, kept, time_gaps), kept, auxiliary_logit)
+            return Interest(self.exact(target, behaviors, kept, history.time_gaps), kept, auxiliary)
         positions, real = kept_positions(kept, self.k)  # (B, k)
         rows = behaviors.gather(1, positions.unsqueeze(-1).expand(-1, -1, behaviors.shape[-1]))  # (B, k, D)
-        vector = self.exact(target, rows, real, time_gaps.gather(1, positions))
-        return Interest(vector, kept, auxiliary_logit)
+        vector = self.exact(target, rows, real, history.time_gaps.gather(1, positions))
+        return Interest(vector, kept, auxiliary)
