@@ -36,7 +36,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Config]]:
 
 def test_every_model_takes_its_own_best_settings_and_keeps_them_for_all_seeds(trained, tmp_path):
     wanted = Models(
-        ubms=["mean"], variants=["base", "mim"], encoders=["plain", "csft"], seeds=[3, 4], grid=GRID
+        ubms=["mean"],
+        variants=["base", "mim"],
+        encoders=["plain", "csft"],
+        seeds=[3, 4],
+        grid=GRID,
+        num_workers=1,
     )
     train_models(wanted, Config(epochs=7), dataset=tmp_path, embed=tmp_path / "embed", out=tmp_path)
     tried = [name for name, _ in trained if not name.startswith("train/")]
@@ -62,16 +67,20 @@ def test_every_model_takes_its_own_best_settings_and_keeps_them_for_all_seeds(tr
 
 
 def test_a_second_call_trains_nothing(trained, tmp_path):
-    wanted = Models(ubms=["mean"], variants=["base"], seeds=[0, 1], grid=GRID)
+    wanted = Models(ubms=["mean"], variants=["base"], seeds=[0, 1], grid=GRID, num_workers=1)
     for _ in range(2):
         train_models(wanted, Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
     assert len(trained) == 6 + 1
 
 
 def test_without_a_grid_and_for_the_untrained_cosine_nothing_is_tried(trained, tmp_path):
-    untrained = Models(ubms=["mean", "sim"], variants=["untrained_cosine"], seeds=[0, 1], grid=GRID)
+    untrained = Models(
+        ubms=["mean", "sim"], variants=["untrained_cosine"], seeds=[0, 1], grid=GRID, num_workers=1
+    )
     train_models(untrained, Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
-    train_models(Models(ubms=["din"]), Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path)
+    train_models(
+        Models(ubms=["din"], num_workers=1), Config(), dataset=tmp_path, embed=tmp_path, out=tmp_path
+    )
     assert [name for name, _ in trained] == [
         "train/mean-untrained_cosine-csft-seed0",
         "train/din-base-seed0",

@@ -5,7 +5,7 @@ pre-training and C-SFT; data and foundation models stay.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -184,12 +184,15 @@ def make_row(entry: Entry, seed: int, recipe: Recipe, *, dataset: Path, tables: 
     if row.csft is None:
         stages.plain(dataset, towers, at / row.name, plain_config(recipe.csft, seed))
     else:
+        points = [_seeded(point, first) for point in csft_points(recipe, row)]
+        tune = entry.folder / "tune" / row.name
+        for number, point in enumerate(points if len(points) > 1 else []):
+            stages.csft(dataset, csft_start(entry, first, recipe), tune / str(number), point)
         tuned = keep_best(
-            [_seeded(point, first) for point in csft_points(recipe, row)],
+            points,
             recipe.grid,
-            make=_csft(dataset, csft_start(entry, first, recipe)),
             judge=lambda made: best_evaluation(made, recipe.csft.metric)[1],
-            tune=entry.folder / "tune" / row.name,
+            tune=tune,
             chosen=entry.folder / f"seed{first}" / row.name,
         )
         stages.csft(dataset, csft_start(entry, seed, recipe), at / row.name, _seeded(tuned, seed))
@@ -265,7 +268,3 @@ def read_searched(folder: Path) -> dict[str, Searched]:
 
 def _seeded(config: csft_recipe.Config, seed: int) -> csft_recipe.Config:
     return config.model_copy(update={"seed": seed})
-
-
-def _csft(dataset: Path, towers: Path) -> Callable[[Path, csft_recipe.Config], object]:
-    return lambda out, config: stages.csft(dataset, towers, out, config)

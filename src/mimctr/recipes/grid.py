@@ -46,32 +46,26 @@ def keep_best(
     points: Sequence[C],
     grid: Grid,
     *,
-    make: Callable[[Path, C], object],
     judge: Callable[[Path], float],
     tune: Path,
     chosen: Path,
 ) -> C:
-    """Make every point into ``tune``; return the best and leave a copy of what it made in ``chosen``.
-
-    A single point is returned as it is; nothing is made.
+    """Return the best of the points, and leave a copy of what it made in ``chosen``; a single point as it is.
 
     Args:
         points: From :func:`grid_points`.
         grid: Names the settings in the log.
-        make: The stage: fills a folder from a point.
         judge: Validation metric of a folder, higher is better.
-        tune: Holds a folder for each point.
+        tune: Holds what each point made, in folders ``0``, ``1`` ...
         chosen: Filled unless it exists.
     """
     if len(points) == 1:
         return points[0]
-    found = []
-    for number, point in enumerate(points):
-        logger.info("tune %s: %s", tune.name, _named(point, grid))
-        make(tune / str(number), point)
-        found.append(judge(tune / str(number)))
+    found = [judge(tune / str(number)) for number in range(len(points))]
+    for point, value in zip(points, found, strict=True):
+        logger.info("tune %s: %s: %.4f on validation", tune.name, _named(point, grid), value)
     best = max(range(len(found)), key=found.__getitem__)
-    logger.info("tune %s: best %s, %.4f on validation", tune.name, _named(points[best], grid), found[best])
+    logger.info("tune %s: best %s", tune.name, _named(points[best], grid))
     if distributed.is_main() and not chosen.exists():
         with atomic_folder(chosen) as folder:
             shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)

@@ -1,22 +1,18 @@
 """Which CTR models a recipe trains: every UBM x variant x encoder x seed, each with its own best settings."""
 
 import itertools
-import logging
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr.files import read_json
-from mimctr.recipes import stages
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.ctr_config import Ubm, Variant
 from mimctr.recipes.ctr_model import RECORD
 from mimctr.recipes.grid import Grid, grid_points, keep_best
-
-logger = logging.getLogger(__name__)
+from mimctr.recipes.workers import Training, run_trainings
 
 Encoder = Literal["plain", "pretrained", "csft"]
 """Which item encoder made the vectors: public weights, after DDA and DMA, after C-SFT."""
@@ -43,6 +39,12 @@ class Models(BaseModel):
         {},
         description="Settings of [train] with the values to try. Every UBM x variant x encoder takes what has the best "
         "validation AUC with the first seed, so that Base is tuned as well as what is compared with it.",
+    )
+    num_workers: int = Field(
+        0,
+        ge=0,
+        description="Models trained at a time, the cores divided among them; 0: one a core, at most 8, or one where "
+        "there is a GPU.",
     )
 
 
@@ -85,25 +87,47 @@ def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Pa
         embed: Holds a folder of vectors for each encoder.
         out: Run folder.
     """
-    tuned: dict[Model, TrainConfig] = {}
-    for seed in models.seeds:
-        for model in cells(models):
-            if model.variant in UNTRAINED and seed != models.seeds[0]:
-                continue
-            content = None if model.encoder == "none" else embed / model.encoder
-            folder = out / TRAIN / f"{model.name}-seed{seed}"
-            if model not in tuned:
-                points = train_points({} if model.variant in UNTRAINED else models.grid, train)
-                tuned[model] = keep_best(
-                    [_with(point, model, seed) for point in points],
-                    models.grid,
-                    make=partial(stages.train, dataset, content),
-                    judge=lambda made: read_json(made / RECORD)["validation"]["auc"],
-                    tune=out / TUNE / model.name,
-                    chosen=folder,
-                )
-            logger.info("train %s", folder.name)
-            stages.train(dataset, content, folder, _with(tuned[model], model, seed))
+    first = models.seeds[0]
+    points = {
+        model: [_with(point, model, first) for point in _points_of(model, models, train)]
+        for model in cells(models)
+    }
+    tries = [
+        Training(dataset, _content(model, embed), out / TUNE / model.name / str(number), point)
+        for model, tried in points.items()
+        for number, point in enumerate(tried)
+        if len(tried) > 1
+    ]
+    run_trainings(tries, num_workers=models.num_workers)
+    tuned = {
+        model: keep_best(
+            tried,
+            models.grid,
+            judge=lambda made: read_json(made / RECORD)["validation"]["auc"],
+            tune=out / TUNE / model.name,
+            chosen=_folder(out, model, first),
+        )
+        for model, tried in points.items()
+    }
+    wanted = [
+        Training(dataset, _content(model, embed), _folder(out, model, seed), _with(tuned[model], model, seed))
+        for seed in models.seeds
+        for model in cells(models)
+        if seed == first or model.variant not in UNTRAINED
+    ]
+    run_trainings(wanted, num_workers=models.num_workers)
+
+
+def _points_of(model: Model, models: Models, train: TrainConfig) -> list[TrainConfig]:
+    return train_points({} if model.variant in UNTRAINED else models.grid, train)
+
+
+def _content(model: Model, embed: Path) -> Path | None:
+    return None if model.encoder == "none" else embed / model.encoder
+
+
+def _folder(out: Path, model: Model, seed: int) -> Path:
+    return out / TRAIN / f"{model.name}-seed{seed}"
 
 
 def _with(config: TrainConfig, model: Model, seed: int) -> TrainConfig:

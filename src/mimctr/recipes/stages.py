@@ -13,7 +13,7 @@ from mimctr.recipes import random_towers as random_towers_recipe
 from mimctr.recipes import report as report_recipe
 from mimctr.recipes import search as search_recipe
 from mimctr.recipes import train as train_recipe
-from mimctr.train.stage import StageRecord, fill_folder, run_stage
+from mimctr.train.stage import StageRecord, fill_folder, is_made, run_stage
 
 
 def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> StageRecord:
@@ -110,14 +110,22 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
 
 def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> StageRecord:
     """Dataset and content -> one trained CTR model and its predictions."""
-    inputs = {"dataset": dataset} if content is None else {"dataset": dataset, "content": content}
     return run_stage(
         "train",
         out,
         config=config,
-        inputs=inputs,
+        inputs=_train_inputs(dataset, content),
         work=lambda: train_recipe.main(dataset, content, out, config),
     )
+
+
+def is_trained(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> bool:
+    """Return whether :func:`train` has nothing left to do."""
+    return is_made("train", out, config=config, inputs=_train_inputs(dataset, content))
+
+
+def _train_inputs(dataset: Path, content: Path | None) -> dict[str, Path]:
+    return {"dataset": dataset} if content is None else {"dataset": dataset, "content": content}
 
 
 def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecord:

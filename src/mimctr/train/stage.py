@@ -68,6 +68,14 @@ def read_record(folder: Path) -> StageRecord:
         raise RunError(f"{folder / RECORD}: not a stage record ({error}). Run the stage again.") from None
 
 
+def is_made(name: str, out: Path, *, config: BaseModel, inputs: Mapping[str, Path]) -> bool:
+    """Return whether ``out`` holds what :func:`run_stage` would make."""
+    if not (out / RECORD).is_file():
+        return False
+    key, _ = _key(name, config.model_dump(mode="json"), inputs)
+    return read_record(out).key == key
+
+
 def run_stage(
     name: str,
     out: Path,

@@ -1,0 +1,149 @@
+"""Several CTR models trained at a time, each in a process of its own.
+
+On a CPU the operations of a CTR model are too small to be divided: two models on a thread each are done sooner than one
+after the other on two.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from logging.handlers import QueueHandler, QueueListener
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mimctr import distributed
+from mimctr.errors import RunError
+from mimctr.evaluate.machine import describe_machine
+from mimctr.recipes import stages
+from mimctr.recipes.ctr_config import Config
+from mimctr.recipes.device import pick_device
+
+logger = logging.getLogger(__name__)
+
+MOST_WORKERS = 8
+"""Of a machine with more cores; each holds a model and its optimizer."""
+
+
+class Training(NamedTuple):
+    """One call of :func:`mimctr.recipes.stages.train`."""
+
+    dataset: Path
+    content: Path | None
+    folder: Path
+    config: Config
+
+    def run(self) -> None:
+        """Train, unless it was done before."""
+        stages.train(*self)
+
+    def is_done(self) -> bool:
+        """Return whether it was done before."""
+        return stages.is_trained(*self)
+
+
+def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
+    """Train every model; what was trained before is kept, what was interrupted is resumed.
+
+    Under torchrun its processes share the models.
+
+    Args:
+        trainings: In any order; none needs another's result.
+        num_workers: Processes at a time, the cores divided among them; 1: all here, one after the other; 0: one a
+            core, at most 8, and 1 where there is a GPU.
+
+    Raises:
+        RunError: a process was killed from outside.
+    """
+    left = distributed.from_main(lambda: [n for n, one in enumerate(trainings) if not one.is_done()])
+    wanted = [trainings[number] for number in left]
+    count = min(num_workers or _one_a_core(wanted), len(wanted))
+    if distributed.size() > 1:
+        own = wanted[distributed.rank() :: distributed.size()]
+        with distributed.alone():
+            _run_here(own)
+        distributed.barrier()
+    elif count < 2:
+        _run_here(wanted)
+    else:
+        _run_in_pool(wanted, count)
+
+
+def _one_a_core(trainings: Sequence[Training]) -> int:
+    if any(pick_device(training.config.device).type != "cpu" for training in trainings):
+        return 1
+    return min(describe_machine().num_cores, MOST_WORKERS)
+
+
+def _run_here(trainings: Sequence[Training]) -> None:
+    for training in trainings:
+        logger.info("train %s", training.folder.name)
+        training.run()
+
+
+def _run_in_pool(trainings: Sequence[Training], count: int) -> None:
+    logger.info("train %d models, %d at a time", len(trainings), count)
+    begun = time.monotonic()
+    with _pool(count) as pool:
+        running = {pool.submit(training.run): training for training in trainings}
+        for number, done in enumerate(as_completed(running), start=1):
+            try:
+                done.result()
+            except BrokenProcessPool:
+                raise RunError(
+                    "train: one of its processes was killed, by a lack of memory perhaps. Run again to go on; "
+                    "a smaller models.num_workers needs less memory."
+                ) from None
+            left = (time.monotonic() - begun) / number * (len(trainings) - number)
+            logger.info(
+                "trained %s, %d of %d models, %.0f s left",
+                running[done].folder.name,
+                number,
+                len(trainings),
+                left,
+            )
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield processes that log here. They share the cores, and end at once if this process fails or is killed."""
+    context = multiprocessing.get_context("spawn")
+    records = context.Queue()
+    root = logging.getLogger()
+    listener = QueueListener(records, *root.handlers, respect_handler_level=True)
+    threads = max(1, describe_machine().num_cores // count)
+    others = set(multiprocessing.active_children())
+    listener.start()
+    pool = ProcessPoolExecutor(count, context, _start_worker, (records, root.level, threads))
+    try:
+        yield pool
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        listener.stop()
+
+
+def _start_worker(records: "Queue[logging.LogRecord]", level: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=level, handlers=[QueueHandler(records)], force=True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a worker only"
+    parent.join()
+    os._exit(1)
