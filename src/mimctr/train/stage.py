@@ -17,7 +17,7 @@ import mimctr
 from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import hash_json, hash_path, read_json, write_json
-from mimctr.train.memory import peak_memory, reset_peak_memory
+from mimctr.train.memory import keep_freed_memory, peak_memory, reset_peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def run_stage(
     key, keys = distributed.from_main(lambda: _key(name, settings, inputs))
     if distributed.from_main(lambda: _is_kept(name, out, key, settings, keys)):
         return read_record(out)
+    keep_freed_memory()
     reset_peak_memory()
     begun = time.monotonic()
     if together:
