@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mimctr.errors import DataError
-from mimctr.evaluate.compare import compare
+from mimctr.evaluate.compare import Measurements, compare
 from mimctr.evaluate.scoring import Predictions, TestPart, score, split_off_one_class
 
 NUM_ROWS = 1200
@@ -18,6 +18,7 @@ def make_part(**changed):
         "dataset": "made-up",
         "clicks": generator.random(NUM_ROWS) < probability,
         "users": generator.integers(2, 60, NUM_ROWS),
+        "queries": np.arange(NUM_ROWS) // 6 % 90,
         "true_probability": probability,
         "slices": {
             "all": np.ones(NUM_ROWS, dtype=bool),
@@ -34,6 +35,10 @@ def model(part, variant, seed=0, *, ubm="din", strength=1.0, encoder=None, proba
     return Predictions(
         ubm=ubm, variant=variant, encoder=encoder, seed=seed, logits=logits, probabilistic=probabilistic
     )
+
+
+def compared(part, models):
+    return compare(Measurements(part, models, num_resamples=20, seed=0))
 
 
 def find(comparisons, **wanted):
@@ -106,7 +111,7 @@ def test_a_comparison_is_the_mean_of_the_differences_of_equal_seeds():
     part = make_part()
     models = [model(part, "base", seed, strength=0.5) for seed in (0, 1, 2)]
     models += [model(part, "mim", seed, encoder="csft") for seed in (1, 2, 3)]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all")
+    (found,) = find(compared(part, models), slice="all")
     gains = [
         roc_auc_score(part.clicks, models[3 + place].logits)
         - roc_auc_score(part.clicks, models[1 + place].logits)
@@ -127,7 +132,7 @@ def test_pooled_is_the_mean_over_user_behavior_models():
         for ubm in ("din", "mean")
         for variant, strength, encoder in [("base", 0.5, None), ("mim", 1.0, "csft")]
     ]
-    found = find(compare(part, models, num_resamples=20, seed=0), slice="age:S1", minus_slice=None)
+    found = find(compared(part, models), slice="age:S1", minus_slice=None)
     by_ubm = {item.ubm: item.difference for item in found}
     assert by_ubm["pooled"] == pytest.approx((by_ubm["din"] + by_ubm["mean"]) / 2)
 
@@ -135,7 +140,7 @@ def test_pooled_is_the_mean_over_user_behavior_models():
 def test_the_contrast_of_two_slices_is_the_difference_of_their_gains():
     part = make_part()
     models = [model(part, "base", strength=0.2), model(part, "mim", encoder="csft")]
-    found = compare(part, models, num_resamples=20, seed=0)
+    found = compared(part, models)
     (contrast,) = find(found, slice="age:S1", minus_slice="age:S10")
     (newest,) = find(found, slice="age:S1", minus_slice=None)
     (oldest,) = find(found, slice="age:S10")
@@ -147,7 +152,7 @@ def test_the_untrained_cosine_meets_every_model_whatever_its_own_seed():
     part = make_part()
     cosine = model(part, "untrained_cosine", 7, ubm="none", encoder="csft", probabilistic=False)
     models = [cosine, *(model(part, "mim", seed, encoder="csft") for seed in (0, 1))]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all", against="untrained_cosine")
+    (found,) = find(compared(part, models), slice="all", against="untrained_cosine")
     expected = np.mean([roc_auc_score(part.clicks, item.logits) for item in models[1:]])
     assert found.difference == pytest.approx(expected - roc_auc_score(part.clicks, cosine.logits))
     assert (found.ubm, found.seeds) == ("din", [0, 1])
@@ -159,7 +164,7 @@ def test_encoders_are_compared_within_one_variant():
         model(part, "mim", encoder="plain", strength=0.5),
         model(part, "mim", encoder="csft", strength=1.5),
     ]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all")
+    (found,) = find(compared(part, models), slice="all")
     assert (found.encoder, found.against, found.against_encoder) == ("csft", "mim", "plain")
     assert found.difference > 0
 
@@ -167,4 +172,4 @@ def test_encoders_are_compared_within_one_variant():
 def test_nothing_is_compared_without_a_common_seed():
     part = make_part()
     models = [model(part, "base", 0), model(part, "mim", 1, encoder="csft")]
-    assert compare(part, models, num_resamples=5, seed=0) == []
+    assert compared(part, models) == []
