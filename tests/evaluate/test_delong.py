@@ -1,4 +1,4 @@
-"""DeLong's test against the double loop of its definition, against the jackknife with scikit-learn, and against known truths."""
+"""DeLong's test against the double loop of its definition, the jackknife with scikit-learn, and known truths."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ def kernel(labels, scores):
 
 
 def written_out(labels, all_scores, contrast):
-    """Return a contrast of AUCs and its standard error from the covariance matrices of DeLong et al., eq. (4) to (6)."""
+    """Return a contrast of AUCs and its standard error from DeLong's covariance matrices."""
     kernels = [kernel(labels, scores) for scores in all_scores]
     num_clicks, num_others = kernels[0].shape
     of_clicks = np.zeros((len(kernels), len(kernels)))

@@ -48,6 +48,16 @@ def test_the_untrained_cosine_stands_once_and_without_deviation(results):
         assert "±" not in line
 
 
+def test_whether_content_is_used_is_a_line_a_model(results):
+    text = results_table(results).partition("Are content vectors used?")[2]
+    (line,) = (line for line in text.splitlines() if re.search(r"DIN +Base\+MIM", line))
+    (use,) = (item for item in results.content_use if (item.ubm, item.variant) == ("din", "mim"))
+    shown = f"{use.drop:.4f} ± {use.sd:.4f} {use.low:+.4f} to {use.high:+.4f} 98.3 % 97.5 %"
+    assert line.split()[2:] == shown.split()
+    without = results.model_copy(update={"content_use": []})
+    assert "Are content vectors used?" not in results_table(without)
+
+
 def test_markdown_has_the_same_numbers_in_equally_many_columns(results, expected):
     lines = results_markdown(results).splitlines()
     assert {line.count("|") for line in lines} == {9}
