@@ -10,7 +10,7 @@ from fake_run import make_results, make_run
 
 from mimctr.errors import RunError
 from mimctr.evaluate.compare import Contender
-from mimctr.evaluate.results import read_results
+from mimctr.evaluate.results import Results, read_results
 from mimctr.recipes import report
 from mimctr.report.headline import headline, remarks
 from mimctr.report.page import render_page
@@ -225,6 +225,22 @@ def test_missing_parts_leave_no_trace(variants, tmp_path):
         assert title not in page
     assert "None" not in page
     assert ("there is no gain to show" in page) == (variants != ("base", "mim"))
+
+
+def test_results_without_the_later_fields_are_shown_without_them(results, tmp_path):
+    later = {
+        "rows": ["query_gauc", "query_gauc_unweighted", "num_queries", "num_gauc_queries"],
+        "comparisons": ["delong_standard_error", "delong_p_value"],
+    }
+    values = results.model_dump(mode="json")
+    for part, names in later.items():
+        values[part] = [
+            {key: value for key, value in item.items() if key not in names} for item in values[part]
+        ]
+    del values["content_use"], values["reliability"]
+    page = render_page(Results.model_validate({**values, "pictures": []}), tmp_path)
+    for title in ("Are content vectors used?", "Reliability", "GAUC by query", "By query", "None"):
+        assert title not in page
 
 
 def test_text_of_the_data_is_escaped(results, tmp_path):
