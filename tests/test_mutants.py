@@ -229,6 +229,48 @@ MUTANTS = [
         "2 * (start[run] - group_start + length[run])",
         "tests/evaluate/test_metrics.py",
     ),
+    Mutant(
+        "bins of the reliability plot are filled in the order of the log",
+        "evaluate/metrics.py",
+        'order = np.argsort(probabilities, kind="stable")',
+        "order = np.arange(len(probabilities))",
+        "tests/evaluate/test_metrics.py::test_bins_are_those_of_a_loop_over_sorted_predictions",
+    ),
+    Mutant(
+        "DeLong takes clicks and non-clicks for one sample",
+        "evaluate/delong.py",
+        "clicks.var(ddof=1) / len(clicks) + non_clicks.var(ddof=1) / len(non_clicks)",
+        "(clicks.var(ddof=1) + non_clicks.var(ddof=1)) / (len(clicks) + len(non_clicks))",
+        "tests/evaluate/test_delong.py::test_the_standard_error_is_the_jackknifes",
+    ),
+    Mutant(
+        "impressions without a query are one query",
+        "evaluate/scoring.py",
+        "asked = queries > 0",
+        "asked = queries >= 0",
+        "tests/evaluate/test_scoring.py::test_gauc_runs_over_queries_too_and_leaves_out_what_has_none",
+    ),
+    Mutant(
+        "a model is scored on its own vectors in place of shuffled ones",
+        "recipes/train.py",
+        "replace(task, content=shuffled)",
+        "task",
+        "tests/recipes/test_train.py::TestShuffledVectors::test_a_model_that_knows_nothing_else_falls_to_chance",
+    ),
+    Mutant(
+        "vectors are shuffled across categories where their use is measured",
+        "recipes/train.py",
+        "table.permuted(dataset.item_fields[:, 0], seed=seed)",
+        "table.permuted(0 * dataset.item_fields[:, 0], seed=seed)",
+        "tests/recipes/test_train.py::TestShuffledVectors::test_vectors_that_say_the_category_and_no_more_are_not_missed",
+    ),
+    Mutant(
+        "exported predictions stand beside the next user",
+        "recipes/export.py",
+        "impressions.user[rows] - FIRST_INDEX",
+        "(impressions.user[rows] - FIRST_INDEX + 1) % len(users)",
+        "tests/recipes/test_evaluate.py::test_exported_predictions_join_the_raw_impressions_and_give_the_same_auc",
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from mimctr.evaluate.cohorts import (
     age_slices,
     arrival_slices,
     category_slices,
+    content_slices,
     history_slices,
     query_slices,
     seen_slices,
@@ -84,6 +85,20 @@ def test_queries_are_sliced_only_where_they_differ():
         "query:both": [3],
     }
     assert query_slices(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)) == {}
+
+
+def test_targets_with_and_without_an_image_or_a_title_are_told_apart_where_they_differ():
+    image = np.array([False, False, True, False, True])
+    title = np.array([False, False, True, True, False])
+    slices = content_slices(np.array([2, 3, 4, 2]), image, title)
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in slices.items()} == {
+        "image:yes": [0, 2, 3],
+        "image:no": [1],
+        "title:yes": [0, 1, 3],
+        "title:no": [2],
+    }
+    assert list(content_slices(np.array([2, 3]), image, title)) == ["image:yes", "image:no"]
+    assert content_slices(np.array([2]), image, title) == {}
 
 
 def test_the_whole_is_every_impression():

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mimctr.errors import DataError
-from mimctr.evaluate.metrics import auc, calibration, grouped_auc, log_loss, relative_improvement, sigmoid
+from mimctr.evaluate.metrics import (
+    auc,
+    calibration,
+    calibration_bins,
+    grouped_auc,
+    log_loss,
+    relative_improvement,
+    sigmoid,
+)
 
 
 def all_pairs_auc(labels, scores):
@@ -103,6 +111,24 @@ def test_calibration_error_is_the_distance_that_was_put_in():
     result = calibration(labels, np.full(100, 0.6), num_bins=5)
     assert result.pcoc == pytest.approx(1.2)
     assert result.ece == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("num_rows", [1, 19, 20, 21, 507])
+def test_bins_are_those_of_a_loop_over_sorted_predictions(num_rows):
+    generator = np.random.default_rng(num_rows)
+    probabilities = np.round(generator.random(num_rows), 2).astype(np.float32)  # ties
+    labels = generator.integers(0, 2, num_rows)
+    ranked = sorted(range(num_rows), key=lambda row: (probabilities[row], row))
+    found = calibration_bins(labels, probabilities)
+    assert len(found.num_rows) == min(num_rows, 20)
+    assert found.num_rows.sum() == num_rows
+    assert found.num_rows.max() - found.num_rows.min() <= 1
+    first = 0
+    for number, size in enumerate(found.num_rows.tolist()):
+        rows = ranked[first : first + size]
+        assert found.predicted[number] == pytest.approx(np.mean(probabilities[rows].astype(float)))
+        assert found.observed[number] == pytest.approx(np.mean(labels[rows]))
+        first += size
 
 
 def test_more_bins_than_rows_gives_one_bin_per_row():

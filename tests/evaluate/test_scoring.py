@@ -1,12 +1,15 @@
 """Rows and comparisons of results.json against metrics computed one by one with scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from mimctr.errors import DataError
-from mimctr.evaluate.compare import compare
-from mimctr.evaluate.scoring import Predictions, TestPart, score, split_off_one_class
+from mimctr.evaluate.compare import Measurements, compare, measure_content_use
+from mimctr.evaluate.delong import delong, placements
+from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 
 NUM_ROWS = 1200
 
@@ -18,6 +21,7 @@ def make_part(**changed):
         "dataset": "made-up",
         "clicks": generator.random(NUM_ROWS) < probability,
         "users": generator.integers(2, 60, NUM_ROWS),
+        "queries": np.arange(NUM_ROWS) // 6 % 90,
         "true_probability": probability,
         "slices": {
             "all": np.ones(NUM_ROWS, dtype=bool),
@@ -34,6 +38,10 @@ def model(part, variant, seed=0, *, ubm="din", strength=1.0, encoder=None, proba
     return Predictions(
         ubm=ubm, variant=variant, encoder=encoder, seed=seed, logits=logits, probabilistic=probabilistic
     )
+
+
+def compared(part, models):
+    return compare(Measurements(part, models, num_resamples=20, seed=0))
 
 
 def find(comparisons, **wanted):
@@ -57,6 +65,40 @@ def test_every_model_has_a_row_on_every_slice_with_the_slices_own_numbers():
     assert newest.auc == pytest.approx(roc_auc_score(clicks, logits))
     assert newest.ceiling_auc == pytest.approx(roc_auc_score(clicks, part.true_probability[:400]))
     assert newest.pcoc == pytest.approx((1 / (1 + np.exp(-logits))).sum() / clicks.sum())
+
+
+def test_gauc_runs_over_queries_too_and_leaves_out_what_has_none():
+    part = make_part()
+    (newest,) = (row for row in score(part, [model(part, "base")]) if row.slice == "age:S1")
+    logits, found, sizes = model(part, "base").logits, [], []
+    queries = part.queries[:400]
+    for query in set(queries.tolist()) - {0}:
+        own = np.flatnonzero(queries == query)
+        if 0 < part.clicks[own].sum() < len(own):
+            found.append(roc_auc_score(part.clicks[own], logits[own]))
+            sizes.append(len(own))
+    assert newest.query_gauc == pytest.approx(np.average(found, weights=sizes))
+    assert newest.query_gauc_unweighted == pytest.approx(np.mean(found))
+    assert (newest.num_queries, newest.num_gauc_queries) == (len(set(queries.tolist())) - 1, len(found))
+    assert newest.gauc != pytest.approx(newest.query_gauc, abs=1e-4)
+
+
+def test_without_queries_there_is_no_gauc_over_them():
+    part = make_part(queries=np.zeros(NUM_ROWS, dtype=np.int64))
+    row = score(part, [model(part, "base")])[0]
+    assert (row.query_gauc, row.query_gauc_unweighted) == (None, None)
+    assert (row.num_queries, row.num_gauc_queries) == (0, 0)
+
+
+def test_reliability_is_measured_where_scores_are_probabilities():
+    part = make_part()
+    models = [model(part, "base"), model(part, "untrained_cosine", encoder="csft", probabilistic=False)]
+    (found,) = measure_reliability(models, part.clicks)
+    assert (found.ubm, found.variant, found.seed) == ("din", "base", 0)
+    assert found.num_impressions == [NUM_ROWS // 20] * 20
+    lowest = np.argsort(models[0].logits)[: NUM_ROWS // 20]
+    assert found.predicted[0] == pytest.approx((1 / (1 + np.exp(-models[0].logits[lowest]))).mean())
+    assert found.observed[0] == pytest.approx(part.clicks[lowest].mean())
 
 
 def test_what_is_unknown_or_means_nothing_is_null():
@@ -106,7 +148,7 @@ def test_a_comparison_is_the_mean_of_the_differences_of_equal_seeds():
     part = make_part()
     models = [model(part, "base", seed, strength=0.5) for seed in (0, 1, 2)]
     models += [model(part, "mim", seed, encoder="csft") for seed in (1, 2, 3)]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all")
+    (found,) = find(compared(part, models), slice="all")
     gains = [
         roc_auc_score(part.clicks, models[3 + place].logits)
         - roc_auc_score(part.clicks, models[1 + place].logits)
@@ -127,7 +169,7 @@ def test_pooled_is_the_mean_over_user_behavior_models():
         for ubm in ("din", "mean")
         for variant, strength, encoder in [("base", 0.5, None), ("mim", 1.0, "csft")]
     ]
-    found = find(compare(part, models, num_resamples=20, seed=0), slice="age:S1", minus_slice=None)
+    found = find(compared(part, models), slice="age:S1", minus_slice=None)
     by_ubm = {item.ubm: item.difference for item in found}
     assert by_ubm["pooled"] == pytest.approx((by_ubm["din"] + by_ubm["mean"]) / 2)
 
@@ -135,7 +177,7 @@ def test_pooled_is_the_mean_over_user_behavior_models():
 def test_the_contrast_of_two_slices_is_the_difference_of_their_gains():
     part = make_part()
     models = [model(part, "base", strength=0.2), model(part, "mim", encoder="csft")]
-    found = compare(part, models, num_resamples=20, seed=0)
+    found = compared(part, models)
     (contrast,) = find(found, slice="age:S1", minus_slice="age:S10")
     (newest,) = find(found, slice="age:S1", minus_slice=None)
     (oldest,) = find(found, slice="age:S10")
@@ -147,7 +189,7 @@ def test_the_untrained_cosine_meets_every_model_whatever_its_own_seed():
     part = make_part()
     cosine = model(part, "untrained_cosine", 7, ubm="none", encoder="csft", probabilistic=False)
     models = [cosine, *(model(part, "mim", seed, encoder="csft") for seed in (0, 1))]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all", against="untrained_cosine")
+    (found,) = find(compared(part, models), slice="all", against="untrained_cosine")
     expected = np.mean([roc_auc_score(part.clicks, item.logits) for item in models[1:]])
     assert found.difference == pytest.approx(expected - roc_auc_score(part.clicks, cosine.logits))
     assert (found.ubm, found.seeds) == ("din", [0, 1])
@@ -159,7 +201,7 @@ def test_encoders_are_compared_within_one_variant():
         model(part, "mim", encoder="plain", strength=0.5),
         model(part, "mim", encoder="csft", strength=1.5),
     ]
-    (found,) = find(compare(part, models, num_resamples=20, seed=0), slice="all")
+    (found,) = find(compared(part, models), slice="all")
     assert (found.encoder, found.against, found.against_encoder) == ("csft", "mim", "plain")
     assert found.difference > 0
 
@@ -167,4 +209,57 @@ def test_encoders_are_compared_within_one_variant():
 def test_nothing_is_compared_without_a_common_seed():
     part = make_part()
     models = [model(part, "base", 0), model(part, "mim", 1, encoder="csft")]
-    assert compare(part, models, num_resamples=5, seed=0) == []
+    assert compared(part, models) == []
+
+
+def test_delong_stands_beside_the_bootstrap_for_the_same_difference():
+    part = make_part()
+    models = [
+        model(part, variant, seed, ubm=ubm, strength=strength, encoder=encoder)
+        for ubm in ("din", "mean")
+        for seed in (0, 1)
+        for variant, strength, encoder in [("base", 0.5, None), ("mim", 1.0, "csft")]
+    ]
+    found = {(item.ubm, item.slice, item.minus_slice): item for item in compared(part, models)}
+
+    def expected(ubms, name):
+        mask = part.slices[name]
+        said = {
+            (item.ubm, item.variant, item.seed): placements(part.clicks[mask], item.logits[mask])
+            for item in models
+        }
+        return delong([(said[ubm, "mim", seed], said[ubm, "base", seed]) for ubm in ubms for seed in (0, 1)])
+
+    for name, ubms in [("din", ["din"]), ("pooled", ["din", "mean"])]:
+        newest, oldest = (expected(ubms, name) for name in ("age:S1", "age:S10"))
+        alone, contrast = found[name, "age:S1", None], found[name, "age:S1", "age:S10"]
+        assert alone.difference == pytest.approx(newest.difference)
+        assert alone.delong_standard_error == pytest.approx(newest.standard_error)
+        assert alone.delong_p_value == pytest.approx(newest.p_value)
+        both = np.hypot(newest.standard_error, oldest.standard_error)
+        assert contrast.delong_standard_error == pytest.approx(both)
+
+
+def test_content_is_used_as_much_as_shuffled_vectors_cost():
+    part = make_part()
+    models = [model(part, "base"), *(model(part, "mim", seed, encoder="csft") for seed in (0, 1))]
+    shuffled = {item.seed: model(part, "mim", 10 + item.seed, strength=0.3).logits for item in models[1:]}
+    models[1:] = [replace(item, shuffled_logits=shuffled[item.seed]) for item in models[1:]]
+    (found,) = measure_content_use(Measurements(part, models, num_resamples=50, seed=0))
+    drops = [
+        roc_auc_score(part.clicks, item.logits) - roc_auc_score(part.clicks, item.shuffled_logits)
+        for item in models[1:]
+    ]
+    assert (found.ubm, found.variant, found.encoder, found.seeds) == ("din", "mim", "csft", [0, 1])
+    assert found.drop == pytest.approx(np.mean(drops))
+    assert found.drop == pytest.approx(found.auc - found.shuffled_auc)
+    assert found.sd == pytest.approx(np.std(drops, ddof=1))
+    assert found.low < found.drop < found.high
+
+
+def test_a_model_that_does_not_look_at_its_vectors_loses_exactly_nothing():
+    part = make_part()
+    blind = model(part, "mim", encoder="csft")
+    blind = replace(blind, shuffled_logits=blind.logits)
+    (found,) = measure_content_use(Measurements(part, [blind], num_resamples=20, seed=0))
+    assert (found.drop, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)

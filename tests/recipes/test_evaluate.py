@@ -16,7 +16,7 @@ from mimctr.errors import DataError, RunError
 from mimctr.evaluate.results import read_results
 from mimctr.recipes import evaluate, prepare, report
 from mimctr.recipes.neighbors import choose_pairs
-from mimctr.weights import save_tensors
+from mimctr.weights import load_tensors, save_tensors
 
 START = 1_600_000_000
 NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS = 40, 30, 1500
@@ -49,7 +49,7 @@ def dataset_folder(tmp_path_factory):
     items = pl.DataFrame(
         {
             "item_id": np.arange(100, 100 + NUM_ITEMS),
-            "title": [f"title {number}" for number in range(NUM_ITEMS)],
+            "title": [None if number % 7 == 2 else f"title {number}" for number in range(NUM_ITEMS)],
             "image": [None if number == 3 else picture(number) for number in range(NUM_ITEMS)],
             "category": [f"c{number % 3}" for number in range(NUM_ITEMS)],
             "first_seen_time": first_seen,
@@ -59,6 +59,7 @@ def dataset_folder(tmp_path_factory):
     impressions.write_parquet(folder / "impressions.parquet")
     items.write_parquet(folder / "items.parquet")
     out = tmp_path_factory.mktemp("run") / "dataset"
+    impressions.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(out.parent / "impressions.parquet")
     prepare.main(
         folder, out, prepare.Config(test_fraction=0.3, pair_kinds=("click",), pair_query_kinds=("click",))
     )
@@ -69,6 +70,7 @@ def dataset_folder(tmp_path_factory):
 def run(tmp_path, dataset_folder):
     """A run with Base and Base+MIM of one UBM and two seeds, stage records, metrics and a snapshot."""
     (tmp_path / "dataset").symlink_to(dataset_folder)
+    (tmp_path / "tables.parquet").symlink_to(dataset_folder.parent / "impressions.parquet")
     dataset = CtrDataset.open(tmp_path / "dataset")
     for seed in (0, 1):
         for variant, strength in [("base", 0.5), ("mim", 2.0)]:
@@ -103,10 +105,10 @@ def write_model(run, dataset, variant, *, seed, strength, **changes):
     }
     (folder / "model.json").write_text(json.dumps({**record, **changes}))
     (folder / "metrics.jsonl").write_text('{"step": 3, "validation_auc": 0.6}\n')
-    save_tensors(
-        folder / "predictions.safetensors",
-        {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(logits)},
-    )
+    tensors = {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(logits)}
+    if variant != "base":
+        tensors["shuffled_logit"] = torch.from_numpy(noise.astype(np.float32))
+    save_tensors(folder / "predictions.safetensors", tensors)
     return logits
 
 
@@ -157,6 +159,77 @@ def test_slices_are_those_of_the_dataset(run):
     assert sizes["category:c1"] == sum(
         dataset.items["category"][item - 2] == "c1" for item in targets.tolist()
     )
+
+
+def test_targets_are_sliced_by_whether_they_have_an_image_and_a_title(run, dataset_folder):
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    dataset = CtrDataset.open(dataset_folder)
+    sizes = {row.slice: row.num_impressions for row in results.rows} | {
+        item.slice: item.num_impressions for item in results.skipped_slices
+    }
+    shown = (
+        dataset.impressions.target[np.array(dataset.rows("test"))] - 2
+    )  # place in the catalogue: item_id 100 first
+    assert dataset.items["item_id"].to_list() == list(range(100, 100 + NUM_ITEMS))
+    for kind, missing in [("image", shown == 3), ("title", shown % 7 == 2)]:
+        assert 0 < missing.sum() < len(shown)
+        assert (sizes[f"{kind}:no"], sizes[f"{kind}:yes"]) == (missing.sum(), (~missing).sum())
+
+
+def test_exported_predictions_join_the_raw_impressions_and_give_the_same_auc(run):
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    exported = pl.read_parquet(run / "evaluate" / "predictions.parquet")
+    dataset = CtrDataset.open(run / "dataset")
+    assert exported["row"].to_list() == list(dataset.rows("test"))
+    names = [f"mean-{variant}-seed{seed}" for variant in ("base", "mim") for seed in (0, 1)]
+    assert exported.columns == [
+        "row",
+        "user_id",
+        "item_id",
+        "time",
+        "click",
+        *(f"probability:{name}" for name in names),
+    ]
+    raw = pl.read_parquet(run / "tables.parquet")
+    keys = ["user_id", "item_id", "time"]
+    joined = exported.join(raw, on=keys, how="left", validate="1:1", suffix="_raw", maintain_order="left")
+    assert joined["click"].to_list() == joined["click_raw"].to_list()
+    truth = dataset.impressions.true_probability[np.array(dataset.rows("test"))]
+    assert joined["true_probability"].to_list() == truth.tolist()
+    for row in results.rows:
+        if row.slice == "all":
+            probability = exported[f"probability:mean-{row.variant}-seed{row.seed}"]
+            assert roc_auc_score(exported["click"], probability) == pytest.approx(row.auc)
+            assert probability.sum() / exported["click"].sum() == pytest.approx(row.pcoc)
+
+
+def test_what_only_ranks_is_exported_as_a_score(run):
+    dataset = CtrDataset.open(run / "dataset")
+    logits = write_model(run, dataset, "untrained_cosine", seed=0, strength=1.0)
+    evaluate.main(run, run / "evaluate", CONFIG)
+    exported = pl.read_parquet(run / "evaluate" / "predictions.parquet")
+    assert exported["score:mean-untrained_cosine-seed0"].to_list() == logits.tolist()
+
+
+def test_what_shuffled_vectors_cost_comes_from_the_models_own_predictions(run):
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    dataset = CtrDataset.open(run / "dataset")
+    rows = dataset.rows("test")
+    noise = [np.random.default_rng([seed, 3]).normal(size=len(rows)) for seed in (0, 1)]
+    clicks = dataset.impressions.click[rows.start : rows.stop]
+    (found,) = results.content_use
+    assert (found.variant, found.seeds) == ("mim", [0, 1])
+    assert found.shuffled_auc == pytest.approx(np.mean([roc_auc_score(clicks, one) for one in noise]))
+
+
+def test_models_of_before_are_evaluated_and_named(run, caplog):
+    path = run / "train/mean-mim-seed0/predictions.safetensors"
+    tensors, _ = load_tensors(path)
+    del tensors["shuffled_logit"]
+    save_tensors(path, tensors)
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    assert [item.seeds for item in results.content_use] == [[1]]
+    assert "1 of 2 models with content were trained before" in caplog.text
 
 
 def test_coverage_counts_what_a_loop_counts(run):

@@ -140,6 +140,44 @@ class TestLearning:
         assert score(shop, tmp_path) > 0.78
 
 
+class TestShuffledVectors:
+    """What a model says of the test part when its items' vectors are permuted within category."""
+
+    def test_a_model_that_knows_nothing_else_falls_to_chance(self, shop: Path, tmp_path: Path):
+        # Mutant: the model scored on its own vectors twice.
+        train(shop, tmp_path, variant="mim", ubm="mean", epochs=4)
+        tensors, _ = load_tensors(tmp_path / "predictions.safetensors")
+        clicks = CtrDataset.open(shop / "dataset").impressions.click[tensors["row"].numpy()]
+        assert auc(clicks, tensors["logit"].numpy()) > 0.75
+        assert 0.44 < auc(clicks, tensors["shuffled_logit"].numpy()) < 0.56
+
+    @pytest.mark.parametrize("variant", ["mim", "mim_plus", "mim_permuted", "untrained_cosine"])
+    def test_vectors_that_say_the_category_and_no_more_are_not_missed(
+        self, variant: str, shop: Path, tmp_path: Path
+    ):
+        # Mutants: vectors permuted across categories; another model, or one in training mode, scored with them.
+        dataset = CtrDataset.open(shop / "dataset")
+        items = dataset.items.head(NUM_ITEMS - 7)  # and some without a vector
+        vectors = np.eye(2, NUM_STYLES, dtype=np.float32)[(items["category"] == "lamp").cast(int).to_numpy()]
+        write_snapshot(tmp_path / "content" / ITEMS, items["item_key"].to_numpy(), vectors, encoder="kinds")
+        nothing = np.zeros((0, NUM_STYLES), dtype=np.float32)
+        write_snapshot(tmp_path / "content" / QUERIES, np.zeros(0, dtype=np.int64), nothing, encoder="kinds")
+        config = Config(**SMALL, variant=variant, ubm="sim", dropout=0.2, epochs=1)
+        main(shop / "dataset", tmp_path / "content", tmp_path / "out", config)
+        tensors, _ = load_tensors(tmp_path / "out" / "predictions.safetensors")
+        assert tensors["logit"].std() > 0
+        assert torch.equal(tensors["shuffled_logit"], tensors["logit"])
+
+    def test_the_leak_control_is_shuffled_anew(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="mim_permuted", ubm="mean")
+        tensors, _ = load_tensors(tmp_path / "predictions.safetensors")
+        assert not torch.equal(tensors["shuffled_logit"], tensors["logit"])
+
+    def test_base_has_nothing_to_shuffle(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, variant="base", ubm="mean")
+        assert set(load_tensors(tmp_path / "predictions.safetensors")[0]) == {"row", "logit"}
+
+
 class TestResume:
     """Mutants: best weights or patience missing from the checkpoint; dropout drawn from a running generator; batches
     of a resumed epoch started over."""

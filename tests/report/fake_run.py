@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mimctr.evaluate.cohorts import age_slices, category_slices, history_slices, seen_slices, whole
-from mimctr.evaluate.compare import compare
+from mimctr.evaluate.compare import Measurements, compare, measure_content_use
 from mimctr.evaluate.results import (
     Coverage,
     Curve,
@@ -20,7 +20,7 @@ from mimctr.evaluate.results import (
     StageFacts,
     write_results,
 )
-from mimctr.evaluate.scoring import Predictions, TestPart, score, split_off_one_class
+from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 
 CATEGORIES = ["Clothes", "Home Decoration", "Sports", "Toys", "FMCG", "Pets", "Cars"]
 NUM_ITEMS, NUM_USERS, NUM_ROWS = 300, 150, 6000
@@ -44,7 +44,14 @@ def make_part() -> tuple[TestPart, np.ndarray, np.ndarray, list]:
         | history_slices(generator.integers(0, 80, NUM_ROWS))
     )
     kept, skipped = split_off_one_class(slices, clicks)
-    part = TestPart(dataset="made-up", clicks=clicks, users=users, true_probability=probability, slices=kept)
+    part = TestPart(
+        dataset="made-up",
+        clicks=clicks,
+        users=users,
+        queries=np.arange(NUM_ROWS) // 8 % 700,
+        true_probability=probability,
+        slices=kept,
+    )
     age = 1 - (targets - 2) / NUM_ITEMS
     return part, taste, age, skipped
 
@@ -70,7 +77,8 @@ def make_results(
                     logits = 0.5 * taste + np.random.default_rng(9).normal(size=NUM_ROWS)
                 else:
                     noise = np.random.default_rng(place).normal(size=NUM_ROWS)
-                    logits = strength[variant] * taste + noise + 0.2 * generator.normal(size=NUM_ROWS) - 1.5
+                    noise = noise + 0.2 * generator.normal(size=NUM_ROWS) - 1.5
+                    logits = strength[variant] * taste + noise
                 predictions.append(
                     Predictions(
                         ubm=ubm,
@@ -79,6 +87,9 @@ def make_results(
                         seed=seed,
                         logits=logits.astype(np.float32),
                         probabilistic=variant != "untrained_cosine",
+                        shuffled_logits=None
+                        if variant == "base"
+                        else (logits - 0.3 * taste).astype(np.float32),
                     )
                 )
     models = [
@@ -92,6 +103,7 @@ def make_results(
         )
         for model in predictions
     ]
+    measured = Measurements(part, predictions, num_resamples=30, seed=0)
     return Results(
         dataset=DatasetFacts(
             name="made-up",
@@ -115,7 +127,9 @@ def make_results(
             ],
         ),
         rows=score(part, predictions),
-        comparisons=compare(part, predictions, num_resamples=30, seed=0),
+        comparisons=compare(measured),
+        content_use=measure_content_use(measured) if full else [],
+        reliability=measure_reliability(predictions, part.clicks) if full else [],
         skipped_slices=skipped,
         coverage=[
             Coverage(encoder="csft", of="test targets", known=5_900, total=6_000),

@@ -1,5 +1,6 @@
 """The page: every number comes from results.json, nothing from outside, and missing parts leave no trace."""
 
+import html
 import html.parser
 import re
 from statistics import fmean
@@ -8,7 +9,8 @@ import pytest
 from fake_run import make_results, make_run
 
 from mimctr.errors import RunError
-from mimctr.evaluate.results import read_results
+from mimctr.evaluate.compare import Contender
+from mimctr.evaluate.results import Results, read_results
 from mimctr.recipes import report
 from mimctr.report.headline import headline, remarks
 from mimctr.report.page import render_page
@@ -109,6 +111,55 @@ def test_search_metrics_are_on_the_page_by_encoder(page):
     assert "<th>csft, before training</th><td>test</td>" in page
 
 
+def test_what_shuffled_vectors_cost_is_on_the_page_a_line_a_model(results, page):
+    section = page[page.index("Are content vectors used?") :]
+    section = section[: section.index("</table>")]
+    assert section.count("<tr><th>") - 1 == len(results.content_use) == 3 * 3 + 1
+    for item in results.content_use:
+        cells = [f"{item.auc:.4f}", f"{item.shuffled_auc:.4f}", f"{item.drop:.4f}"]
+        sd = "" if item.variant == "untrained_cosine" else f" ± {item.sd:.4f}"
+        assert '</td><td class="number">'.join(cells[:2]) in section
+        assert f'<td class="number">{cells[2]}{sd}</td>' in section
+    assert '<td class="number">98.3 %</td><td class="number">97.5 %</td>' in section
+
+
+def test_delong_stands_beside_the_bootstrap_on_every_slice(results, page):
+    (gain,) = (
+        item
+        for item in results.comparisons
+        if (item.ubm, item.variant, item.against, item.slice) == ("pooled", "mim", "base", "category:Toys")
+    )
+    line = page[page.index("<tr><th>Toys</th>") :]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", line[: line.index("</tr>")])
+    written = [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (gain.p_value, gain.delong_p_value)]
+    assert [html.unescape(cell) for cell in cells[4:6]] == written
+
+
+def test_gauc_within_queries_is_on_the_page_with_what_is_left_out(results, page):
+    (row, *_) = (row for row in results.rows if row.slice == "all")
+    assert f"{row.num_queries - row.num_gauc_queries:,} of {row.num_queries:,} left out" in page
+    assert f"({row.num_users - row.num_gauc_users:,} of {row.num_users:,})" in page
+    values = [
+        row.query_gauc for row in results.rows if (row.ubm, row.variant, row.slice) == ("din", "mim", "all")
+    ]
+    assert f"{fmean(values):.4f} ± " in page[page.index("GAUC by query") :]
+
+
+def test_reliability_is_a_plot_per_ubm_with_a_line_per_model_that_gives_probabilities(results, page):
+    for number, name in enumerate(["Avg Pooling", "DIN", "SIM"]):
+        start = page.index(f'aria-label="{name}: observed by predicted click rate"')
+        figure = page[start : page.index("</svg>", start)]
+        assert f'id="reliability-{number}-' in figure
+        assert all(variant in figure for variant in ("Base+MIM", "MIM+", "Leak control"))
+        assert "Untrained" not in figure
+    summary = Summary(results)
+    points = summary.reliability("din", Contender("mim", "csft"))
+    found = [item for item in results.reliability if (item.ubm, item.variant) == ("din", "mim")]
+    assert len(found) == 2
+    assert points[3].observed == pytest.approx(fmean(item.observed[3] for item in found))
+    assert points[3].predicted == pytest.approx(fmean(item.predicted[3] for item in found))
+
+
 def test_the_headline_is_the_pooled_gain_with_its_interval(results, page):
     (gain,) = (
         item
@@ -167,11 +218,29 @@ def test_missing_parts_leave_no_trace(variants, tmp_path):
         "held-out pairs",
         "Training of",
         "Coverage",
+        "Are content vectors used?",
+        "Reliability",
         "Settings of every stage",
     ):
         assert title not in page
     assert "None" not in page
     assert ("there is no gain to show" in page) == (variants != ("base", "mim"))
+
+
+def test_results_without_the_later_fields_are_shown_without_them(results, tmp_path):
+    later = {
+        "rows": ["query_gauc", "query_gauc_unweighted", "num_queries", "num_gauc_queries"],
+        "comparisons": ["delong_standard_error", "delong_p_value"],
+    }
+    values = results.model_dump(mode="json")
+    for part, names in later.items():
+        values[part] = [
+            {key: value for key, value in item.items() if key not in names} for item in values[part]
+        ]
+    del values["content_use"], values["reliability"]
+    page = render_page(Results.model_validate({**values, "pictures": []}), tmp_path)
+    for title in ("Are content vectors used?", "Reliability", "GAUC by query", "By query", "None"):
+        assert title not in page
 
 
 def test_text_of_the_data_is_escaped(results, tmp_path):

@@ -31,7 +31,7 @@ def expected(results):
 
 
 def test_the_table_shows_every_model_whole(results, expected):
-    text = results_table(results)
+    text, _, _ = results_table(results).partition("Are content vectors used?")
     assert "…" not in text
     lines = [line for line in text.splitlines() if "Base+MIM" in line]
     for line, (mean, gain) in zip(lines, expected.values(), strict=True):
@@ -42,8 +42,20 @@ def test_the_table_shows_every_model_whole(results, expected):
 
 
 def test_the_untrained_cosine_stands_once_and_without_deviation(results):
-    (line,) = (line for line in results_table(results).splitlines() if "Untrained cosine" in line)
-    assert "±" not in line
+    table, _, use = results_table(results).partition("Are content vectors used?")
+    for text in (table, use):
+        (line,) = (line for line in text.splitlines() if "Untrained cosine" in line)
+        assert "±" not in line
+
+
+def test_whether_content_is_used_is_a_line_a_model(results):
+    text = results_table(results).partition("Are content vectors used?")[2]
+    (line,) = (line for line in text.splitlines() if re.search(r"DIN +Base\+MIM", line))
+    (use,) = (item for item in results.content_use if (item.ubm, item.variant) == ("din", "mim"))
+    shown = f"{use.drop:.4f} ± {use.sd:.4f} {use.low:+.4f} to {use.high:+.4f} 98.3 % 97.5 %"
+    assert line.split()[2:] == shown.split()
+    without = results.model_copy(update={"content_use": []})
+    assert "Are content vectors used?" not in results_table(without)
 
 
 def test_markdown_has_the_same_numbers_in_equally_many_columns(results, expected):
@@ -75,6 +87,9 @@ def test_two_encoders_of_one_variant_are_told_apart():
         (wording.signed(-0.01234), "\N{MINUS SIGN}0.0123"),
         (wording.signed(0.5), "+0.5000"),
         (wording.plus_minus(0.61, None), "0.6100"),
+        (wording.plus_minus(-0.001, 0.002), "\N{MINUS SIGN}0.0010 ± 0.0020"),
+        (wording.percent(0.98765), "98.8 %"),
+        (wording.percent(None), ""),
         (wording.plus_minus(0.61, 0.002), "0.6100 ± 0.0020"),
         (wording.interval(None, None), ""),
         (wording.interval(-0.1, 0.1, 1), "\N{MINUS SIGN}0.1 to +0.1"),

@@ -1,4 +1,4 @@
-"""mimctr evaluate: every metric of every trained model, in one results.json."""
+"""mimctr evaluate: every metric of every trained model in one results.json, their probabilities in one table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ def command(
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Measure every trained model of a run on the test part, overall and by slice."""
+    """Measure every trained model of a run on the test part, overall and by slice; export its predictions."""
     from mimctr.recipes import evaluate, stages
     from mimctr.recipes.config import load_config
 

@@ -121,5 +121,25 @@ def query_slices(has_text: Bool[ndarray, "rows"], has_image: Bool[ndarray, "rows
     return slices if len(slices) > 1 else {}
 
 
+def content_slices(
+    targets: Int[ndarray, "rows"], has_image: Bool[ndarray, "items"], has_title: Bool[ndarray, "items"]
+) -> Slices:
+    """Return ``image:yes``, ``image:no``, ``title:yes`` and ``title:no``: whether the target has the one and the other.
+
+    Where every target is alike in one, it makes no slices: they would be ``all`` again.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        has_image: By ``item_index``.
+        has_title: By ``item_index``.
+    """
+    slices: Slices = {}
+    for kind, has in [("image", has_image), ("title", has_title)]:
+        found = _not_empty({f"{kind}:yes": has[targets], f"{kind}:no": ~has[targets]})
+        if len(found) > 1:
+            slices |= found
+    return slices
+
+
 def _not_empty(slices: Slices) -> Slices:
     return {name: mask for name, mask in slices.items() if mask.any()}

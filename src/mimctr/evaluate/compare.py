@@ -1,18 +1,21 @@
-"""Which model is better, by how much, and how sure that is: the comparisons of results.json.
+"""Which model is better, by how much, and how sure that is; and whether models with content use it.
 
 Every difference is taken between models of the same UBM and the same seed, on the same resamples of users. The
 untrained cosine has neither UBM nor seed, so it meets all of them. ``pooled`` is the mean over the UBMs.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mimctr.evaluate.cohorts import ALL
+from mimctr.evaluate.delong import DeLong, Placements, delong, placements
 from mimctr.evaluate.metrics import auc, relative_improvement
-from mimctr.evaluate.results import POOLED, Comparison
+from mimctr.evaluate.results import POOLED, Comparison, ContentUse
 from mimctr.evaluate.scoring import Predictions, TestPart
 from mimctr.evaluate.significance import pool, resample_users, resampled_auc
 from mimctr.progress import track
@@ -28,6 +31,10 @@ class Contender(NamedTuple):
 
     variant: str
     encoder: str | None
+
+
+Key = tuple[str, Contender, int]
+"""User behavior model, contender, seed."""
 
 
 class Measured(NamedTuple):
@@ -50,18 +57,23 @@ class Measurements:
     def __init__(
         self, part: TestPart, predictions: Sequence[Predictions], *, num_resamples: int, seed: int
     ) -> None:
-        _, users = np.unique(part.users, return_inverse=True)
-        counts = resample_users(int(users.max()) + 1, num_resamples=num_resamples, seed=seed)
-        self._table: dict[tuple[str, Contender, int], dict[str, Measured]] = {}
+        self.part = part
+        _, self._users = np.unique(part.users, return_inverse=True)
+        self._counts = resample_users(int(self._users.max()) + 1, num_resamples=num_resamples, seed=seed)
+        self._predictions: dict[Key, Predictions] = {}
+        self._table: dict[Key, dict[str, Measured]] = {}
+        self._shuffled: dict[Key, Measured] = {}
         for model in track(predictions, total=len(predictions), description="compare", unit="models"):
             key = (model.ubm, Contender(model.variant, model.encoder), model.seed)
-            self._table[key] = {
-                name: Measured(
-                    auc(part.clicks[mask], model.logits[mask]),
-                    resampled_auc(part.clicks[mask], model.logits[mask], users[mask], counts),
-                )
-                for name, mask in part.slices.items()
-            }
+            self._predictions[key] = model
+            self._table[key] = {name: self._measure(model.logits, name) for name in part.slices}
+            if model.shuffled_logits is not None:
+                self._shuffled[key] = self._measure(model.shuffled_logits, ALL)
+
+    def _measure(self, logits: Float[ndarray, "rows"], name: str) -> Measured:
+        mask = self.part.slices[name]
+        clicks, scores = self.part.clicks[mask], logits[mask]
+        return Measured(auc(clicks, scores), resampled_auc(clicks, scores, self._users[mask], self._counts))
 
     def contenders(self) -> list[Contender]:
         """Return every contender once, in the order of the predictions."""
@@ -79,28 +91,37 @@ class Measurements:
 
     def at(self, ubm: str, contender: Contender, seed: int, name: str) -> Measured:
         """Return the AUC of one model on the slice ``name``."""
+        return self._table[self._key(ubm, contender, seed)][name]
+
+    def placements(self, ubm: str, contender: Contender, seed: int, name: str) -> Placements:
+        """Return where one model ranks the impressions of the slice ``name``; made anew, they are too many to keep."""
+        mask = self.part.slices[name]
+        return placements(
+            self.part.clicks[mask], self._predictions[self._key(ubm, contender, seed)].logits[mask]
+        )
+
+    def shuffled(self) -> dict[tuple[str, Contender], dict[int, Measured]]:
+        """Return, by UBM and contender and then by seed, the AUC on shuffled vectors where it was measured."""
+        found: dict[tuple[str, Contender], dict[int, Measured]] = {}
+        for (ubm, contender, seed), measured in self._shuffled.items():
+            found.setdefault((ubm, contender), {})[seed] = measured
+        return found
+
+    def _key(self, ubm: str, contender: Contender, seed: int) -> Key:
         if contender.variant == UNTRAINED:
-            return next(row for (_, other, _), row in self._table.items() if other == contender)[name]
-        return self._table[ubm, contender, seed][name]
+            return next(key for key in self._table if key[1] == contender)
+        return ubm, contender, seed
 
 
-def compare(
-    part: TestPart, predictions: Sequence[Predictions], *, num_resamples: int, seed: int
-) -> list[Comparison]:
+def compare(measured: Measurements) -> list[Comparison]:
     """Return every comparison that the models allow, on every slice and between the slices of ``CONTRASTS``.
 
     Each variant is compared with ``base``, with the untrained cosine of the same encoder, and with the same variant
-    on the vectors of the encoders before it in ``predictions``.
-
-    Args:
-        part: The test impressions.
-        predictions: Of all models.
-        num_resamples: Bootstrap resamples of users.
-        seed: Of the resamples.
+    on the vectors of the encoders before it in the predictions.
     """
-    measured = Measurements(part, predictions, num_resamples=num_resamples, seed=seed)
-    contrasts = [pair for pair in CONTRASTS if all(name in part.slices for name in pair)]
-    slices: list[tuple[str, str | None]] = [*((name, None) for name in part.slices), *contrasts]
+    there = measured.part.slices
+    contrasts = [pair for pair in CONTRASTS if all(name in there for name in pair)]
+    slices: list[tuple[str, str | None]] = [*((name, None) for name in there), *contrasts]
     comparisons = []
     for other, base in _pairings(measured.contenders()):
         ubms = [ubm for ubm in measured.ubms() if measured.seeds(ubm, other) & measured.seeds(ubm, base)]
@@ -112,11 +133,71 @@ def compare(
                 )
             )
             if seeds:
-                comparisons += [
-                    _comparison(part.dataset, measured, name, members, seeds, other, base, pair)
-                    for pair in slices
-                ]
+                versus = Versus(measured, members, seeds, other, base)
+                comparisons += [_comparison(name, versus, *pair) for pair in slices]
     return comparisons
+
+
+def measure_content_use(measured: Measurements) -> list[ContentUse]:
+    """Return, for every model with content, the AUC on all impressions that shuffling its vectors costs."""
+    found = []
+    for (ubm, contender), by_seed in measured.shuffled().items():
+        own = {seed: measured.at(ubm, contender, seed, ALL) for seed in by_seed}
+        drops = np.array([own[seed].auc - by_seed[seed].auc for seed in by_seed])
+        pooled = pool(drops, np.stack([own[seed].draws - by_seed[seed].draws for seed in by_seed]))
+        found.append(
+            ContentUse(
+                dataset=measured.part.dataset,
+                ubm=ubm,
+                variant=contender.variant,
+                encoder=contender.encoder,
+                seeds=list(by_seed),
+                auc=float(np.mean([one.auc for one in own.values()])),
+                shuffled_auc=float(np.mean([one.auc for one in by_seed.values()])),
+                drop=pooled.mean,
+                sd=pooled.sd,
+                standard_error=pooled.standard_error,
+                low=pooled.low,
+                high=pooled.high,
+                p_value=pooled.p_value,
+            )
+        )
+    return found
+
+
+class Versus(NamedTuple):
+    """Two contenders and the models of theirs that are compared: of every UBM and seed."""
+
+    measured: Measurements
+    ubms: Sequence[str]
+    seeds: Sequence[int]
+    other: Contender
+    base: Contender
+
+    def differences(self, name: str) -> tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]:
+        """Return the difference of AUC per seed (mean over ``ubms``), and the same in each resample."""
+        at = self.measured.at
+        pairs = [
+            [(at(ubm, self.other, seed, name), at(ubm, self.base, seed, name)) for ubm in self.ubms]
+            for seed in self.seeds
+        ]
+        values = np.array([np.mean([a.auc - b.auc for a, b in row]) for row in pairs])
+        draws = np.stack([np.mean([a.draws - b.draws for a, b in row], axis=0) for row in pairs])
+        return values, draws
+
+    def delong(self, name: str) -> DeLong:
+        """Return the mean difference of AUC with its uncertainty over impressions."""
+        return delong(self._placements(name))
+
+    def level(self, name: str) -> float:
+        """Return the mean AUC of ``base``."""
+        aucs = [self.measured.at(ubm, self.base, seed, name).auc for ubm in self.ubms for seed in self.seeds]
+        return float(np.mean(aucs))
+
+    def _placements(self, name: str) -> Iterator[tuple[Placements, Placements]]:
+        at = self.measured.placements
+        for ubm, seed in itertools.product(self.ubms, self.seeds):
+            yield at(ubm, self.other, seed, name), at(ubm, self.base, seed, name)
 
 
 def _pairings(contenders: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
@@ -132,57 +213,33 @@ def _pairings(contenders: Sequence[Contender]) -> list[tuple[Contender, Contende
     return pairs
 
 
-def _comparison(
-    dataset: str,
-    measured: Measurements,
-    name: str,
-    ubms: Sequence[str],
-    seeds: Sequence[int],
-    other: Contender,
-    base: Contender,
-    slices: tuple[str, str | None],
-) -> Comparison:
-    first, second = slices
-    values, draws = _differences(measured, ubms, seeds, other, base, first)
+def _comparison(name: str, versus: Versus, first: str, second: str | None) -> Comparison:
+    """Return the difference on the slice ``first``, minus that on ``second`` if there is one."""
+    values, draws = versus.differences(first)
+    tested = versus.delong(first)
     if second is not None:
-        values_second, draws_second = _differences(measured, ubms, seeds, other, base, second)
+        values_second, draws_second = versus.differences(second)
         values, draws = values - values_second, draws - draws_second
-    pooled = pool(values, draws)
-    level = float(np.mean([measured.at(ubm, base, seed, first).auc for ubm in ubms for seed in seeds]))
+        tested = tested.minus(versus.delong(second))
+    pooled, level = pool(values, draws), versus.level(first)
     relative = relative_improvement(level + pooled.mean, level) if second is None and level > 0.5 else None
     return Comparison(
-        dataset=dataset,
+        dataset=versus.measured.part.dataset,
         ubm=name,
-        variant=other.variant,
-        encoder=other.encoder,
-        against=base.variant,
-        against_encoder=base.encoder,
+        variant=versus.other.variant,
+        encoder=versus.other.encoder,
+        against=versus.base.variant,
+        against_encoder=versus.base.encoder,
         slice=first,
         minus_slice=second,
-        seeds=list(seeds),
+        seeds=list(versus.seeds),
         difference=pooled.mean,
         sd=pooled.sd,
         standard_error=pooled.standard_error,
         low=pooled.low,
         high=pooled.high,
         p_value=pooled.p_value,
+        delong_standard_error=tested.standard_error,
+        delong_p_value=tested.p_value,
         relative_improvement=relative,
     )
-
-
-def _differences(
-    measured: Measurements,
-    ubms: Sequence[str],
-    seeds: Sequence[int],
-    other: Contender,
-    base: Contender,
-    name: str,
-) -> tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]:
-    """Return the difference per seed (mean over ``ubms``), and the same in each resample."""
-    pairs = [
-        [(measured.at(ubm, other, seed, name), measured.at(ubm, base, seed, name)) for ubm in ubms]
-        for seed in seeds
-    ]
-    values = np.array([np.mean([a.auc - b.auc for a, b in row]) for row in pairs])
-    draws = np.stack([np.mean([a.draws - b.draws for a, b in row], axis=0) for row in pairs])
-    return values, draws

@@ -15,10 +15,12 @@ from mimctr.errors import DataError
 
 SMALLEST_PROBABILITY = 1e-15
 """Probabilities are moved this far from 0 and 1 before a logarithm, as in scikit-learn's old ``log_loss``."""
+NUM_BINS = 20
+"""Bins of equal count of the ECE and of the reliability plot."""
 
 
 class GroupedAuc(NamedTuple):
-    """AUC within each group (user), averaged over the groups that have a click and a non-click."""
+    """AUC within each group (user or query), averaged over the groups that have a click and a non-click."""
 
     weighted: float
     """Mean weighted by each group's impressions: GAUC of the DIN paper."""
@@ -37,6 +39,16 @@ class Calibration(NamedTuple):
     """Predicted clicks over observed clicks; 1 is perfect, above 1 predicts too many."""
     ece: float
     """Expected calibration error: mean distance of predicted and observed click rate, equal-count bins."""
+
+
+class Bins(NamedTuple):
+    """Impressions in bins of equal count, by predicted probability, lowest first."""
+
+    num_rows: Int[ndarray, "bins"]
+    predicted: Float[ndarray, "bins"]
+    """Mean predicted probability."""
+    observed: Float[ndarray, "bins"]
+    """Share of clicks."""
 
 
 class DoubledRanks(NamedTuple):
@@ -66,7 +78,7 @@ def auc(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> float:
             f"auc: all {len(positive):,} labels are {int(num_positive > 0)}, so there is no pair to rank. "
             "Score a part that has both clicks and non-clicks."
         )
-    order, ranks = _doubled_ranks(scores, np.zeros(len(scores), dtype=np.int64))
+    order, ranks = doubled_ranks(scores, np.zeros(len(scores), dtype=np.int64))
     doubled = int(ranks[positive[order]].sum()) - num_positive * (num_positive + 1)
     return doubled / (2 * num_positive * num_negative)
 
@@ -79,7 +91,7 @@ def grouped_auc(
     Args:
         labels: 0/1 or bool.
         scores: Anything increasing in the click probability.
-        groups: Integer name of each row's group; the user, usually.
+        groups: Integer name of each row's group: the user, usually, or the query.
 
     Raises:
         DataError: as :func:`auc`; or no group has both a click and a non-click.
@@ -93,7 +105,7 @@ def grouped_auc(
     num_rows = np.bincount(group, minlength=len(names))
     num_positive = np.bincount(group[positive], minlength=len(names))
     num_negative = num_rows - num_positive
-    order, ranks = _doubled_ranks(scores, group)
+    order, ranks = doubled_ranks(scores, group)
     doubled = np.zeros(len(names), dtype=np.int64)
     chosen = positive[order]
     np.add.at(doubled, group[order][chosen], ranks[chosen])
@@ -130,30 +142,52 @@ def log_loss(labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "row
 
 
 def calibration(
-    labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"], *, num_bins: int = 20
+    labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"], *, num_bins: int = NUM_BINS
 ) -> Calibration:
     """Return PCOC and the expected calibration error.
 
     Args:
         labels: 0/1 or bool.
         probabilities: Predicted click probabilities in [0, 1].
-        num_bins: Bins of the ECE, of equal count by predicted probability; equal probabilities may be split.
+        num_bins: Bins of the ECE, see :func:`calibration_bins`.
 
     Raises:
         DataError: as :func:`log_loss`; or there is no click, so PCOC has no denominator.
     """
-    positive = _checked_probabilities("calibration", labels, probabilities)
-    if not positive.any():
+    bins = calibration_bins(labels, probabilities, num_bins=num_bins)
+    predicted, observed = bins.num_rows * bins.predicted, bins.num_rows * bins.observed
+    if not observed.any():
         raise DataError(
-            f"calibration: none of {len(positive):,} labels is a click, so predicted over observed clicks is "
+            f"calibration: none of {len(labels):,} labels is a click, so predicted over observed clicks is "
             "undefined. Score a part that has clicks."
         )
+    distance = np.abs(predicted - observed).sum()
+    return Calibration(pcoc=float(predicted.sum() / observed.sum()), ece=float(distance / len(labels)))
+
+
+def calibration_bins(
+    labels: Shaped[ndarray, "rows"], probabilities: Float[ndarray, "rows"], *, num_bins: int = NUM_BINS
+) -> Bins:
+    """Return predicted and observed click rate by bin: what a reliability plot shows.
+
+    Args:
+        labels: 0/1 or bool.
+        probabilities: Predicted click probabilities in [0, 1].
+        num_bins: Bins of equal count, up to one, by predicted probability; equal probabilities may be split. With
+            fewer rows than bins each row is a bin.
+
+    Raises:
+        DataError: as :func:`log_loss`.
+    """
+    positive = _checked_probabilities("calibration", labels, probabilities)
     order = np.argsort(probabilities, kind="stable")
-    predicted = probabilities[order].astype(np.float64)
-    observed = positive[order].astype(np.float64)
     starts = np.unique(np.arange(num_bins) * len(order) // num_bins)
-    distance = np.abs(np.add.reduceat(predicted, starts) - np.add.reduceat(observed, starts))
-    return Calibration(pcoc=float(predicted.sum() / observed.sum()), ece=float(distance.sum() / len(order)))
+    num_rows = np.diff(np.r_[starts, len(order)])
+    return Bins(
+        num_rows=num_rows,
+        predicted=np.add.reduceat(probabilities[order].astype(np.float64), starts) / num_rows,
+        observed=np.add.reduceat(positive[order].astype(np.float64), starts) / num_rows,
+    )
 
 
 def relative_improvement(value: float, base: float) -> float:
@@ -173,7 +207,8 @@ def sigmoid(logits: Float[ndarray, "rows"]) -> Float[ndarray, "rows"]:
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
 
 
-def _doubled_ranks(scores: Num[ndarray, "rows"], group: Int[ndarray, "rows"]) -> DoubledRanks:
+def doubled_ranks(scores: Num[ndarray, "rows"], group: Int[ndarray, "rows"]) -> DoubledRanks:
+    """Return the rank of each score within its group, a tie at its mean rank. Exact: integers only."""
     order = np.lexsort((scores, group))
     score, name = scores[order], group[order]
     new_group = np.r_[True, name[1:] != name[:-1]]

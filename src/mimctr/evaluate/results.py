@@ -44,6 +44,14 @@ class Row(Record):
     gauc_unweighted: float | None
     num_gauc_users: int
     """Users with both classes."""
+    query_gauc: float | None = None
+    """Mean AUC over queries (equal text and image, whoever asked), weighted by impressions; those without a query are
+    left out. Null where no query has both classes."""
+    query_gauc_unweighted: float | None = None
+    num_queries: int | None = None
+    """Distinct queries."""
+    num_gauc_queries: int | None = None
+    """Queries with both classes."""
     log_loss: float | None
     """Nats; null where scores are no probabilities."""
     pcoc: float | None
@@ -75,8 +83,48 @@ class Comparison(Record):
     """Of the 95 % interval over users and seeds."""
     high: float | None
     p_value: float | None
+    delong_standard_error: float | None = None
+    """Over impressions taken as independent, for these very models; null with fewer than two clicks or non-clicks."""
+    delong_p_value: float | None = None
     relative_improvement: float | None
     """RelaImpr: difference over (AUC of ``against`` - 0.5); null with ``minus_slice`` or where that is not positive."""
+
+
+class ContentUse(Record):
+    """What the AUC of a model with content loses on all test impressions when its vectors are shuffled, over seeds.
+
+    The model is unchanged; its items' vectors are permuted within category before it scores.
+    """
+
+    dataset: str
+    ubm: str
+    variant: str
+    encoder: str | None
+    seeds: list[int]
+    auc: float
+    shuffled_auc: float
+    drop: float
+    """``auc`` minus ``shuffled_auc``; about 0 where the model does not look at the vectors."""
+    sd: float | None
+    """Of the drop over seeds; null for one seed."""
+    standard_error: float | None
+    low: float | None
+    """Of the 95 % interval over users and seeds."""
+    high: float | None
+    p_value: float | None
+
+
+class Reliability(Record):
+    """Predicted and observed click rate of one model on all test impressions, in bins of equal count."""
+
+    ubm: str
+    variant: str
+    encoder: str | None
+    seed: int
+    num_impressions: list[int]
+    """By bin, lowest predictions first."""
+    predicted: list[float]
+    observed: list[float]
 
 
 class SkippedSlice(Record):
@@ -198,6 +246,8 @@ class Results(Record):
     dataset: DatasetFacts
     rows: list[Row]
     comparisons: list[Comparison]
+    content_use: list[ContentUse] = []
+    reliability: list[Reliability] = []
     skipped_slices: list[SkippedSlice]
     coverage: list[Coverage]
     models: list[ModelFacts]

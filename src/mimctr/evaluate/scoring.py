@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mimctr.errors import DataError
 from mimctr.evaluate.cohorts import Slices
-from mimctr.evaluate.metrics import auc, calibration, grouped_auc, log_loss, sigmoid
-from mimctr.evaluate.results import Row, SkippedSlice
+from mimctr.evaluate.metrics import (
+    GroupedAuc,
+    auc,
+    calibration,
+    calibration_bins,
+    grouped_auc,
+    log_loss,
+    sigmoid,
+)
+from mimctr.evaluate.results import Reliability, Row, SkippedSlice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +32,8 @@ class Predictions:
     logits: Float[ndarray, "rows"]
     probabilistic: bool
     """False where the scores only rank (an untrained cosine): then log loss and calibration mean nothing."""
+    shuffled_logits: Float[ndarray, "rows"] | None = None
+    """What the same model says with its items' vectors shuffled; None without content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +43,8 @@ class TestPart:
     dataset: str
     clicks: Bool[ndarray, "rows"]
     users: Int[ndarray, "rows"]
+    queries: Int[ndarray, "rows"]
+    """0 = no query."""
     true_probability: Float[ndarray, "rows"] | None
     """Generated data only."""
     slices: Slices
@@ -80,6 +92,28 @@ def score(part: TestPart, predictions: Sequence[Predictions]) -> list[Row]:
     ]
 
 
+def measure_reliability(
+    predictions: Sequence[Predictions], clicks: Bool[ndarray, "rows"]
+) -> list[Reliability]:
+    """Return predicted and observed click rate by bin for every model whose scores are probabilities."""
+    found = []
+    for model in predictions:
+        if model.probabilistic:
+            bins = calibration_bins(clicks, sigmoid(model.logits))
+            found.append(
+                Reliability(
+                    ubm=model.ubm,
+                    variant=model.variant,
+                    encoder=model.encoder,
+                    seed=model.seed,
+                    num_impressions=bins.num_rows.tolist(),
+                    predicted=bins.predicted.tolist(),
+                    observed=bins.observed.tolist(),
+                )
+            )
+    return found
+
+
 def _ceiling(part: TestPart, mask: Bool[ndarray, "rows"]) -> float | None:
     return None if part.true_probability is None else auc(part.clicks[mask], part.true_probability[mask])
 
@@ -87,8 +121,12 @@ def _ceiling(part: TestPart, mask: Bool[ndarray, "rows"]) -> float | None:
 def _row(
     part: TestPart, model: Predictions, *, name: str, mask: Bool[ndarray, "rows"], ceiling: float | None
 ) -> Row:
-    clicks, users, logits = part.clicks[mask], part.users[mask], model.logits[mask]
-    groups = grouped_auc(clicks, logits, users) if _has_two_class_user(clicks, users) else None
+    clicks, users, queries, logits = (
+        values[mask] for values in (part.clicks, part.users, part.queries, model.logits)
+    )
+    asked = queries > 0
+    by_user = _grouped(clicks, logits, users)
+    by_query = _grouped(clicks[asked], logits[asked], queries[asked])
     probabilities = sigmoid(logits)
     calibrated = calibration(clicks, probabilities) if model.probabilistic else None
     return Row(
@@ -102,9 +140,13 @@ def _row(
         num_clicks=int(clicks.sum()),
         num_users=len(np.unique(users)),
         auc=auc(clicks, logits),
-        gauc=groups.weighted if groups else None,
-        gauc_unweighted=groups.unweighted if groups else None,
-        num_gauc_users=groups.num_groups if groups else 0,
+        gauc=by_user.weighted if by_user else None,
+        gauc_unweighted=by_user.unweighted if by_user else None,
+        num_gauc_users=by_user.num_groups if by_user else 0,
+        query_gauc=by_query.weighted if by_query else None,
+        query_gauc_unweighted=by_query.unweighted if by_query else None,
+        num_queries=len(np.unique(queries[asked])),
+        num_gauc_queries=by_query.num_groups if by_query else 0,
         log_loss=log_loss(clicks, probabilities) if model.probabilistic else None,
         pcoc=calibrated.pcoc if calibrated else None,
         ece=calibrated.ece if calibrated else None,
@@ -112,5 +154,10 @@ def _row(
     )
 
 
-def _has_two_class_user(clicks: Shaped[ndarray, "rows"], users: Int[ndarray, "rows"]) -> bool:
-    return len(np.intersect1d(users[clicks], users[~clicks])) > 0
+def _grouped(
+    clicks: Bool[ndarray, "rows"], logits: Float[ndarray, "rows"], groups: Int[ndarray, "rows"]
+) -> GroupedAuc | None:
+    """Return the AUC within groups; None where no group has both classes."""
+    if not len(np.intersect1d(groups[clicks], groups[~clicks])):
+        return None
+    return grouped_auc(clicks, logits, groups)

@@ -113,14 +113,17 @@ def pool(
     of_users = float(draws[:, known].mean(axis=0).var(ddof=1))
     of_seeds = sd**2 / num_seeds if sd is not None else 0.0
     variance = of_users + of_seeds
-    if variance == 0:
-        return Difference(mean, sd, 0.0, mean, mean, 1.0 if mean == 0 else 0.0)
     degrees = (num_seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else math.inf
     error = math.sqrt(variance)
     reach = student_quantile(confidence, degrees) * error
-    return Difference(
-        mean, sd, error, mean - reach, mean + reach, student_outside(abs(mean) / error, degrees)
-    )
+    return Difference(mean, sd, error, mean - reach, mean + reach, two_sided(mean, error, degrees))
+
+
+def two_sided(difference: float, standard_error: float, degrees: float = math.inf) -> float:
+    """Return the p-value of a difference whose estimate is Student's around 0, or normal; without error it is sure."""
+    if standard_error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return student_outside(abs(difference) / standard_error, degrees)
 
 
 def student_inside(t: float, degrees: float) -> float:

@@ -1,4 +1,4 @@
-"""Measure every trained model of a run on the test part: results.json and the neighbor pictures beside it.
+"""Measure every trained model of a run on the test part: results.json, predictions and neighbor pictures beside it.
 
 mimctr evaluate runs/demo --out runs/demo/evaluate
 """
@@ -19,12 +19,13 @@ from mimctr.evaluate.cohorts import (
     age_slices,
     arrival_slices,
     category_slices,
+    content_slices,
     history_slices,
     query_slices,
     seen_slices,
     whole,
 )
-from mimctr.evaluate.compare import UNTRAINED, compare
+from mimctr.evaluate.compare import UNTRAINED, Measurements, compare, measure_content_use
 from mimctr.evaluate.gather import gather_curves, gather_searches, gather_stages
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.results import (
@@ -36,15 +37,17 @@ from mimctr.evaluate.results import (
     SkippedSlice,
     write_results,
 )
-from mimctr.evaluate.scoring import Predictions, TestPart, score, split_off_one_class
+from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 from mimctr.files import read_json
 from mimctr.recipes.embed import open_content
+from mimctr.recipes.export import export_predictions
 from mimctr.recipes.neighbors import draw_neighbors
 from mimctr.weights import load_tensors
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions.parquet"
 MODEL_RECORD = "model.json"
 
 
@@ -76,7 +79,7 @@ class ModelRecord(BaseModel):
 
 
 def main(run: Path, out: Path, config: Config) -> Results:
-    """Write ``out/results.json`` (docs/results-schema.md) and ``out/pictures``.
+    """Write ``out/results.json``, ``out/predictions.parquet`` (docs/results-schema.md) and ``out/pictures``.
 
     Args:
         run: Run folder with ``dataset`` and ``train``; stage records, metrics, ``embed``, ``plain`` and ``csft`` are
@@ -93,10 +96,13 @@ def main(run: Path, out: Path, config: Config) -> Results:
     part, skipped = read_test_part(dataset, rows, name=name, num_age_sets=config.num_age_sets)
     models, predictions = read_models(run, rows, dataset_hash=dataset.manifest.source_hash)
     logger.info("evaluate: %d models on %d impressions", len(models), len(rows))
+    measured = Measurements(part, predictions, num_resamples=config.num_resamples, seed=config.resample_seed)
     results = Results(
         dataset=describe_dataset(dataset, name),
         rows=score(part, predictions),
-        comparisons=compare(part, predictions, num_resamples=config.num_resamples, seed=config.resample_seed),
+        comparisons=compare(measured),
+        content_use=measure_content_use(measured),
+        reliability=measure_reliability(predictions, part.clicks),
         skipped_slices=skipped,
         coverage=measure_coverage(dataset, run / "embed", rows),
         models=models,
@@ -115,6 +121,7 @@ def main(run: Path, out: Path, config: Config) -> Results:
         versions=describe_versions(),
         machine=describe_machine(),
     )
+    export_predictions(out / PREDICTIONS, dataset, rows, models, predictions)
     write_results(out / RESULTS, results)
     return results
 
@@ -129,6 +136,8 @@ def read_test_part(
     first_seen = np.r_[np.zeros(FIRST_INDEX, dtype=np.int64), items["first_seen_time"].to_numpy()]
     categories = [None] * FIRST_INDEX + items["category"].to_list()
     queries = impressions.query[rows]
+    pictured = np.r_[[False] * FIRST_INDEX, dataset.item_images.numbers >= 0]
+    titled = np.r_[[False] * FIRST_INDEX, items["title"].is_not_null().to_numpy()]
     texts = np.array([False, *(text is not None for text in dataset.queries.texts)])
     images = np.r_[False, dataset.queries.images.numbers >= 0]
     slices = (
@@ -139,6 +148,7 @@ def read_test_part(
         | category_slices(targets, categories)
         | history_slices(impressions.end[rows] - dataset.behaviors.offsets[users])
         | query_slices(texts[queries], images[queries])
+        | content_slices(targets, pictured, titled)
     )
     kept, skipped = split_off_one_class(slices, clicks)
     if "all" not in kept:
@@ -151,6 +161,7 @@ def read_test_part(
             dataset=name,
             clicks=clicks,
             users=users,
+            queries=queries,
             true_probability=None if truth is None else truth[rows],
             slices=kept,
         ),
@@ -204,9 +215,22 @@ def read_models(
                 encoder=encoder,
                 logits=tensors["logit"].numpy(),
                 probabilistic=model.variant != UNTRAINED,
+                shuffled_logits=tensors["shuffled_logit"].numpy() if "shuffled_logit" in tensors else None,
             )
         )
+    _warn_of_unshuffled(predictions)
     return models, predictions
+
+
+def _warn_of_unshuffled(predictions: list[Predictions]) -> None:
+    missing = [model for model in predictions if model.encoder is not None and model.shuffled_logits is None]
+    if missing:
+        logger.warning(
+            "evaluate: %d of %d models with content were trained before mimctr scored shuffled vectors, so nothing is "
+            "said of whether they use them. Train them again for that.",
+            len(missing),
+            sum(model.encoder is not None for model in predictions),
+        )
 
 
 def describe_dataset(dataset: CtrDataset, name: str) -> DatasetFacts:

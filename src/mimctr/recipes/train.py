@@ -4,6 +4,9 @@ mimctr train dataset --content embed --set ubm=din --set variant=mim --out model
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
     """Train a model and score the test part once with its best weights; return the validation metrics.
 
     Written to ``out``: ``model.json``, ``model.safetensors``, ``metrics.jsonl`` and ``predictions.safetensors``
-    (``row`` of the impression, ``logit``). A call after an interruption goes on from the checkpoint there.
+    (:func:`score_test_part`). A call after an interruption goes on from the checkpoint there.
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -74,18 +77,36 @@ def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
     progress = fit(model, Run(out, checkpoint_seconds=task.config.checkpoint_seconds), task)
     save_tensors(out / WEIGHTS, model.state_dict())
-    rows = task.dataset.rows("test")
-    write_predictions(out, rows, predict(model, task, rows))
+    score_test_part(task, out, partial(predict, model))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"num_parameters": num_parameters, "best_step": progress.best_step}, measure(model, task)
 
 
 def score_untrained(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     """Score the test part by the mean cosine; return what :func:`train` returns."""
-    data = task.dataset
-    write_predictions(out, data.rows("test"), untrained_cosine(task, data.rows("test")))
-    rows = data.rows("validation")
-    return {"num_parameters": 0}, rank_metrics(data, rows, untrained_cosine(task, rows))
+    score_test_part(task, out, untrained_cosine)
+    rows = task.dataset.rows("validation")
+    return {"num_parameters": 0}, rank_metrics(task.dataset, rows, untrained_cosine(task, rows))
+
+
+def score_test_part(task: Task, out: Path, scored: Callable[[Task, range], Float[ndarray, "rows"]]) -> None:
+    """Write ``predictions.safetensors``: ``row`` of each impression of the test part and its ``logit``.
+
+    With content, ``shuffled_logit`` is what the same model says when the items' vectors are permuted within category:
+    what it then loses is what it owes to them.
+
+    Args:
+        task: Whose dataset and content are scored.
+        out: Folder of the model.
+        scored: The model's logits of some rows of a task.
+    """
+    rows = task.dataset.rows("test")
+    tensors = {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(scored(task, rows))}
+    if task.content is not None:
+        # Not the leak control's own permutation: twice the same brings some vectors home.
+        shuffled = permute(task.content, task.dataset, seed=task.config.seed + 1)
+        tensors["shuffled_logit"] = torch.from_numpy(scored(replace(task, content=shuffled), rows))
+    save_tensors(out / PREDICTIONS, tensors, meta={"part": "test"})
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -120,8 +141,13 @@ def open_vectors(dataset: CtrDataset, content: Path | None, config: Config) -> C
         )
     table = open_content(dataset, content)
     if config.variant == "mim_permuted":
-        return table.permuted(dataset.item_fields[:, 0], seed=config.seed)
+        return permute(table, dataset, seed=config.seed)
     return table
+
+
+def permute(table: ContentTable, dataset: CtrDataset, *, seed: int) -> ContentTable:
+    """Return ``table`` with the items' vectors permuted within category."""
+    return table.permuted(dataset.item_fields[:, 0], seed=seed)
 
 
 def untrained_cosine(task: Task, rows: range) -> Float[ndarray, "rows"]:
@@ -134,9 +160,3 @@ def untrained_cosine(task: Task, rows: range) -> Float[ndarray, "rows"]:
         counted = content.behaviors_known & content.target_known.unsqueeze(1)
         scores.append(masked_mean(relevance, counted).cpu().numpy())
     return np.concatenate(scores)
-
-
-def write_predictions(out: Path, rows: range, logits: Float[ndarray, "rows"]) -> None:
-    """Write ``predictions.safetensors``: ``row`` of each impression and its ``logit``."""
-    tensors = {"row": torch.arange(rows.start, rows.stop), "logit": torch.from_numpy(logits)}
-    save_tensors(out / PREDICTIONS, tensors, meta={"part": "test"})

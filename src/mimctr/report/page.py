@@ -14,6 +14,7 @@ from mimctr.report import wording
 from mimctr.report.curves import ctr_curves, encoder_curves
 from mimctr.report.headline import figures, headline, remarks
 from mimctr.report.plots import auc_by_age, auc_by_category, gain_by_age, gain_by_category
+from mimctr.report.reliability import reliability_plots
 from mimctr.report.summary import TABLE_SLICES, Summary
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
@@ -56,6 +57,7 @@ def render_page(results: Results, pictures: Path) -> str:
         remarks=remarks(summary),
         figures=figures(summary),
         slice_plots=[plot for plot in plots if plot],
+        reliability_plots=reliability_plots(summary),
         ctr_plots=ctr_curves(summary),
         encoder_plots=encoder_curves(summary),
         other_comparisons=other_comparisons(results.comparisons),
@@ -63,11 +65,21 @@ def render_page(results: Results, pictures: Path) -> str:
         search_metrics=list(dict.fromkeys(name for item in results.searches for name in item.metrics)),
         sheets=[(sheet, _data_address(pictures / sheet.file)) for sheet in results.pictures],
         variants={contender.variant for contender in summary.contenders},
+        whole=next(row for row in results.rows if row.slice == "all"),
+        grouped=[name for name in GROUPED if any(getattr(row, name) is not None for row in results.rows)],
+        grouped_names=GROUPED,
         short_names=wording.SHORT_NAMES,
         wording=wording,
     )
 
 
+GROUPED = {
+    "gauc": "GAUC",
+    "gauc_unweighted": "GAUC, unweighted",
+    "query_gauc": "GAUC by query",
+    "query_gauc_unweighted": "by query, unweighted",
+}
+"""Metrics within users and within queries, and what their columns are called."""
 SEARCH_SLICES = ("all", "item:unseen")
 """What the table of searches shows; results.json has every category, too."""
 

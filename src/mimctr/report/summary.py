@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from mimctr.evaluate.compare import BASE, UNTRAINED, Contender
-from mimctr.evaluate.results import POOLED, Comparison, Results, Row
+from mimctr.evaluate.results import POOLED, Comparison, ContentUse, Results, Row
 from mimctr.report.wording import UBM_NAMES, VARIANT_NAMES, in_order, variant_name
 
 TABLE_SLICES = ("all", "age:S1", "item:unseen")
@@ -41,6 +41,25 @@ class SliceLine(NamedTuple):
     content: float
     gain: Comparison | None
     ceiling: float | None
+
+
+class ContentLine(NamedTuple):
+    """Whether one contender of one UBM has content vectors, and uses them."""
+
+    ubm: str
+    label: str
+    targets: float | None
+    """Share of the test targets with a vector; None where it was not counted."""
+    behaviors: float | None
+    """Share of the behaviors before them."""
+    use: ContentUse
+
+
+class RatePoint(NamedTuple):
+    """One bin of a reliability plot, mean over seeds."""
+
+    predicted: float
+    observed: float
 
 
 class TableRow(NamedTuple):
@@ -173,6 +192,30 @@ class Summary:
                     row.ceiling_auc,
                 )
         return list(lines.values())
+
+    def content_lines(self) -> list[ContentLine]:
+        """Return a line per contender with content, in the order of the table; none where nothing was shuffled."""
+        shares = {(item.encoder, item.of): item.known / item.total for item in self.results.coverage}
+        use = {(item.ubm, Contender(item.variant, item.encoder)): item for item in self.results.content_use}
+        lines = []
+        for row in self.table():
+            found = use.get((row.ubm or self.untrained_ubm(), row.contender))
+            if found:
+                encoder = found.encoder or ""
+                targets, behaviors = (shares.get((encoder, f"test {of}")) for of in ("targets", "behaviors"))
+                lines.append(ContentLine(row.ubm, row.label, targets, behaviors, found))
+        return lines
+
+    def reliability(self, ubm: str, contender: Contender) -> list[RatePoint]:
+        """Return predicted and observed click rate by bin, mean over seeds; empty where there are none."""
+        found = [
+            item
+            for item in self.results.reliability
+            if (item.ubm, item.variant, item.encoder) == (ubm, *contender)
+        ]
+        predicted = zip(*(item.predicted for item in found), strict=True)
+        observed = zip(*(item.observed for item in found), strict=True)
+        return [RatePoint(fmean(a), fmean(b)) for a, b in zip(predicted, observed, strict=True)]
 
     def untrained_ubm(self) -> str:
         """Return the name under which the untrained cosine stands in the results; empty where there is none."""

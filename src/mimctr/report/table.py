@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mimctr.evaluate.results import Results
 from mimctr.report.summary import Cell, Summary
-from mimctr.report.wording import SHORT_NAMES, plus_minus, signed, ubm_name
+from mimctr.report.wording import SHORT_NAMES, interval, percent, plus_minus, signed, ubm_name
 
 WIDEST = 200
 """Far beyond what the table needs: nothing is ever cut off."""
@@ -18,11 +18,14 @@ def results_table(results: Results) -> str:
     """Return the main table as plain text, about 100 characters wide.
 
     One row per UBM and variant: the test AUC (mean ± standard deviation over seeds) and its gain over Base, on all
-    items, on the newest and on those unseen in training; the ceiling below, where it is known.
+    items, on the newest and on those unseen in training; the ceiling below, where it is known. Then, where it was
+    measured, a row per model with content: what shuffled vectors cost it, and how many targets and behaviors have one.
     """
     text = io.StringIO()
     console = Console(file=text, width=WIDEST, color_system=None, legacy_windows=False)
     console.print(rich_table(results))
+    if results.content_use:
+        console.print(rich_content_table(results))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
@@ -48,6 +51,31 @@ def rich_table(results: Results) -> Table:
         table.add_section()
         table.add_row(
             "", "Ceiling", *(text for name in summary.table_slices for text in (_ceiling(summary, name), ""))
+        )
+    return table
+
+
+def rich_content_table(results: Results) -> Table:
+    """Return what shuffled vectors cost each model with content, for a rich console."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        title="Are content vectors used? What the AUC loses when they are shuffled within category",
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("UBM", no_wrap=True)
+    table.add_column("Model", no_wrap=True)
+    for name in ("AUC lost", "95 % interval", "targets with a vector", "behaviors with a vector"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in Summary(results).content_lines():
+        use = line.use
+        table.add_row(
+            ubm_name(line.ubm),
+            line.label,
+            plus_minus(use.drop, use.sd),
+            interval(use.low, use.high),
+            percent(line.targets),
+            percent(line.behaviors),
         )
     return table
 

@@ -31,6 +31,10 @@ SLICE_NAMES = {
     "query:text": "Text query",
     "query:image": "Image query",
     "query:both": "Text and image query",
+    "image:yes": "Items with an image",
+    "image:no": "Items without an image",
+    "title:yes": "Items with a title",
+    "title:no": "Items without a title",
 }
 SHORT_NAMES = {"all": "All items", "age:S1": "Newest (S1)", "item:unseen": "Unseen items"}
 """Columns of the main table."""
@@ -76,13 +80,19 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def plus_minus(mean: float, sd: float | None, digits: int = 4) -> str:
-    """Return ``mean ± sd``; the mean alone for one seed."""
-    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+    """Return ``mean ± sd``; the mean alone for one seed. The minus is a real minus."""
+    text = f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+    return text.replace("-", MINUS)
 
 
 def interval(low: float | None, high: float | None, digits: int = 4) -> str:
     """Return ``low to high``; empty where there is no interval."""
     return "" if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def probability(p: float | None, *, name: str = "p = ") -> str:
