@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 STARTED = "stage.started.json"
-FORMAT = 3
+FORMAT = 4
 """Raised when a change of the code makes older stage folders unfit; part of every key."""
 
 
