@@ -109,6 +109,7 @@ class EmbeddingHalf(nn.Module):
                 f"training knows {len(known)} items: this model draws others beside each, and needs two."
             )
         self.register_buffer("known_items", known, persistent=False)
+        self.num_kinds = fields.get("behavior", {}).get("kind", 0)
         if kinds_apart:
             fields = {**fields, "behavior": {}}
         self.names = {side: [table_name(side, field) for field in fields.get(side, {})] for side in SIDES}
