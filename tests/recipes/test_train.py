@@ -111,7 +111,7 @@ class TestLearning:
         train(shop, tmp_path, variant="base", ubm="din", epochs=2)
         assert 0.44 < score(shop, tmp_path) < 0.56
 
-    @pytest.mark.parametrize("ubm", ["mean", "din", "sim"])
+    @pytest.mark.parametrize("ubm", ["mean", "din", "dien", "bst", "sim", "twin"])
     def test_content_interest_tells_what_a_user_will_click(self, ubm: str, shop: Path, tmp_path: Path):
         train(shop, tmp_path, variant="mim", ubm=ubm, epochs=8)
         assert score(shop, tmp_path) > 0.75
@@ -313,11 +313,46 @@ class TestModelFolder:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"schedule": "cosine"}, {"bf16": True}, {"din_activation": "dice"}], ids=str
+    "settings",
+    [
+        {"schedule": "cosine"},
+        {"bf16": True},
+        {"din_activation": "dice"},
+        {"embedding_l2_scope": "batch", "embedding_l2": 0.01},
+        {"ubm": "dien", "bf16": True, "dien_cell": "authors", "dien_attention": "activation_unit"},
+        {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
+        {"ubm": "twin", "bf16": True, "twin_k": 3},
+    ],
+    ids=str,
 )
 def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Path):
-    train(shop, tmp_path, variant="mim", ubm="din", epochs=8, **settings)
+    train(shop, tmp_path, **({"variant": "mim", "ubm": "din", "epochs": 8} | settings))
     assert score(shop, tmp_path) > 0.72
+
+
+@pytest.mark.parametrize("ubm", ["dien", "twin"])
+def test_a_killed_run_with_a_penalty_of_the_batch_s_rows_ends_as_an_undisturbed_one(
+    ubm: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # DIEN draws negatives in every step; the counts of the penalty are made anew.
+    settings = RESUMABLE | {"ubm": ubm, "embedding_l2_scope": "batch", "embedding_l2": 0.01, "epochs": 1}
+    train(shop, tmp_path / "a", **settings)
+    real = ctr_fitting.take_step
+
+    def killed(*arguments: object, step: int, **named: object) -> float:
+        if step == 9:
+            raise KeyboardInterrupt
+        return real(*arguments, step=step, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ctr_fitting, "take_step", killed)
+        train(shop, tmp_path / "b", **settings)
+    train(shop, tmp_path / "b", **settings)
+    weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    train(shop, tmp_path / "c", **(settings | {"embedding_l2": 0.0}))
+    free = load_tensors(tmp_path / "c" / "model.safetensors")[0]
+    assert not torch.equal(free["embedding.tables.item.weight"], weights[0]["embedding.tables.item.weight"])
 
 
 class TestBadInput:

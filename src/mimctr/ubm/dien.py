@@ -20,40 +20,6 @@ AttentionName = Literal["bilinear", "activation_unit"]
 AuxiliaryName = Literal["inner_product", "mlp"]
 
 
-class InterestExtractor(nn.Module):
-    """Interest states ``h_t`` of the behaviors: a GRU (the paper's interest extractor layer).
-
-    PyTorch's GRU has one bias more than the paper's, inside the product with the reset gate, and its update gate is
-    one minus the paper's.
-
-    Args:
-        dim: Width of behaviors and states.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(dim, dim, batch_first=True)
-
-    def forward(
-        self, behaviors: Float[Tensor, "batch length dim"], mask: Bool[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length dim"]:
-        """Return the states; zero at padding.
-
-        Every row is turned round until its oldest behavior is at the first position, so that the GRU starts there from
-        a state of zero, and turned back.
-
-        Args:
-            behaviors: Padded on the left, finite there.
-            mask: True at a real behavior.
-        """
-        length = mask.shape[1]
-        positions = torch.arange(length, device=mask.device)
-        num_padded = length - mask.sum(dim=1, keepdim=True)  # (B, 1)
-        turned = _turn(behaviors, (positions + num_padded) % length)
-        states, _ = self.gru(turned)
-        return zero_padding(_turn(states, (positions - num_padded) % length), mask)
-
-
 class AUGRU(nn.Module):
     """GRU with attentional update gate (the paper's interest evolving layer).
 
@@ -62,8 +28,9 @@ class AUGRU(nn.Module):
         paper:    h' = (1 - a u) ∘ h + a u ∘ h̃,              h̃ = tanh(W i + r ∘ (U h) + b)
         authors:  h' = (1 - a) v ∘ h + (1 - (1 - a) v) ∘ h̃,   h̃ = tanh(W i + U (r ∘ h) + b)
 
-    where ``v = 1 - u`` is the gate as TensorFlow's GRU has it. So the authors' state moves by ``u + a (1 - u)``: where
-    the attention is 0 it moves as that of a plain GRU does, the paper's stands still.
+    where ``v = 1 - u`` is the gate of TensorFlow's GRU. So the authors' state moves by ``u + a (1 - u)``: where the
+    attention is 0 it moves as that of a plain GRU does, the paper's stands still. With an attention of 1 the paper's
+    form is a plain GRU, its interest extractor layer.
 
     Args:
         dim: Width of inputs and state.
@@ -82,8 +49,8 @@ class AUGRU(nn.Module):
         inputs: Float[Tensor, "batch length dim"],
         attention: Float[Tensor, "batch length"],
         mask: Bool[Tensor, "batch length"],
-    ) -> Float[Tensor, "batch dim"]:
-        """Return the last state; zero where there is no input, and untouched by padding.
+    ) -> Float[Tensor, "batch length dim"]:
+        """Return the states: zero before the first real input, and untouched by padding.
 
         Args:
             inputs: Finite at padding.
@@ -91,21 +58,28 @@ class AUGRU(nn.Module):
             mask: True at a real input.
         """
         dim = inputs.shape[-1]
-        of_gates, of_candidate = self.inputs(inputs).split([2 * dim, dim], dim=-1)
-        state = torch.zeros_like(inputs[:, 0])
-        for t in range(inputs.shape[1]):
-            gates = torch.sigmoid(of_gates[:, t] + self.gates(state))
-            reset, update = gates.chunk(2, dim=-1)
-            a = attention[:, t : t + 1]
+        of_gates, of_candidate = self.inputs(inputs.transpose(0, 1)).split(
+            [2 * dim, dim], dim=-1
+        )  # (L, B, ..)
+        steps = zip(
+            of_gates.unbind(0),
+            of_candidate.unbind(0),
+            attention.T.unsqueeze(-1).unbind(0),
+            mask.T.unsqueeze(-1).unbind(0),
+            strict=True,
+        )
+        states = [torch.zeros_like(inputs[:, 0])]
+        for gates, candidate, a, real in steps:
+            state = states[-1]
+            reset, update = torch.sigmoid(gates + self.gates(state)).chunk(2, dim=-1)
             if self.cell == "paper":
-                candidate = torch.tanh(of_candidate[:, t] + reset * self.candidate(state))
+                candidate = torch.tanh(candidate + reset * self.candidate(state))
                 move = a * update
             else:
-                candidate = torch.tanh(of_candidate[:, t] + self.candidate(reset * state))
+                candidate = torch.tanh(candidate + self.candidate(reset * state))
                 move = 1 - (1 - a) * (1 - update)
-            move = move.masked_fill(~mask[:, t : t + 1], 0.0)
-            state = state + move * (candidate - state)
-        return state
+            states.append(state + move.masked_fill(~real, 0.0) * (candidate - state))
+        return torch.stack(states[1:], dim=1)
 
 
 class BilinearRelevance(nn.Module):
@@ -155,7 +129,7 @@ class DIEN(UserBehaviorModel):
     ) -> None:
         super().__init__()
         self.width = dim
-        self.extractor = InterestExtractor(dim)
+        self.extractor = AUGRU(dim, cell="paper")
         self.evolution = AUGRU(dim, cell=cell)
         self.relevance = (
             BilinearRelevance(dim)
@@ -168,12 +142,12 @@ class DIEN(UserBehaviorModel):
         """Return the last state, and the auxiliary task where there are negatives."""
         mask = history.mask
         behaviors = zero_padding(history.behaviors, mask)
-        states = self.extractor(behaviors, mask)
+        states = self.extractor(behaviors, mask.to(behaviors.dtype), mask)
         auxiliary = None
         if history.negatives is not None:
             auxiliary = self._auxiliary(states, behaviors, zero_padding(history.negatives, mask), mask)
         attention = masked_softmax(self.relevance(target, states, mask), mask)
-        return Interest(self.evolution(states, attention, mask), kept=mask, auxiliary=auxiliary)
+        return Interest(self.evolution(states, attention, mask)[:, -1], kept=mask, auxiliary=auxiliary)
 
     def _auxiliary(
         self,
@@ -202,7 +176,3 @@ def _auxiliary_mlp(dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(2 * dim, 100), nn.Sigmoid(), nn.Linear(100, 50), nn.Sigmoid(), nn.Linear(50, 1)
     )
-
-
-def _turn(x: Float[Tensor, "batch length dim"], positions: Tensor) -> Float[Tensor, "batch length dim"]:
-    return x.gather(1, positions.unsqueeze(-1).expand_as(x))
