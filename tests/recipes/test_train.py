@@ -257,9 +257,14 @@ class TestEarlyStop:
 
 
 class TestModelFolder:
-    @pytest.mark.parametrize("variant", ["base", "mim_plus"])
-    def test_a_loaded_model_predicts_what_was_written(self, variant: str, shop: Path, tmp_path: Path):
-        train(shop, tmp_path, variant=variant, ubm="sim", din_activation="dice", interest_norm="batch")
+    @pytest.mark.parametrize(
+        ("variant", "ubm"),
+        [("base", "sim"), ("mim_plus", "sim"), ("mim", "dien"), ("mim", "bst"), ("mim", "twin")],
+    )
+    def test_a_loaded_model_predicts_what_was_written(
+        self, variant: str, ubm: str, shop: Path, tmp_path: Path
+    ):
+        train(shop, tmp_path, variant=variant, ubm=ubm, interest_norm="batch")
         model = load_model(tmp_path)
         dataset = CtrDataset.open(shop / "dataset")
         rows = np.array(dataset.rows("test"))[:100]
@@ -353,6 +358,16 @@ def test_a_killed_run_with_a_penalty_of_the_batch_s_rows_ends_as_an_undisturbed_
     train(shop, tmp_path / "c", **(settings | {"embedding_l2": 0.0}))
     free = load_tensors(tmp_path / "c" / "model.safetensors")[0]
     assert not torch.equal(free["embedding.tables.item.weight"], weights[0]["embedding.tables.item.weight"])
+
+
+@pytest.mark.parametrize(
+    ("ubm", "max_length", "scope"),
+    [("sim", 100, "all"), ("sim", 101, "retrieved"), ("twin", 101, "retrieved"), ("bst", 101, "all")],
+)
+def test_content_is_read_where_a_search_has_found_something(ubm: str, max_length: int, scope: str):
+    # BST cuts to the newest behaviors too, but it does not search.
+    assert Config(ubm=ubm, max_length=max_length).resolved_scope == scope
+    assert Config(ubm=ubm, max_length=max_length, content_scope="all").resolved_scope == "all"
 
 
 class TestBadInput:

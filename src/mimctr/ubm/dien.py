@@ -142,7 +142,7 @@ class DIEN(UserBehaviorModel):
         """Return the last state, and the auxiliary task where there are negatives."""
         mask = history.mask
         behaviors = zero_padding(history.behaviors, mask)
-        states = self.extractor(behaviors, mask.to(behaviors.dtype), mask)
+        states = self.extractor(behaviors, torch.ones_like(behaviors[..., 0]), mask)
         auxiliary = None
         if history.negatives is not None:
             auxiliary = self._auxiliary(states, behaviors, zero_padding(history.negatives, mask), mask)
