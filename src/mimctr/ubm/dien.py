@@ -58,9 +58,8 @@ class AUGRU(nn.Module):
             mask: True at a real input.
         """
         dim = inputs.shape[-1]
-        of_gates, of_candidate = self.inputs(inputs.transpose(0, 1)).split(
-            [2 * dim, dim], dim=-1
-        )  # (L, B, ..)
+        projected = self.inputs(inputs.transpose(0, 1))  # (L, B, 3D)
+        of_gates, of_candidate = projected.split([2 * dim, dim], dim=-1)
         steps = zip(
             of_gates.unbind(0),
             of_candidate.unbind(0),

@@ -9,6 +9,7 @@ split. What is inherent to the item is projected once per item, whoever looked a
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -118,10 +119,10 @@ class TWIN(UserBehaviorModel):
         """Return ``(K_c W^c) β``: a number per bucket, kind and head, looked up."""
         scalars = self.cross * self.cross_weights.unsqueeze(-1)  # (H, crosses, cross_dim)
         of_bucket = self.time.table.weight @ scalars[:, 0].T  # (buckets, H)
-        relevance = nn.functional.embedding(time_buckets(history.time_gaps, len(of_bucket)), of_bucket)
+        relevance = F.embedding(time_buckets(history.time_gaps, len(of_bucket)), of_bucket)
         if self.kind is not None:
             of_kind = self.kind.weight @ scalars[:, 1].T  # (kinds, H)
-            relevance = relevance + nn.functional.embedding(history.kinds, of_kind)
+            relevance = relevance + F.embedding(history.kinds, of_kind)
         return relevance.transpose(1, 2)
 
     def _features(self, history: History) -> Float[Tensor, "batch length features"]:
