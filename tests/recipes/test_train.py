@@ -15,7 +15,7 @@ from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.metrics import auc
 from mimctr.files import read_json
 from mimctr.recipes import ctr_fitting
-from mimctr.recipes.ctr_model import load_model
+from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
 from mimctr.weights import load_tensors, save_tensors
@@ -368,6 +368,20 @@ def test_content_is_read_where_a_search_has_found_something(ubm: str, max_length
     # BST cuts to the newest behaviors too, but it does not search.
     assert Config(ubm=ubm, max_length=max_length).resolved_scope == scope
     assert Config(ubm=ubm, max_length=max_length, content_scope="all").resolved_scope == "all"
+
+
+@pytest.mark.parametrize("ubm", UBMS)
+def test_every_name_builds_its_model_with_its_settings(ubm: str):
+    settings = {"dien_cell": "authors", "bst_length": 7, "sim_k": 5, "twin_k": 6, "twin_num_heads": 3}
+    model = build_ubm(Config(ubm=ubm, **settings), 8, num_kinds=4)
+    assert type(model) is UBMS[ubm]
+    found = {
+        "dien": lambda: model.evolution.cell == "authors",
+        "bst": lambda: (model.length, model.width) == (7, 8 * 16),
+        "sim": lambda: model.k == 5,
+        "twin": lambda: (model.k, model.num_heads, model.kind.num_embeddings) == (6, 3, 4),
+    }
+    assert ubm not in found or found[ubm]()
 
 
 class TestBadInput:
