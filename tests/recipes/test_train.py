@@ -15,7 +15,7 @@ from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.metrics import auc
 from mimctr.files import read_json
 from mimctr.recipes import ctr_fitting
-from mimctr.recipes.ctr_model import load_model
+from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
 from mimctr.weights import load_tensors, save_tensors
@@ -111,7 +111,7 @@ class TestLearning:
         train(shop, tmp_path, variant="base", ubm="din", epochs=2)
         assert 0.44 < score(shop, tmp_path) < 0.56
 
-    @pytest.mark.parametrize("ubm", ["mean", "din", "sim"])
+    @pytest.mark.parametrize("ubm", ["mean", "din", "dien", "bst", "sim", "twin"])
     def test_content_interest_tells_what_a_user_will_click(self, ubm: str, shop: Path, tmp_path: Path):
         train(shop, tmp_path, variant="mim", ubm=ubm, epochs=8)
         assert score(shop, tmp_path) > 0.75
@@ -295,9 +295,14 @@ class TestEarlyStop:
 
 
 class TestModelFolder:
-    @pytest.mark.parametrize("variant", ["base", "mim_plus"])
-    def test_a_loaded_model_predicts_what_was_written(self, variant: str, shop: Path, tmp_path: Path):
-        train(shop, tmp_path, variant=variant, ubm="sim", din_activation="dice", interest_norm="batch")
+    @pytest.mark.parametrize(
+        ("variant", "ubm"),
+        [("base", "sim"), ("mim_plus", "sim"), ("mim", "dien"), ("mim", "bst"), ("mim", "twin")],
+    )
+    def test_a_loaded_model_predicts_what_was_written(
+        self, variant: str, ubm: str, shop: Path, tmp_path: Path
+    ):
+        train(shop, tmp_path, variant=variant, ubm=ubm, interest_norm="batch")
         model = load_model(tmp_path)
         dataset = CtrDataset.open(shop / "dataset")
         rows = np.array(dataset.rows("test"))[:100]
@@ -351,11 +356,70 @@ class TestModelFolder:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"schedule": "cosine"}, {"bf16": True}, {"din_activation": "dice"}], ids=str
+    "settings",
+    [
+        {"schedule": "cosine"},
+        {"bf16": True},
+        {"din_activation": "dice"},
+        {"embedding_l2_scope": "batch", "embedding_l2": 0.01},
+        {"ubm": "dien", "bf16": True, "dien_cell": "authors", "dien_attention": "activation_unit"},
+        {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
+        {"ubm": "twin", "bf16": True, "twin_k": 3},
+    ],
+    ids=str,
 )
 def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Path):
-    train(shop, tmp_path, variant="mim", ubm="din", epochs=8, **settings)
+    train(shop, tmp_path, **({"variant": "mim", "ubm": "din", "epochs": 8} | settings))
     assert score(shop, tmp_path) > 0.72
+
+
+@pytest.mark.parametrize("ubm", ["dien", "twin"])
+def test_a_killed_run_with_a_penalty_of_the_batch_s_rows_ends_as_an_undisturbed_one(
+    ubm: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # DIEN draws negatives in every step; the counts of the penalty are made anew.
+    settings = RESUMABLE | {"ubm": ubm, "embedding_l2_scope": "batch", "embedding_l2": 0.01, "epochs": 1}
+    train(shop, tmp_path / "a", **settings)
+    real = ctr_fitting.take_step
+
+    def killed(*arguments: object, step: int, **named: object) -> float:
+        if step == 9:
+            raise KeyboardInterrupt
+        return real(*arguments, step=step, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ctr_fitting, "take_step", killed)
+        train(shop, tmp_path / "b", **settings)
+    train(shop, tmp_path / "b", **settings)
+    weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    train(shop, tmp_path / "c", **(settings | {"embedding_l2": 0.0}))
+    free = load_tensors(tmp_path / "c" / "model.safetensors")[0]
+    assert not torch.equal(free["embedding.tables.item.weight"], weights[0]["embedding.tables.item.weight"])
+
+
+@pytest.mark.parametrize(
+    ("ubm", "max_length", "scope"),
+    [("sim", 100, "all"), ("sim", 101, "retrieved"), ("twin", 101, "retrieved"), ("bst", 101, "all")],
+)
+def test_content_is_read_where_a_search_has_found_something(ubm: str, max_length: int, scope: str):
+    # BST cuts to the newest behaviors too, but it does not search.
+    assert Config(ubm=ubm, max_length=max_length).resolved_scope == scope
+    assert Config(ubm=ubm, max_length=max_length, content_scope="all").resolved_scope == "all"
+
+
+@pytest.mark.parametrize("ubm", UBMS)
+def test_every_name_builds_its_model_with_its_settings(ubm: str):
+    settings = {"dien_cell": "authors", "bst_length": 7, "sim_k": 5, "twin_k": 6, "twin_num_heads": 3}
+    model = build_ubm(Config(ubm=ubm, **settings), 8, num_kinds=4)
+    assert type(model) is UBMS[ubm]
+    found = {
+        "dien": lambda: model.evolution.cell == "authors",
+        "bst": lambda: (model.length, model.width) == (7, 8 * 16),
+        "sim": lambda: model.k == 5,
+        "twin": lambda: (model.k, model.num_heads, model.kind.num_embeddings) == (6, 3, 4),
+    }
+    assert ubm not in found or found[ubm]()
 
 
 class TestBadInput:

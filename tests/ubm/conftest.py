@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from mimctr.batch import Content, CtrBatch
+from mimctr.ubm.bst import BST
 from mimctr.ubm.ciubm import DenseHalf
 from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.dien import DIEN
 from mimctr.ubm.din import DIN
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows, trained_rows
 from mimctr.ubm.extensions import Extensions
 from mimctr.ubm.interface import UserBehaviorModel
 from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.sim import SIM
+from mimctr.ubm.twin import TWIN
 
 B, L, D, C = 5, 7, 8, 6
 LENGTHS = torch.tensor([2, 7, 0, 4, 1])
@@ -23,8 +26,15 @@ UBMS = {
     "din": lambda: DIN(D),
     "din-dice": lambda: DIN(D, activation="dice"),
     "din-softmax": lambda: DIN(D, softmax=True, scale=True),
+    "dien": lambda: DIEN(D),
+    "dien-authors": lambda: DIEN(D, cell="authors", attention="activation_unit", auxiliary="mlp"),
+    "bst": lambda: BST(D, length=5, num_heads=4),
+    "bst-mean": lambda: BST(D, pooling="mean"),
+    "bst-target": lambda: BST(D, pooling="target"),
     "sim-hard": lambda: SIM(D, search="hard", k=3),
     "sim-soft": lambda: SIM(D, search="soft", k=3),
+    "twin": lambda: TWIN(D, num_kinds=4, k=3, num_heads=2, head_dim=4),
+    "twin-all": lambda: TWIN(D, num_kinds=4, k=L, num_heads=2, head_dim=4),
 }
 
 

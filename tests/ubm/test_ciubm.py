@@ -99,7 +99,10 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("name", ["mean", "din", "din-dice", "sim-hard", "sim-soft"])
+@pytest.mark.parametrize(
+    "name",
+    ["mean", "din", "din-dice", "dien", "bst", "sim-hard", "sim-soft", "twin"],
+)
 @pytest.mark.parametrize("variant", ["mim", "mim_plus"])
 def test_the_dense_half_can_be_exported_for_any_batch_size(
     name: str, variant: str, rows: Rows, content: Content, unchecked_shapes: None

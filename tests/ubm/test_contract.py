@@ -167,7 +167,10 @@ class TestUserBehaviorModel:
         assert interest.vector.shape == (B, ubm.width)
         assert interest.vector.isfinite().all()
 
-    @pytest.mark.parametrize("name", ["mean", "din", "din-dice", "din-softmax", "sim-soft"])
+    @pytest.mark.parametrize(
+        "name",
+        ["mean", "din", "din-dice", "din-softmax", "bst-mean", "bst-target", "sim-soft", "twin", "twin-all"],
+    )
     def test_order_alone_does_not_matter(self, name: str, rows: Rows, content: Content):
         # A behavior takes its time gap along; none of these papers looks at the position.
         ubm = strengthened(UBMS[name]()).eval()
@@ -175,6 +178,16 @@ class TestUserBehaviorModel:
         before = ubm(rows.target, rows.history).vector
         after = ubm(moved.target, moved.history).vector
         torch.testing.assert_close(after, before)
+
+    @pytest.mark.parametrize("name", ["dien", "dien-authors"])
+    def test_order_matters_to_dien(self, name: str, rows: Rows):
+        ubm = UBMS[name]().eval()
+        before = ubm(rows.target, rows.history).vector
+        behaviors = rows.behaviors.clone()
+        for b in range(B):
+            behaviors[b, MASK[b]] = rows.behaviors[b, MASK[b]].flip(0)
+        after = ubm(rows.target, rows.history._replace(behaviors=behaviors)).vector
+        assert torch.equal((before - after).abs().sum(dim=1) > 1e-3, LENGTHS > 1)
 
     def test_hard_search_keeps_the_newest_so_order_matters(self, rows: Rows, content: Content):
         ubm = strengthened(UBMS["sim-hard"]()).eval()
@@ -186,9 +199,21 @@ class TestUserBehaviorModel:
         assert torch.equal(changed, LENGTHS > 3)
 
     @pytest.mark.parametrize(
-        ("name", "matters"), [("mean", False), ("din", False), ("sim-hard", True), ("sim-soft", True)]
+        ("name", "matters"),
+        [
+            ("mean", False),
+            ("din", False),
+            ("dien", False),
+            ("bst", True),
+            ("bst-mean", True),
+            ("bst-target", True),
+            ("sim-hard", True),
+            ("sim-soft", True),
+            ("twin", True),
+            ("twin-all", True),
+        ],
     )
-    def test_time_gaps_matter_to_sim_alone(self, name: str, matters: bool, rows: Rows):
+    def test_time_gaps_matter_where_the_paper_says_so(self, name: str, matters: bool, rows: Rows):
         ubm = strengthened(UBMS[name]()).eval()
         rows = rows._replace(same_category=rows.mask)
         before = ubm(rows.target, rows.history).vector
@@ -197,10 +222,39 @@ class TestUserBehaviorModel:
         assert torch.equal(changed, (LENGTHS > 0) & matters)
 
     @pytest.mark.parametrize(
-        ("name", "matters"), [("mean", False), ("din", True), ("din-softmax", True), ("sim-soft", True)]
+        ("name", "matters"),
+        [
+            ("mean", False),
+            ("din", True),
+            ("din-softmax", True),
+            ("dien", True),
+            ("bst", True),
+            ("bst-mean", True),
+            ("sim-soft", True),
+            ("twin", True),
+        ],
     )
     def test_the_target_matters_to_all_but_avg_pooling(self, name: str, matters: bool, rows: Rows):
         ubm = strengthened(UBMS[name]()).eval()
         before = ubm(rows.target, rows.history).vector
         after = ubm(-rows.target, rows.history).vector
         assert bool((before - after).abs().max() > 1e-3) == matters
+
+    def test_kinds_are_looked_at_by_models_that_take_them_apart(
+        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows
+    ):
+        other = rows.history._replace(kinds=(5 - rows.kinds) * MASK)
+        changed = ubm(rows.target, rows.history).vector != ubm(rows.target, other).vector
+        assert ubm.takes_kinds_apart == ubm_name.startswith("twin")
+        assert torch.equal(changed.any(dim=1), (LENGTHS > 0) & ubm.takes_kinds_apart)
+
+    def test_negatives_reach_the_auxiliary_task_alone(
+        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows
+    ):
+        other = rows.history._replace(negatives=rows.negatives.flip(0))
+        before, after = ubm(rows.target, rows.history), ubm(rows.target, other)
+        assert torch.equal(before.vector, after.vector)
+        assert ubm.needs_negatives == ubm_name.startswith("dien")
+        if before.auxiliary is not None:
+            changed = bool((before.auxiliary.logits != after.auxiliary.logits).any())
+            assert changed == ubm.needs_negatives

@@ -52,7 +52,9 @@ def test_the_kind_of_a_behavior_is_part_of_its_row(embedding: EmbeddingHalf, bat
 
 
 def test_a_model_that_takes_kinds_apart_gets_the_item_alone(batch: CtrBatch):
-    rows = make_embedding(kinds_apart=True)(replace(batch, behaviors=batch.target.unsqueeze(1) * MASK))
+    embedding = make_embedding(kinds_apart=True)
+    assert embedding.num_kinds == 4  # of which the model has a table of its own
+    rows = embedding(replace(batch, behaviors=batch.target.unsqueeze(1) * MASK))
     expected = rows.target.unsqueeze(1) * MASK.unsqueeze(-1)
     torch.testing.assert_close(rows.behaviors * MASK.unsqueeze(-1), expected)
     assert torch.equal(rows.kinds, batch.kinds)

@@ -5,12 +5,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr.ubm.activations import ActivationName
+from mimctr.ubm.bst import TokenPooling
 from mimctr.ubm.ciubm import NormName
 from mimctr.ubm.content_interest import ContentScope, InterestName
 from mimctr.ubm.content_module import MissingTarget
+from mimctr.ubm.dien import AttentionName, AuxiliaryName, CellName
 
-Ubm = Literal["mean", "din", "sim"]
+Ubm = Literal["mean", "din", "dien", "bst", "sim", "twin"]
 Variant = Literal["base", "mim", "mim_plus", "mim_permuted", "untrained_cosine"]
+TWO_STAGE: tuple[Ubm, ...] = ("sim", "twin")
+"""User behavior models that search before they attend."""
 LONGEST_SCOPE_ALL = 100
 """Behaviors up to which the content scope ``auto`` means ``all`` (paper.md, 2b)."""
 
@@ -49,13 +53,18 @@ class Config(BaseModel):
     embedding_l2: float = Field(
         1e-5, ge=0, description="L2 penalty of the embedding tables, part of Adam's gradient."
     )
+    embedding_l2_scope: Literal["all", "batch"] = Field(
+        "all",
+        description="Rows that embedding_l2 is for: all, or those of the batch, each divided by the number of training "
+        "impressions that it appears in (DIN's mini-batch aware regularization; its paper: 0.01).",
+    )
     dense_l2: float = Field(0.0, ge=0, description="L2 penalty of all other weights.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units left out in training.")
     unknown_rate: float = Field(
         0.02, ge=0, lt=1, description="Users, targets, texts made unknown in training."
     )
     auxiliary_weight: float = Field(
-        1.0, ge=0, description="Of the user behavior model's own CTR loss (SIM: alpha)."
+        1.0, ge=0, description="Of the user behavior model's own loss (soft SIM, DIEN: alpha)."
     )
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(False, description="Matrix products in bfloat16.")
@@ -80,11 +89,29 @@ class Config(BaseModel):
     din_scale: bool = Field(
         False, description="Divide DIN's relevance by sqrt(dim), as its authors' code does."
     )
+    dien_cell: CellName = Field(
+        "paper", description="DIEN's AUGRU, as in its paper or as in its authors' code."
+    )
+    dien_attention: AttentionName = Field(
+        "bilinear", description="DIEN's attention. Paper: bilinear; authors' code: activation_unit."
+    )
+    dien_auxiliary: AuxiliaryName = Field(
+        "inner_product",
+        description="Logit of DIEN's auxiliary loss. Paper: inner_product; authors' code: mlp.",
+    )
+    bst_length: int = Field(20, ge=1, description="Newest behaviors that BST sees. Paper: 20.")
+    bst_num_heads: int = Field(8, ge=1, description="Attention heads of BST. Paper: 8.")
+    bst_dropout: float = Field(0.0, ge=0, lt=1, description="Of BST's block. Paper: 0.2.")
+    bst_pooling: TokenPooling = Field(
+        "concatenation", description="What the deep network reads of BST's tokens. Paper: concatenation."
+    )
     sim_search: Literal["hard", "soft"] = Field(
         "soft", description="SIM's GSU: same category, or inner product."
     )
     sim_k: int = Field(20, ge=1, description="Behaviors that SIM's GSU keeps.")
     sim_num_heads: int = Field(2, ge=1, description="Attention heads of SIM's ESU.")
+    twin_k: int = Field(20, ge=1, description="Behaviors that TWIN's GSU keeps. Paper: 100.")
+    twin_num_heads: int = Field(4, ge=1, description="Attention heads of TWIN. Paper: 4.")
 
     interests: tuple[InterestName, ...] = Field(
         ("id", "content", "fusion"),
@@ -93,7 +120,8 @@ class Config(BaseModel):
     )
     content_scope: Literal["auto", "all", "retrieved"] = Field(
         "auto",
-        description="Behaviors in Eq. (7) and (8): all, or what SIM's GSU kept; auto: all up to length 100.",
+        description="Behaviors in Eq. (7) and (8): all, or those that the user behavior model kept; auto: all, but "
+        "what the GSU of SIM or TWIN kept where max_length is above 100.",
     )
     missing_target: MissingTarget = Field("learned", description="Vector of a target that has none.")
     content_drop_rate: float = Field(
@@ -117,7 +145,8 @@ class Config(BaseModel):
 
     @property
     def resolved_scope(self) -> ContentScope:
-        """``content_scope`` with ``auto`` decided by ``max_length``."""
+        """``content_scope`` with ``auto`` decided by ``ubm`` and ``max_length``."""
         if self.content_scope != "auto":
             return self.content_scope
-        return "all" if self.max_length <= LONGEST_SCOPE_ALL else "retrieved"
+        searches = self.ubm in TWO_STAGE and self.max_length > LONGEST_SCOPE_ALL
+        return "retrieved" if searches else "all"

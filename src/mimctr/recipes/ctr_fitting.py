@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from mimctr.train.run import Run
 from mimctr.train.schedule import set_learning_rate, warmup_cosine
 from mimctr.train.seeds import seed_step
 from mimctr.ubm.ciubm import CiUBM, CtrOutput
+from mimctr.ubm.regularization import add_penalty, count_impressions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
     """
     config = task.config
     optimizer = make_optimizer(model, config)
+    counts = count_rows(model, task) if config.embedding_l2_scope == "batch" else None
     step, progress = restore(model, optimizer, run, config)
     rows = task.dataset.rows("train")
     steps_per_epoch = math.ceil(len(rows) / config.batch_size)
@@ -111,7 +113,9 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
         if progress.stopped:
             break
         seed_step(config.seed, step)
-        progress.losses.append(take_step(model, optimizer, batch, task, step=step, num_steps=num_steps))
+        progress.losses.append(
+            take_step(model, optimizer, batch, task, step=step, num_steps=num_steps, counts=counts)
+        )
         if (step + 1) % look_every == 0 or step + 1 == num_steps:
             metrics = measure(model, task)
             validation = {f"validation_{name}": value for name, value in metrics.items()}
@@ -134,19 +138,43 @@ def remaining_batches(
 
 
 def make_optimizer(model: CiUBM, config: Config) -> torch.optim.Adam:
-    """Return Adam with one L2 penalty for the embedding tables and one for everything else."""
+    """Return Adam with one L2 penalty for the embedding tables, if it is for all rows, and one for everything else."""
+    embedding_l2 = config.embedding_l2 if config.embedding_l2_scope == "all" else 0.0
     groups = [
-        {"params": list(model.embedding.parameters()), "weight_decay": config.embedding_l2},
+        {"params": list(model.embedding.parameters()), "weight_decay": embedding_l2},
         {"params": list(model.dense.parameters()), "weight_decay": config.dense_l2},
     ]
     groups = [group | {"peak_lr": config.learning_rate} for group in groups]
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
 
+def count_rows(model: CiUBM, task: Task) -> dict[str, Int[Tensor, "rows"]]:
+    """Return in how many training impressions each row of the tables appears."""
+    rows, size, length = task.dataset.rows("train"), task.config.batch_size, task.config.max_length
+    batches = task.dataset.batches(rows, batch_size=size, max_length=length, seed=None)
+    return count_impressions(model.embedding, (batch.to(task.device) for batch in batches))
+
+
 def take_step(
-    model: CiUBM, optimizer: torch.optim.Adam, batch: CtrBatch, task: Task, *, step: int, num_steps: int
+    model: CiUBM,
+    optimizer: torch.optim.Adam,
+    batch: CtrBatch,
+    task: Task,
+    *,
+    step: int,
+    num_steps: int,
+    counts: dict[str, Int[Tensor, "rows"]] | None,
 ) -> float:
     """Make one optimizer step; return the click loss in nats.
+
+    Args:
+        model: On the batch's device.
+        optimizer: Of the model.
+        batch: With content where the model reads it.
+        task: What the model is trained on.
+        step: From 0.
+        num_steps: Of the whole training.
+        counts: From :func:`count_rows`, where the L2 penalty of the tables is for the batch's rows.
 
     Raises:
         RunError: the loss is not finite.
@@ -168,6 +196,8 @@ def take_step(
         )
     optimizer.zero_grad()
     total.backward()
+    if counts is not None:
+        add_penalty(model.embedding, batch, counts, l2=config.embedding_l2)
     optimizer.step()
     return loss.item()
 

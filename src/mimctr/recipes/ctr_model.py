@@ -11,17 +11,27 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config, Ubm
+from mimctr.ubm.bst import BST
 from mimctr.ubm.ciubm import CiUBM, DenseHalf
 from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.dien import DIEN
 from mimctr.ubm.din import DIN
 from mimctr.ubm.embeddings import EmbeddingHalf, FieldSizes, trained_rows
 from mimctr.ubm.extensions import Extensions
 from mimctr.ubm.interface import UserBehaviorModel
 from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.sim import SIM
+from mimctr.ubm.twin import TWIN
 from mimctr.weights import load_tensors
 
-UBMS: dict[Ubm, type[UserBehaviorModel]] = {"mean": AvgPooling, "din": DIN, "sim": SIM}
+UBMS: dict[Ubm, type[UserBehaviorModel]] = {
+    "mean": AvgPooling,
+    "din": DIN,
+    "dien": DIEN,
+    "bst": BST,
+    "sim": SIM,
+    "twin": TWIN,
+}
 RECORD = "model.json"
 WEIGHTS = "model.safetensors"
 
@@ -84,7 +94,7 @@ def build_embedding(
 
 def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | None) -> DenseHalf:
     """Return the dense half that fits ``embedding``."""
-    ubm = build_ubm(config, embedding.item_dim)
+    ubm = build_ubm(config, embedding.item_dim, num_kinds=embedding.num_kinds)
     content = None
     if content_dim is not None:
         content = ContentAwareInterest(
@@ -109,13 +119,30 @@ def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | 
     )
 
 
-def build_ubm(config: Config, dim: int) -> UserBehaviorModel:
-    """Return the user behavior model that ``config`` names, for rows of width ``dim``."""
+def build_ubm(config: Config, dim: int, *, num_kinds: int) -> UserBehaviorModel:
+    """Return the user behavior model that ``config`` names, for rows of width ``dim`` and a vocabulary of kinds."""
     if config.ubm == "mean":
         return AvgPooling(dim)
     if config.ubm == "din":
         return DIN(dim, activation=config.din_activation, softmax=config.din_softmax, scale=config.din_scale)
-    return SIM(dim, search=config.sim_search, k=config.sim_k, num_heads=config.sim_num_heads)
+    if config.ubm == "dien":
+        return DIEN(
+            dim,
+            cell=config.dien_cell,
+            attention=config.dien_attention,
+            auxiliary=config.dien_auxiliary,
+        )
+    if config.ubm == "bst":
+        return BST(
+            dim,
+            length=config.bst_length,
+            num_heads=config.bst_num_heads,
+            dropout=config.bst_dropout,
+            pooling=config.bst_pooling,
+        )
+    if config.ubm == "sim":
+        return SIM(dim, search=config.sim_search, k=config.sim_k, num_heads=config.sim_num_heads)
+    return TWIN(dim, num_kinds=num_kinds, k=config.twin_k, num_heads=config.twin_num_heads)
 
 
 def build_extensions(config: Config, *, content_dim: int, dim: int) -> Extensions | None:

@@ -109,6 +109,7 @@ class EmbeddingHalf(nn.Module):
                 f"training knows {len(known)} items: this model draws others beside each, and needs two."
             )
         self.register_buffer("known_items", known, persistent=False)
+        self.num_kinds = fields.get("behavior", {}).get("kind", 0)
         if kinds_apart:
             fields = {**fields, "behavior": {}}
         self.names = {side: [table_name(side, field) for field in fields.get(side, {})] for side in SIDES}
@@ -146,6 +147,27 @@ class EmbeddingHalf(nn.Module):
             if self.draws_negatives and self.training
             else None,
         )
+
+    def named_rows(self, batch: CtrBatch) -> dict[str, Int[Tensor, "batch named"]]:
+        """Return the rows of each table that each impression names, repeats included; PADDING where nothing is.
+
+        Rows are those of the batch's own indices: neither what is forgotten in training nor drawn negatives count.
+        """
+        items = torch.cat([batch.target.unsqueeze(1), batch.behaviors], dim=1)
+        users = batch.user_fields.clone()
+        users[:, :1] = self.user_rows[users[:, :1]]
+        sides = {
+            "item": self.item_fields[items],
+            "user": users,
+            "query": batch.query_fields,
+            "context": batch.context_fields,
+            "behavior": batch.kinds.unsqueeze(-1),
+        }
+        named = {"item": self.item_rows[items]}
+        for side, rows in sides.items():
+            for column, name in enumerate(self.names[side]):
+                named[name] = rows[..., column].reshape(len(batch), -1).long()
+        return named
 
     def _others(self, items: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
         """Return an item that training knows in place of each, never the same."""

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mimctr.ubm.interface import History
+
 
 def keep_newest(mask: Bool[Tensor, "batch length"], k: int) -> Bool[Tensor, "batch length"]:
     """Return ``mask`` with only its ``k`` newest (rightmost) True positions."""
@@ -22,6 +24,45 @@ def keep_highest(
         return mask
     best = scores.masked_fill(~mask, float("-inf")).topk(k, dim=1).indices  # (B, k)
     return torch.zeros_like(mask).scatter(1, best, True) & mask
+
+
+def keep_in_turn(
+    scores: Float[Tensor, "batch heads length"], mask: Bool[Tensor, "batch length"], k: int
+) -> Bool[Tensor, "batch length"]:
+    """Return ``mask`` with only the ``k`` positions that the heads name first.
+
+    The heads take turns: the best of each head, then the second best of each head, and so on. A position that was
+    named before does not count again.
+    """
+    batch, num_heads, length = scores.shape
+    if k >= length:
+        return mask
+    best = scores.masked_fill(~mask.unsqueeze(1), float("-inf")).topk(k, dim=2).indices  # (B, H, k)
+    turns = torch.arange(k * num_heads, device=mask.device).view(k, num_heads).T  # (H, k)
+    last = torch.full_like(mask, k * num_heads, dtype=torch.long)
+    first_named = last.scatter_reduce(1, best.flatten(1), turns.flatten().expand(batch, -1), "amin")  # (B, L)
+    return keep_highest(-first_named.float(), mask, k)
+
+
+def take_kept(history: History, kept: Bool[Tensor, "batch length"], k: int) -> History:
+    """Return the kept behaviors as a history of their own, with nothing beside them.
+
+    Args:
+        history: Of which some are kept.
+        kept: At most ``k`` True positions a row.
+        k: Length of the new history, where the old one is longer.
+    """
+    if k >= kept.shape[1]:
+        return history._replace(mask=kept, negatives=None)
+    positions, real = kept_positions(kept, k)  # (B, k)
+    rows = positions.unsqueeze(-1).expand(-1, -1, history.behaviors.shape[-1])
+    return History(
+        behaviors=history.behaviors.gather(1, rows),
+        mask=real,
+        time_gaps=history.time_gaps.gather(1, positions),
+        same_category=history.same_category.gather(1, positions),
+        kinds=history.kinds.gather(1, positions),
+    )
 
 
 def kept_positions(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
-from mimctr.ubm.search import keep_highest, keep_newest, kept_positions
+from mimctr.ubm.search import keep_highest, keep_newest, take_kept
 from mimctr.ubm.times import TimeGapEmbedding
 
 
@@ -124,9 +124,5 @@ class SIM(UserBehaviorModel):
             relevance, click = self.soft(target, behaviors)
             auxiliary = Auxiliary(click.unsqueeze(-1))
             kept = keep_highest(relevance.detach(), history.mask, self.k)
-        if self.k >= behaviors.shape[1]:
-            return Interest(self.exact(target, behaviors, kept, history.time_gaps), kept, auxiliary)
-        positions, real = kept_positions(kept, self.k)  # (B, k)
-        rows = behaviors.gather(1, positions.unsqueeze(-1).expand(-1, -1, behaviors.shape[-1]))  # (B, k, D)
-        vector = self.exact(target, rows, real, history.time_gaps.gather(1, positions))
-        return Interest(vector, kept, auxiliary)
+        found = take_kept(history._replace(behaviors=behaviors), kept, self.k)
+        return Interest(self.exact(target, found.behaviors, found.mask, found.time_gaps), kept, auxiliary)

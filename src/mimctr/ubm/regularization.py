@@ -1,0 +1,62 @@
+"""Mini-batch aware regularization (Zhou et al., KDD 2018, arXiv:1706.06978, Section 5.2).
+
+An L2 penalty of whole tables shrinks a row that no impression names as often as one that all do. Here a step penalizes
+the rows that its batch names:
+
+    gradient of w_j += λ α_mj / n_j * w_j,    α_mj = 1 where an impression of batch m names row j, else 0,
+
+with ``n_j`` the number of training impressions that name it.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from mimctr.batch import PADDING, CtrBatch
+from mimctr.ubm.embeddings import EmbeddingHalf
+
+
+def count_impressions(
+    embedding: EmbeddingHalf, batches: Iterable[CtrBatch]
+) -> dict[str, Int[Tensor, "rows"]]:
+    """Return ``n_j`` of every row of every table: one pass over the training impressions, without a model.
+
+    Args:
+        embedding: Whose tables.
+        batches: Every training impression once, on the device of ``embedding``.
+    """
+    counts = {
+        name: torch.zeros_like(_weight(embedding, name)[:, 0], dtype=torch.long) for name in embedding.tables
+    }
+    for batch in batches:
+        for name, rows in embedding.named_rows(batch).items():
+            ordered = rows.sort(dim=1).values
+            first = torch.ones_like(ordered, dtype=torch.bool)
+            first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+            counts[name] += ordered[first].bincount(minlength=len(counts[name]))
+    return counts
+
+
+def add_penalty(
+    embedding: EmbeddingHalf, batch: CtrBatch, counts: dict[str, Int[Tensor, "rows"]], *, l2: float
+) -> None:
+    """Add the penalty's gradient to those of the tables, after ``backward``.
+
+    Args:
+        embedding: Whose tables.
+        batch: The batch of this step.
+        counts: From :func:`count_impressions`, this batch's impressions among them.
+        l2: λ; the paper sets it to 0.01.
+    """
+    for name, rows in embedding.named_rows(batch).items():
+        weight = _weight(embedding, name)
+        named = rows.unique()
+        named = named[named != PADDING]
+        assert weight.grad is not None, "every table is part of every forward pass"
+        weight.grad[named] += l2 / counts[name][named].unsqueeze(1) * weight.detach()[named]
+
+
+def _weight(embedding: EmbeddingHalf, name: str) -> nn.Parameter:
+    return embedding.get_parameter(f"tables.{name}.weight")
