@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from market import Log
 from numpy import ndarray
+from torch import nn
+
+EMBEDDING_STD = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class Settings:
     """Model and variant: a key of bench_peers.py's ROWS."""
     seed: int
     threads: int
+    epochs: int
     batch_size: int
     length: int
     dim: int
@@ -37,10 +41,10 @@ class Outcome:
     """What a training run took and what it learned."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """``open``: from files to a model and batches in waiting; ``epoch``: the library's own fit, one epoch with loading
-    and one look at the validation part."""
+    """``open``: from files to a model and batches in waiting; ``fit``: the library's own fit, all epochs with loading,
+    each with a look at the validation part; nobody stops early."""
     scores: ndarray | None = None
-    """Of the test part, in the order of the log; higher is likelier."""
+    """Of the test part, in the order of the log, by the weights of the best epoch; higher is likelier."""
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -48,6 +52,25 @@ class Outcome:
         begun = time.perf_counter()
         yield
         self.seconds[phase] = time.perf_counter() - begun
+
+
+def start_alike(model: nn.Module, seed: int) -> None:
+    """Draw the weights that ``model`` starts with from what all contestants draw them from.
+
+    The libraries' own embeddings start with standard deviations from 0.0001 to 0.05, and one of them has its linear
+    layers start at 0.0001 too. After one epoch that would decide the AUC, and nothing else.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Embedding):
+                part.weight.normal_(std=EMBEDDING_STD, generator=generator)
+                if part.padding_idx is not None:
+                    part.weight[part.padding_idx] = 0
+            elif isinstance(part, nn.Linear):
+                nn.init.xavier_normal_(part.weight, generator=generator)
+                if part.bias is not None:
+                    part.bias.zero_()
 
 
 def main(
@@ -59,7 +82,7 @@ def main(
 
     Args:
         prepare: Writes the log as the library wants it.
-        train: Opens that, trains one epoch, scores the test part, and writes both into the outcome.
+        train: Opens that, trains, scores the test part, and writes seconds and scores into the outcome.
         packages: Whose versions are recorded.
     """
     parser = argparse.ArgumentParser()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contest import Outcome, Settings, main
+from contest import Outcome, Settings, main, start_alike
+from deepctr_torch.callbacks import ModelCheckpoint
 from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
 from deepctr_torch.models import DIN
 from market import Log
@@ -57,15 +58,21 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
         model.compile(optimizer, "binary_crossentropy", metrics=["auc"])
-    with outcome.timed("epoch"):
+    start_alike(model, settings.seed)
+    best = ModelCheckpoint(
+        str(folder / "best.pt"), monitor="val_auc", save_best_only=True, save_weights_only=True, mode="max"
+    )
+    with outcome.timed("fit"):
         model.fit(
             parts["train"],
             clicks["train"],
             batch_size=settings.batch_size,
-            epochs=1,
+            epochs=settings.epochs,
             verbose=0,
+            callbacks=[best],
             validation_data=(parts["validation"], clicks["validation"]),
         )
+    model.load_state_dict(torch.load(folder / "best.pt"))
     outcome.scores = model.predict(parts["test"], batch_size=settings.batch_size).squeeze(1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import model_zoo.LongCTR
 import numpy as np
 import pandas as pd
-from contest import Outcome, Settings, main
+from contest import Outcome, Settings, main, start_alike
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.torch_utils import seed_everything
@@ -62,6 +62,7 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         "loss": "binary_crossentropy",
         "metrics": ["AUC"],
         "model_root": str(folder),
+        "early_stop_patience": settings.epochs,
         "verbose": 0,
         "max_len": settings.length,
         "user_info": str(folder / "users.parquet"),
@@ -74,8 +75,9 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         features = feature_map(folder, settings)
         model = getattr(model_zoo.LongCTR, name)(features, **params | more)
         train_batches, validation_batches = RankDataLoader(features, stage="train", **params)
-    with outcome.timed("epoch"):
-        model.fit(train_batches, epochs=1, validation_data=validation_batches)
+    start_alike(model, settings.seed)
+    with outcome.timed("fit"):
+        model.fit(train_batches, epochs=settings.epochs, validation_data=validation_batches)
     outcome.scores = model.predict(RankDataLoader(features, stage="test", **params))
 
 

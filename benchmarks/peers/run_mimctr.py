@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from contest import Outcome, Settings, main
+from contest import Outcome, Settings, main, start_alike
 from market import SECONDS_BETWEEN, Log
 
 from mimctr.data.dataset import CtrDataset
@@ -50,7 +50,9 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         schedule="constant",
+        epochs=settings.epochs,
         evaluations_per_epoch=1,
+        patience=settings.epochs,
         embedding_l2=0.0,
         unknown_rate=0.0,
         device="cpu",
@@ -63,7 +65,8 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         dataset = CtrDataset.open(folder / "dataset")
         task = Task(dataset=dataset, content=None, config=config, device=torch.device("cpu"))
         model = build_model(dataset, config, content_dim=None)
-    with tempfile.TemporaryDirectory(dir=folder) as run, outcome.timed("epoch"):
+    start_alike(model, settings.seed)
+    with tempfile.TemporaryDirectory(dir=folder) as run, outcome.timed("fit"):
         fit(model, Run(Path(run)), task)
     outcome.scores = predict(model, task, dataset.rows("test"))
 

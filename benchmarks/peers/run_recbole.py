@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contest import Outcome, Settings, main
+from contest import Outcome, Settings, main, start_alike
 from market import Log
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
@@ -53,8 +53,11 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         train_batches, validation_batches, test_batches = data_preparation(config, dataset)
         model = sized(config, train_batches._dataset, settings)
         trainer = Trainer(config, model)
-    with outcome.timed("epoch"):
+    start_alike(model, settings.seed)
+    with outcome.timed("fit"):
         trainer.fit(train_batches, validation_batches, verbose=False, show_progress=False)
+    best = torch.load(trainer.saved_model_file, weights_only=False)  # it holds RecBole's configuration too
+    model.load_state_dict(best["state_dict"])
     model.eval()
     with torch.no_grad():
         outcome.scores = np.concatenate([model.predict(batch[0]).numpy() for batch in test_batches])
@@ -75,7 +78,8 @@ def config_of(folder: Path, settings: Settings) -> dict[str, object]:
         "train_neg_sample_args": None,
         "metrics": ["AUC"],
         "valid_metric": "AUC",
-        "epochs": 1,
+        "epochs": settings.epochs,
+        "stopping_step": settings.epochs,
         "train_batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
         "embedding_size": settings.dim,
