@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 from peers.market import Log, generate
 from timing import machine, print_load, ratio
 
@@ -90,6 +91,9 @@ def main() -> None:
         num_categories=args.categories,
         length=args.length,
     )
+    ceiling = auc(log.clicks[log.rows("test")], log.odds[log.rows("test")])
+    ceiling_error = auc_error(log.clicks[log.rows("test")], ceiling)
+    print(f"ceiling   {ceiling:.4f}: test AUC of the true odds")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name).absolute()
         log.save(folder / "log.npz")
@@ -102,7 +106,13 @@ def main() -> None:
         for row, of_row in results.items()
         for failure in report(row, of_row, num_samples=num_samples, idle=load < 0.5)
     ]
-    print(json.dumps(record(results, log, args, load)))
+    failures += [
+        f"{row}: {library} ranks better than the true odds, so the log leaks"
+        for row, of_row in results.items()
+        for library, result in of_row.items()
+        if statistics.mean(result.auc) > ceiling + STANDARD_ERRORS * ceiling_error
+    ]
+    print(json.dumps(record(results, log, args, load) | {"auc_ceiling": ceiling}))
     if failures:
         raise SystemExit(f"bench_peers: {'; '.join(failures)}.")
 
@@ -173,6 +183,11 @@ def compare(ours: list[float], theirs: list[float]) -> tuple[float, float]:
         return difference, math.inf
     error = math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / len(ours))
     return difference, max(LEAST_NOISE, STANDARD_ERRORS * error)
+
+
+def auc_error(clicks: ndarray, value: float) -> float:
+    """Return a bound on the standard error of an AUC (Birnbaum and Klose 1957)."""
+    return math.sqrt(value * (1 - value) / min(clicks.sum(), len(clicks) - clicks.sum()))
 
 
 def judge(difference: float, noise: float) -> str:

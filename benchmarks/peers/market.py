@@ -22,6 +22,8 @@ class Log:
     items: ndarray
     times: ndarray
     clicks: ndarray
+    odds: ndarray
+    """Logarithm of the true odds of a click: nobody can rank better."""
     ends: ndarray
     """How many of its user's behaviors an impression may see."""
     bounds: ndarray
@@ -79,9 +81,9 @@ def generate(
         return by_category[low + (random.random(shape) * (high - low)).astype(int)]
 
     newest = draw((num_users, length), 0.7)
-    histories = [newest]
+    histories = [newest.copy()]
     clicked = [np.ones(newest.shape, dtype=bool)]
-    items, clicks = [], []
+    items, clicks, all_odds = [], [], []
     for _ in range(num_steps):
         target = draw((num_users, 1), 0.4)[:, 0]
         share = (categories[newest] == categories[target][:, None]).mean(axis=1)
@@ -90,13 +92,22 @@ def generate(
         newest[click] = np.concatenate([newest[click][:, 1:], target[click, None]], axis=1)
         items.append(target)
         clicks.append(click)
+        all_odds.append(odds)
         histories.append(target[:, None])
         clicked.append(click[:, None])
-    return _assemble(np.stack(items), np.stack(clicks), histories, clicked, categories=categories)
+    return _assemble(
+        np.stack(items), np.stack(clicks), np.stack(all_odds), histories, clicked, categories=categories
+    )
 
 
 def _assemble(
-    items: ndarray, clicks: ndarray, histories: list[ndarray], clicked: list[ndarray], *, categories: ndarray
+    items: ndarray,
+    clicks: ndarray,
+    odds: ndarray,
+    histories: list[ndarray],
+    clicked: list[ndarray],
+    *,
+    categories: ndarray,
 ) -> Log:
     num_steps, num_users = items.shape
     length = histories[0].shape[1]
@@ -110,6 +121,7 @@ def _assemble(
         items=items.ravel(),
         times=times,
         clicks=clicks.ravel().astype(np.int64),
+        odds=odds.ravel(),
         ends=(length + clicks.cumsum(axis=0) - clicks).ravel(),
         bounds=num_users * np.array([0, num_steps - 2 * held_out, num_steps - held_out, num_steps]),
         categories=categories,
