@@ -11,8 +11,11 @@ own loading and its own defaults; the same sizes, distribution of first weights,
 Each round trains every library once, with another seed, in an order that alternates.
 
 Test AUC is compared first: who learns less is not slower, but does something else. After one epoch nobody has learned
-all there is; ``--epochs 5`` shows where each ends. Samples per second are training impressions by the seconds of the
-whole fit, a look at the validation part after each epoch included; opening the prepared files is shown apart.
+all there is; ``--epochs 5`` shows where each ends. Ours and RecBole's deep network read the product of interest and
+target, as DIN's authors' does; FuxiCTR's and DeepCTR-Torch's do not, and learn later what DIN can find here.
+
+Samples per second are training impressions by the seconds of the whole fit, a look at the validation part after each
+epoch included; opening the prepared files is shown apart.
 
 Prints a table a row, then one line of JSON with the same numbers. Ends with an error if ours learns less than a peer,
 or, on an idle machine, is not as much faster as wanted.
