@@ -5,19 +5,20 @@ BIN    := $(VENV)/bin
 # timm needs torchvision, whose builds do not always fit the CPU build of PyTorch: it stays out of the first environment.
 TIMM_VENV ?= .venv-timm
 EXTRAS_VENV ?= .venv-extras
+PEERS_VENV ?= .venv-peers
 RUN    ?= runs/demo
 # The CPU build of PyTorch; a machine whose package index has none takes it from PyTorch's own.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion test test-timm test-extras test-all check bench docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers docs clean
 
-# An environment with this package: $(call install,FOLDER,EXTRAS)
+# An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install --quiet --upgrade pip
-	$(1)/bin/pip install --quiet --editable ".[$(2)]" --constraint constraints.txt \
-	  || $(1)/bin/pip install --quiet --editable ".[$(2)]" --constraint constraints.txt --extra-index-url $(TORCH_INDEX)
+	$(1)/bin/pip install --quiet --editable ".[$(2)]" $(3) --constraint constraints.txt \
+	  || $(1)/bin/pip install --quiet --editable ".[$(2)]" $(3) --constraint constraints.txt --extra-index-url $(TORCH_INDEX)
 endef
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -32,6 +33,14 @@ $(TIMM_VENV)/installed: pyproject.toml constraints.txt
 
 $(EXTRAS_VENV)/installed: pyproject.toml constraints.txt
 	$(call install,$(EXTRAS_VENV),dev$(comma)onnx$(comma)openvino$(comma)ray)
+	touch $@
+
+# The libraries that ours is compared with. RecBole comes without its requirements: its ray<=2.6.3 and FuxiCTR's ray>=2.52
+# exclude each other, and all that needs RecBole's is its search for hyperparameters.
+PEERS := benchmarks/peers/requirements.txt benchmarks/peers/recbole.txt
+$(PEERS_VENV)/installed: pyproject.toml constraints.txt $(PEERS)
+	$(call install,$(PEERS_VENV),dev,--requirement $(firstword $(PEERS)))
+	$(PEERS_VENV)/bin/pip install --quiet --no-deps --requirement $(lastword $(PEERS))
 	touch $@
 
 demo: $(VENV)/installed
@@ -67,6 +76,9 @@ test-timm: $(TIMM_VENV)/installed
 test-extras: $(EXTRAS_VENV)/installed
 	OMP_NUM_THREADS=1 $(EXTRAS_VENV)/bin/python -m pytest -n auto -m needs_extras tests/recipes
 
+test-peers: $(PEERS_VENV)/installed
+	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest -n auto -m needs_peers tests/peers
+
 test-all: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow"
 
@@ -79,5 +91,9 @@ bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 	$(BIN)/python benchmarks/bench_prepare.py
 	$(EXTRAS_VENV)/bin/python benchmarks/bench_embed.py
 
+# Minutes on an idle machine; more settings: make bench-peers ARGS='--rounds 5'
+bench-peers: $(VENV)/installed $(PEERS_VENV)/installed
+	$(BIN)/python benchmarks/bench_peers.py --peers $(PEERS_VENV)/bin/python $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) $(PEERS_VENV) runs .pytest_cache .mypy_cache .ruff_cache

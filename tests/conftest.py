@@ -1,4 +1,4 @@
-"""Shape checks for the tensor packages, one thread, no network; timm where it is installed."""
+"""Shape checks for the tensor packages, one thread, no network; timm and the peers where they are installed."""
 
 import os
 from importlib.util import find_spec
@@ -36,11 +36,16 @@ OPERATORS = _declare_torchvision_operators() if HAS_TIMM else None  # they live 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs timm where it is not installed."""
-    if not HAS_TIMM:
-        for item in items:
-            if item.get_closest_marker("needs_timm"):
-                item.add_marker(pytest.mark.skip(reason="timm is not installed: 'make test-timm' runs this"))
+    """Skip what needs timm, or the peers, where they are not installed."""
+    for marker, package, target in (
+        ("needs_timm", "timm", "test-timm"),
+        ("needs_peers", "fuxictr", "test-peers"),
+    ):
+        if find_spec(package) is None:
+            skip = pytest.mark.skip(reason=f"{package} is not installed: 'make {target}' runs this")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)

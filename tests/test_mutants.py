@@ -55,6 +55,27 @@ MUTANTS = [
         "tests/ubm/test_contract.py",
     ),
     Mutant(
+        "Dice takes its statistics over padding",
+        "ubm/activations.py",
+        "if mask is None else mask.reshape(-1, 1).to(rows.dtype)",
+        "",
+        "tests/ubm/test_din.py::test_dice_equals_batch_norm_on_the_real_rows",
+    ),
+    Mutant(
+        "q - k has a wrong sign in the first layer of DIN's activation unit",
+        "ubm/din.py",
+        "factor = w2 - w3 + ",
+        "factor = w2 + w3 + ",
+        "tests/ubm/test_din.py::test_the_decomposed_first_layer_equals_the_plain_form",
+    ),
+    Mutant(
+        "the search multiplies scores by the mask",
+        "ubm/search.py",
+        'scores.masked_fill(~mask, float("-inf"))',
+        "(scores * mask)",
+        "tests/ubm/test_sim.py::test_every_real_behavior_is_kept_before_any_padding",
+    ),
+    Mutant(
         "padding reaches Eq. (7)",
         "ubm/content_interest.py",
         "behaviors_content = zero_padding(behaviors_content, mask)",

@@ -1,0 +1,105 @@
+"""FuxiCTR's side of bench_peers.py: the models of its ``model_zoo/LongCTR``, with that folder's own loader.
+
+Sizes, learning rate and activations are given; everything else is the library's default, a loading process of its own
+(``num_workers=1``) and gradient clipping included.
+"""
+
+import json
+from pathlib import Path
+
+import model_zoo.LongCTR
+import numpy as np
+import pandas as pd
+from contest import Outcome, Settings, main, start_alike
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.dataloaders import RankDataLoader
+from fuxictr.pytorch.torch_utils import seed_everything
+from market import Log
+from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
+
+ROWS = {
+    "din": ("DIN", {"attention_hidden_activations": "Sigmoid"}),
+    "din-dice": ("DIN", {"attention_hidden_activations": "Dice"}),
+}
+"""Model and settings of each row beside the shared ones."""
+FILES = {"train": "train.parquet", "validation": "valid.parquet", "test": "test.parquet"}
+
+
+def prepare(log: Log, folder: Path, settings: Settings) -> None:
+    """Write the files that ``LongCTRDataLoader`` reads: impressions by part, users' whole histories, items."""
+    for part, name in FILES.items():
+        rows = log.rows(part)
+        pd.DataFrame(
+            {
+                "click": log.clicks[rows],
+                "user_id": log.users[rows],
+                "user_index": log.users[rows],
+                "item_index": log.items[rows],
+                "seq_len": log.ends[rows],
+            }
+        ).to_parquet(folder / name)
+    histories = [np.zeros(0, dtype=np.int64), *np.split(log.behaviors, log.offsets[1:-1])]
+    pd.DataFrame({"full_item_seq": histories}).to_parquet(folder / "users.parquet")
+    items = np.arange(len(log.categories))
+    pd.DataFrame({"item_index": items, "item_id": items, "category": log.categories}).to_parquet(
+        folder / "items.parquet"
+    )
+    sizes = {"user_id": len(log.offsets), "item_id": len(items), "category": int(log.categories.max()) + 1}
+    (folder / "sizes.json").write_text(json.dumps(sizes))
+
+
+def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
+    """Train as ``model_zoo/LongCTR/run_expid.py`` does; score the test part."""
+    seed_everything(settings.seed)
+    name, more = ROWS[settings.row]
+    params = {
+        "embedding_dim": settings.dim,
+        "dnn_hidden_units": settings.hidden_dims,
+        "attention_hidden_units": settings.attention_dims,
+        "learning_rate": settings.learning_rate,
+        "batch_size": settings.batch_size,
+        "optimizer": "adam",
+        "loss": "binary_crossentropy",
+        "metrics": ["AUC"],
+        "model_root": str(folder),
+        "early_stop_patience": settings.epochs,
+        "verbose": 0,
+        "max_len": settings.length,
+        "user_info": str(folder / "users.parquet"),
+        "item_info": str(folder / "items.parquet"),
+        "data_loader": LongCTRDataLoader,
+        **{f"{part}_data": str(folder / FILES[name]) for part, name in PARTS.items()},
+    }
+    (folder / "log").mkdir(exist_ok=True)  # it keeps its weights in model_root/dataset_id
+    with outcome.timed("open"):
+        features = feature_map(folder, settings)
+        model = getattr(model_zoo.LongCTR, name)(features, **params | more)
+        train_batches, validation_batches = RankDataLoader(features, stage="train", **params)
+    start_alike(model, settings.seed)
+    with outcome.timed("fit"):
+        model.fit(train_batches, epochs=settings.epochs, validation_data=validation_batches)
+    outcome.scores = model.predict(RankDataLoader(features, stage="test", **params))
+
+
+PARTS = {"train": "train", "valid": "validation", "test": "test"}
+
+
+def feature_map(folder: Path, settings: Settings) -> FeatureMap:
+    """Return what ``feature_map.json`` says in FuxiCTR's own preprocessing."""
+    features = FeatureMap("log", str(folder))
+    features.labels = ["click"]
+    features.default_emb_dim = settings.dim
+    features.features.update({name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")})
+    for name, size in json.loads((folder / "sizes.json").read_text()).items():
+        source = "user" if name == "user_id" else "item"
+        features.features[name] = {
+            "type": "categorical",
+            "source": source,
+            "padding_idx": 0,
+            "vocab_size": size,
+        }
+    return features
+
+
+if __name__ == "__main__":
+    main(prepare, train, ("fuxictr",))

@@ -1,0 +1,110 @@
+"""RecBole's side of bench_peers.py.
+
+Its DIN is always sigmoid in the attention and its own Dice (without statistics) behind batch norm in the deep network,
+which does not see the user. It has one list of widths for both networks; the attention's are put in here.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from contest import Outcome, Settings, main, start_alike
+from market import Log
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataset import Dataset
+from recbole.model.layers import SequenceAttLayer
+from recbole.model.sequential_recommender import DIN
+from recbole.trainer import Trainer
+from recbole.utils import init_logger, init_seed
+
+ROWS = {"din": DIN}
+"""Model of each row."""
+PARTS = ("train", "validation", "test")
+
+
+def prepare(log: Log, folder: Path, settings: Settings) -> None:
+    """Write RecBole's atomic files, already split."""
+    (folder / "log").mkdir()
+    for part in PARTS:
+        rows = log.rows(part)
+        histories = log.newest(rows, settings.length)
+        with open(folder / "log" / f"log.{part}.inter", "w", encoding="utf-8") as file:
+            file.write("user_id:token\titem_id:token\tlabel:float\titem_id_list:token_seq\n")
+            for user, item, click, history in zip(
+                log.users[rows], log.items[rows], log.clicks[rows], histories.tolist(), strict=True
+            ):
+                file.write(f"{user}\t{item}\t{click}\t{' '.join(map(str, history))}\n")
+    with open(folder / "log" / "log.item", "w", encoding="utf-8") as file:
+        file.write("item_id:token\tcategory:token\n")
+        for item, category in enumerate(log.categories[1:], start=1):
+            file.write(f"{item}\t{category}\n")
+
+
+def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
+    """Train with its Trainer, as ``quick_start.run_recbole`` does; score the test part."""
+    os.chdir(folder)  # its logs and checkpoints go to the working folder
+    config = Config(model=ROWS[settings.row].__name__, dataset="log", config_dict=config_of(folder, settings))
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    with outcome.timed("open"):
+        dataset = create_dataset(config)
+        train_batches, validation_batches, test_batches = data_preparation(config, dataset)
+        model = sized(config, train_batches._dataset, settings)
+        trainer = Trainer(config, model)
+    start_alike(model, settings.seed)
+    with outcome.timed("fit"):
+        trainer.fit(train_batches, validation_batches, verbose=False, show_progress=False)
+    best = torch.load(trainer.saved_model_file, weights_only=False)  # it holds RecBole's configuration too
+    model.load_state_dict(best["state_dict"])
+    model.eval()
+    with torch.no_grad():
+        outcome.scores = np.concatenate([model.predict(batch[0]).numpy() for batch in test_batches])
+
+
+def config_of(folder: Path, settings: Settings) -> dict[str, object]:
+    """Return what a user of RecBole writes into a configuration file."""
+    return {
+        "data_path": str(folder),
+        "benchmark_filename": list(PARTS),
+        "load_col": {
+            "inter": ["user_id", "item_id", "label", "item_id_list"],
+            "item": ["item_id", "category"],
+        },
+        "alias_of_item_id": ["item_id_list"],
+        "MAX_ITEM_LIST_LENGTH": settings.length,
+        "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "none", "order": "TO", "mode": "labeled"},
+        "train_neg_sample_args": None,
+        "metrics": ["AUC"],
+        "valid_metric": "AUC",
+        "epochs": settings.epochs,
+        "stopping_step": settings.epochs,
+        "train_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "embedding_size": settings.dim,
+        "mlp_hidden_size": settings.hidden_dims,
+        "seed": settings.seed,
+        "use_gpu": False,
+        "show_progress": False,
+        "state": "ERROR",
+    }
+
+
+def sized(config: Config, dataset: Dataset, settings: Settings) -> DIN:
+    """Return the model with the attention's own widths."""
+    model = ROWS[settings.row](config, dataset)
+    inputs = model.attention.att_hidden_size[0]
+    model.attention = SequenceAttLayer(
+        model.attention.mask_mat,
+        [inputs, *settings.attention_dims],
+        activation="Sigmoid",
+        softmax_stag=False,
+        return_seq_weight=False,
+    )
+    model.attention.apply(model._init_weights)
+    return model
+
+
+if __name__ == "__main__":
+    main(prepare, train, ("recbole",))
