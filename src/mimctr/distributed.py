@@ -26,6 +26,7 @@ BUCKET = 2**23
 """Gradients that are summed in one message, at most (32 MB), unless one tensor has more."""
 
 _working_alone = False
+_working_apart = False
 
 
 @contextlib.contextmanager
@@ -54,6 +55,18 @@ def alone() -> Iterator[None]:
         _working_alone = before
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let each process do work of its own, and write it, as if there were no others."""
+    global _working_apart
+    before, _working_apart = _working_apart, True
+    try:
+        with alone():
+            yield
+    finally:
+        _working_apart = before
+
+
 def size() -> int:
     """Return the number of processes P."""
     return dist.get_world_size() if dist.is_initialized() and not _working_alone else 1
@@ -66,7 +79,7 @@ def rank() -> int:
 
 def is_main() -> bool:
     """Return whether this is the process that writes and speaks."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return not dist.is_initialized() or _working_apart or dist.get_rank() == 0
 
 
 def own_rows(count: int) -> slice:

@@ -165,6 +165,20 @@ class CtrDataset:
         """Return the impressions of a part: consecutive rows, as all are sorted by time."""
         return self.manifest.split.rows(self.impressions.time, part)
 
+    def impression_table(self, rows: Int[ndarray, "rows"] | range) -> pl.DataFrame:
+        """Return row, user_id and item_id (as in the raw tables), time and click of some impressions."""
+        rows = np.asarray(rows)
+        impressions = self.impressions
+        return pl.DataFrame(
+            {
+                "row": rows,
+                "user_id": self.users["user_id"].gather(impressions.user[rows] - FIRST_INDEX),
+                "item_id": self.items["item_id"].gather(impressions.target[rows] - FIRST_INDEX),
+                "time": impressions.time[rows],
+                "click": impressions.click[rows],
+            }
+        )
+
     def batch(self, rows: Int[ndarray, "batch"], *, max_length: int) -> CtrBatch:
         """Return the impressions ``rows`` with what each of them may know.
 

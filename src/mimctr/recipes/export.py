@@ -7,7 +7,6 @@ import polars as pl
 from jaxtyping import Int
 from numpy import ndarray
 
-from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.evaluate.metrics import sigmoid
 from mimctr.evaluate.results import ModelFacts
@@ -35,21 +34,10 @@ def export_predictions(
         models: What ``predictions`` are of, in their order.
         predictions: Of the impressions ``rows``.
     """
-    impressions = dataset.impressions
-    users, items = dataset.users["user_id"], dataset.items["item_id"]
-    table = pl.DataFrame(
-        {
-            "row": rows,
-            "user_id": users.gather(impressions.user[rows] - FIRST_INDEX),
-            "item_id": items.gather(impressions.target[rows] - FIRST_INDEX),
-            "time": impressions.time[rows],
-            "click": impressions.click[rows],
-        }
-    )
     scores = []
     for model, said in zip(models, predictions, strict=True):
         kind = "probability" if said.probabilistic else "score"
         values = sigmoid(said.logits) if said.probabilistic else said.logits
         scores.append(pl.Series(f"{kind}:{Path(model.folder).name}", values, dtype=pl.Float64))
     with atomic_path(path) as temporary:
-        table.with_columns(scores).write_parquet(temporary)
+        dataset.impression_table(rows).with_columns(scores).write_parquet(temporary)

@@ -5,6 +5,7 @@ from pathlib import Path
 from mimctr.recipes import csft as csft_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
+from mimctr.recipes import features as features_recipe
 from mimctr.recipes import foundation as foundation_recipe
 from mimctr.recipes import plain as plain_recipe
 from mimctr.recipes import prepare as prepare_recipe
@@ -105,6 +106,17 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
         inputs={"dataset": dataset, "encoder": encoder},
         work=lambda: embed_recipe.main(dataset, encoder, out, config),
         together=True,
+    )
+
+
+def features(dataset: Path, content: Path, out: Path, config: features_recipe.Config) -> StageRecord:
+    """Dataset and content -> content interest as columns."""
+    return run_stage(
+        "features",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "content": content},
+        work=lambda: features_recipe.main(dataset, content, out, config),
     )
 
 

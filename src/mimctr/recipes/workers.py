@@ -69,7 +69,7 @@ def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
     count = min(num_workers or _one_a_core(wanted), len(wanted))
     if distributed.size() > 1:
         own = wanted[distributed.rank() :: distributed.size()]
-        with distributed.alone():
+        with distributed.apart():
             _run_here(own)
         distributed.barrier()
     elif count < 2:
