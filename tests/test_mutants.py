@@ -385,9 +385,9 @@ MUTANTS = [
     ),
     Mutant(
         "exported predictions stand beside the next user",
-        "recipes/export.py",
-        "impressions.user[rows] - FIRST_INDEX",
-        "(impressions.user[rows] - FIRST_INDEX + 1) % len(users)",
+        "data/dataset.py",
+        "gather(impressions.user[rows] - FIRST_INDEX)",
+        "gather((impressions.user[rows] - FIRST_INDEX + 1) % self.num_users)",
         "tests/recipes/test_evaluate.py::test_exported_predictions_join_the_raw_impressions_and_give_the_same_auc",
     ),
 ]

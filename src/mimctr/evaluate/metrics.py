@@ -85,8 +85,9 @@ def auc(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> float:
 
 def grouped_auc(
     labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"], groups: Int[ndarray, "rows"]
-) -> GroupedAuc:
-    """Return the mean AUC within groups, weighted by impressions and unweighted. O(n log n).
+) -> GroupedAuc | None:
+    """Return the mean AUC within groups, weighted by impressions and unweighted; None where no group has both a click
+    and a non-click. O(n log n).
 
     Args:
         labels: 0/1 or bool.
@@ -94,7 +95,7 @@ def grouped_auc(
         groups: Integer name of each row's group: the user, usually, or the query.
 
     Raises:
-        DataError: as :func:`auc`; or no group has both a click and a non-click.
+        DataError: as :func:`auc`.
     """
     positive = _checked(labels, scores)
     if groups.shape != positive.shape:
@@ -111,10 +112,7 @@ def grouped_auc(
     np.add.at(doubled, group[order][chosen], ranks[chosen])
     kept = (num_positive > 0) & (num_negative > 0)
     if not kept.any():
-        raise DataError(
-            f"grouped_auc: none of {len(names):,} groups has both a click and a non-click. "
-            "Use auc, or group by something coarser."
-        )
+        return None
     pairs = (num_positive * num_negative)[kept]
     values = (doubled - num_positive * (num_positive + 1))[kept] / (2 * pairs)
     weights = num_rows[kept]

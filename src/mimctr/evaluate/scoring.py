@@ -10,7 +10,6 @@ from numpy import ndarray
 from mimctr.errors import DataError
 from mimctr.evaluate.cohorts import Slices
 from mimctr.evaluate.metrics import (
-    GroupedAuc,
     auc,
     calibration,
     calibration_bins,
@@ -125,8 +124,8 @@ def _row(
         values[mask] for values in (part.clicks, part.users, part.queries, model.logits)
     )
     asked = queries > 0
-    by_user = _grouped(clicks, logits, users)
-    by_query = _grouped(clicks[asked], logits[asked], queries[asked])
+    by_user = grouped_auc(clicks, logits, users)
+    by_query = grouped_auc(clicks[asked], logits[asked], queries[asked])
     probabilities = sigmoid(logits)
     calibrated = calibration(clicks, probabilities) if model.probabilistic else None
     return Row(
@@ -152,12 +151,3 @@ def _row(
         ece=calibrated.ece if calibrated else None,
         ceiling_auc=ceiling,
     )
-
-
-def _grouped(
-    clicks: Bool[ndarray, "rows"], logits: Float[ndarray, "rows"], groups: Int[ndarray, "rows"]
-) -> GroupedAuc | None:
-    """Return the AUC within groups; None where no group has both classes."""
-    if not len(np.intersect1d(groups[clicks], groups[~clicks])):
-        return None
-    return grouped_auc(clicks, logits, groups)

@@ -235,11 +235,12 @@ def measure(model: CiUBM, task: Task) -> dict[str, float]:
 
 
 def rank_metrics(dataset: CtrDataset, rows: range, logits: Float[ndarray, "rows"]) -> dict[str, float]:
-    """Return exact metrics of ``logits`` over the impressions ``rows``."""
+    """Return exact metrics of ``logits`` over the impressions ``rows``; no GAUC where no user has both classes."""
     clicks = dataset.impressions.click[rows.start : rows.stop]
     users = dataset.impressions.user[rows.start : rows.stop]
+    by_user = grouped_auc(clicks, logits, users)
     return {
         "auc": auc(clicks, logits),
-        "gauc": grouped_auc(clicks, logits, users).weighted,
+        **({} if by_user is None else {"gauc": by_user.weighted}),
         "log_loss": log_loss(clicks, sigmoid(logits)),
     }
