@@ -14,7 +14,13 @@ from mimctr.recipes.train import Config
 from mimctr.weights import load_tensors
 from recipes.test_train import SMALL, shop  # noqa: F401
 
-UNDRAWN: dict[str, Any] = {"unknown_rate": 0.0, "content_drop_rate": 0.0, "epochs": 2, "batch_size": 511}
+UNDRAWN: dict[str, Any] = {
+    "unknown_rate": 0.0,
+    "content_drop_rate": 0.0,
+    "epochs": 2,
+    "patience": 50,
+    "batch_size": 511,
+}
 """What a process draws is its own; without it, two processes are one."""
 CASES: dict[str, dict[str, Any]] = {
     "avg pooling": {"ubm": "mean", "variant": "base", "embedding_l2_scope": "batch", "embedding_l2": 0.01},
@@ -53,7 +59,7 @@ def metrics_of(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_the_model_of_one(trained, case):
     one, two = (folder / case for folder in trained)
-    assert len(metrics_of(two)) == len(metrics_of(one)) == (0 if case == "untrained" else 8)
+    assert bool(metrics_of(one)) == (case != "untrained")
     for line, other in zip(metrics_of(two), metrics_of(one), strict=True):
         assert line == pytest.approx(other, rel=2e-3)
     mine, theirs = (load_tensors(folder / "predictions.safetensors")[0] for folder in (two, one))
