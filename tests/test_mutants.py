@@ -56,10 +56,24 @@ MUTANTS = [
     ),
     Mutant(
         "Dice takes its statistics over padding",
-        "ubm/activations.py",
-        "if mask is None else mask.reshape(-1, 1).to(rows.dtype)",
+        "ubm/statistics.py",
+        "if mask is None else mask.unsqueeze(1).to(rows.dtype)",
         "",
         "tests/ubm/test_din.py::test_dice_equals_batch_norm_on_the_real_rows",
+    ),
+    Mutant(
+        "each process normalizes by its own rows",
+        "ubm/statistics.py",
+        "num_rows = total(real.sum())",
+        "num_rows, sum_shares = real.sum(), lambda share: share",
+        "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
+    ),
+    Mutant(
+        "a process trains on the gradient of its own impressions",
+        "recipes/ctr_fitting.py",
+        "    distributed.sum_gradients(model.parameters())\n",
+        "",
+        "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
     ),
     Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",

@@ -183,8 +183,8 @@ def test_dice_and_its_running_statistics_are_the_peer_s_in_training(peer: str):
     for _ in range(3):
         x = torch.randn(50, D) * 3 + 1
         torch.testing.assert_close(ours(x), theirs(x))
-    torch.testing.assert_close(ours.running_mean, theirs.bn.running_mean)
-    torch.testing.assert_close(ours.running_variance, theirs.bn.running_var)
+    torch.testing.assert_close(ours.statistics.mean, theirs.bn.running_mean)
+    torch.testing.assert_close(ours.statistics.variance, theirs.bn.running_var)
 
 
 def test_recbole_s_dice_adapts_to_no_data():

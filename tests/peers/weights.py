@@ -36,9 +36,9 @@ def copy_dice(theirs: nn.Module, ours: Dice) -> None:
         assert torch.equal(norm.bias, torch.zeros_like(norm.bias))
     with torch.no_grad():
         ours.alpha.copy_(theirs.alpha.flatten())
-        ours.running_mean.copy_(norm.running_mean)
-        ours.running_variance.copy_(norm.running_var)
-    ours.epsilon, ours.momentum = norm.eps, norm.momentum
+        ours.statistics.mean.copy_(norm.running_mean)
+        ours.statistics.variance.copy_(norm.running_var)
+    ours.epsilon, ours.statistics.momentum = norm.eps, norm.momentum
 
 
 def copy_activation_unit(theirs: nn.Module, ours: ActivationUnit) -> None:

@@ -56,7 +56,7 @@ def gradients(model: torch.nn.Module, rows: Rows, content: Content) -> dict[str,
     output = model(rows, content)
     loss = output.logit.sum()
     if output.auxiliary is not None:
-        loss = loss + output.auxiliary.loss(torch.ones(len(output.logit)))
+        loss = loss + output.auxiliary.loss_share(torch.ones(len(output.logit)))
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 

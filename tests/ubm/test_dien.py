@@ -153,7 +153,7 @@ class TestAuxiliaryLoss:
     def test_loss_and_gradient_equal_a_float64_loop(self, exact_rows: Rows):
         dien = DIEN(D).double()
         found = dien(exact_rows.target, exact_rows.history).auxiliary
-        loss = found.loss(torch.zeros(B))
+        loss = found.loss_share(torch.zeros(B))
         expected = written_out_loss(dien, exact_rows)
         torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
         parameters = list(dien.extractor.parameters())
@@ -166,7 +166,7 @@ class TestAuxiliaryLoss:
         dien = DIEN(D).double()
         negatives = exact_rows.negatives.clone().requires_grad_()
         rows = exact_rows._replace(negatives=negatives)
-        dien(rows.target, rows.history).auxiliary.loss(torch.zeros(B)).backward()
+        dien(rows.target, rows.history).auxiliary.loss_share(torch.zeros(B)).backward()
         num_steps = int((LENGTHS - 1).clamp(min=0).sum())
         states = extracted(dien, rows)
         for b in range(B):
@@ -184,7 +184,7 @@ class TestAuxiliaryLoss:
 
     def test_a_single_behavior_has_no_next_one(self, rows: Rows):
         task = DIEN(D)(rows.target, rows.history._replace(mask=MASK & (torch.arange(L) == L - 1))).auxiliary
-        assert task.loss(torch.zeros(B)) == 0
+        assert task.loss_share(torch.zeros(B)) == 0
 
     def test_the_authors_logit_is_a_network_over_state_and_behavior(self, exact_rows: Rows):
         dien = DIEN(D, auxiliary="mlp").double()

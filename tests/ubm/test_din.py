@@ -79,8 +79,8 @@ def test_dice_equals_batch_norm_on_the_real_rows(training: bool):
         gate = torch.sigmoid(norm(real))
         expected = gate * real + (1 - gate) * dice.alpha * real
         torch.testing.assert_close(dice(x, MASK)[MASK], expected)
-    torch.testing.assert_close(dice.running_mean, norm.running_mean)
-    torch.testing.assert_close(dice.running_variance, norm.running_var)
+    torch.testing.assert_close(dice.statistics.mean, norm.running_mean)
+    torch.testing.assert_close(dice.statistics.variance, norm.running_var)
 
 
 def test_dice_without_a_mask_counts_every_row():
@@ -92,6 +92,6 @@ def test_dice_without_a_mask_counts_every_row():
 
 def test_dice_learns_nothing_from_a_batch_without_behaviors():
     dice = Dice(DICE_DIM)
-    before = dice.running_variance.clone()
+    before = dice.statistics.variance.clone()
     assert dice(torch.randn(B, L, DICE_DIM), torch.zeros(B, L, dtype=torch.bool)).isfinite().all()
-    assert torch.equal(dice.running_variance, before)
+    assert torch.equal(dice.statistics.variance, before)

@@ -213,6 +213,7 @@ class CtrDataset:
         seed: int | None,
         epoch: int = 0,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[CtrBatch]:
         """Yield ``rows`` in batches; the last one may be smaller.
 
@@ -223,6 +224,7 @@ class CtrDataset:
             seed: With ``epoch`` it decides the order; None keeps the order of ``rows``.
             epoch: Every epoch has its own order.
             start: First batch to yield: a resumed run gets exactly the batches that are left.
+            part: Which of how many parts of every batch, as equal as can be and maybe empty.
 
         Raises:
             DataError: ``batch_size`` is below 1.
@@ -233,7 +235,10 @@ class CtrDataset:
         if seed is not None:
             order = np.random.default_rng([seed, epoch]).permutation(order)
         for first in range(start * batch_size, len(order), batch_size):
-            yield self.batch(order[first : first + batch_size], max_length=max_length)
+            which, count = part
+            yield self.batch(
+                np.array_split(order[first : first + batch_size], count)[which], max_length=max_length
+            )
 
 
 def _take(

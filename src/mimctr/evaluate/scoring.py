@@ -125,7 +125,7 @@ def _row(
     )
     asked = queries > 0
     by_user = grouped_auc(clicks, logits, users)
-    by_query = grouped_auc(clicks[asked], logits[asked], queries[asked])
+    by_query = grouped_auc(clicks[asked], logits[asked], queries[asked]) if asked.any() else None
     probabilities = sigmoid(logits)
     calibrated = calibration(clicks, probabilities) if model.probabilistic else None
     return Row(

@@ -1,8 +1,9 @@
 """The training loop of CTR models: early stop on validation, best weights kept, exact resume."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mimctr import distributed
 from mimctr.batch import CtrBatch
 from mimctr.center.attach import ContentTable
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import mean_share
 from mimctr.errors import RunError
 from mimctr.evaluate.metrics import auc, grouped_auc, log_loss, sigmoid
 from mimctr.files import hash_json
@@ -35,15 +38,24 @@ class Task:
     config: Config
     device: torch.device
 
-    def batches(
-        self, rows: range, *, seed: int | None = None, epoch: int = 0, start: int = 0
-    ) -> Iterator[CtrBatch]:
-        """Yield batches on the device, with content attached."""
+    def batches(self, rows: range, **order: Any) -> Iterator[CtrBatch]:
+        """Yield batches on the device, with content attached; ``order`` is that of :meth:`CtrDataset.batches`."""
+        order = {"seed": None} | order
         size, length = self.config.batch_size, self.config.max_length
-        for batch in self.dataset.batches(
-            rows, batch_size=size, max_length=length, seed=seed, epoch=epoch, start=start
-        ):
+        for batch in self.dataset.batches(rows, batch_size=size, max_length=length, **order):
             yield (batch if self.content is None else self.content.attach(batch)).to(self.device)
+
+    def score(
+        self, rows: range, of_batch: Callable[[CtrBatch], Float[Tensor, "batch"]]
+    ) -> Float[ndarray, "rows"]:
+        """Return what ``of_batch`` says of every impression in ``rows``, float32; each process asks for its part."""
+        scores = torch.zeros(len(rows))
+        bounds = [len(rows) * number // distributed.size() for number in range(distributed.size() + 1)]
+        at, stop = bounds[distributed.rank()], bounds[distributed.rank() + 1]
+        for batch in self.batches(rows[at:stop]):
+            scores[at : at + len(batch)] = of_batch(batch).float().cpu()
+            at += len(batch)
+        return distributed.total(scores).numpy()
 
     def forward(self, model: CiUBM, batch: CtrBatch) -> CtrOutput:
         """Return the model's output, in bfloat16 where the config says so."""
@@ -131,10 +143,11 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
 def remaining_batches(
     task: Task, rows: range, *, start: int, num_steps: int, steps_per_epoch: int
 ) -> Iterator[CtrBatch]:
-    """Yield the training batches from step ``start`` on, epoch after epoch."""
+    """Yield this process's part of the training batches from step ``start`` on, epoch after epoch."""
+    part = distributed.rank(), distributed.size()
     for epoch in range(start // steps_per_epoch, num_steps // steps_per_epoch):
         first = max(start - epoch * steps_per_epoch, 0)
-        yield from task.batches(rows, seed=task.config.seed, epoch=epoch, start=first)
+        yield from task.batches(rows, seed=task.config.seed, epoch=epoch, start=first, part=part)
 
 
 def make_optimizer(model: CiUBM, config: Config) -> torch.optim.Adam:
@@ -165,12 +178,12 @@ def take_step(
     num_steps: int,
     counts: dict[str, Int[Tensor, "rows"]] | None,
 ) -> float:
-    """Make one optimizer step; return the click loss in nats.
+    """Make one optimizer step; return the click loss of all processes in nats.
 
     Args:
         model: On the batch's device.
         optimizer: Of the model.
-        batch: With content where the model reads it.
+        batch: This process's part, with content where the model reads it.
         task: What the model is trained on.
         step: From 0.
         num_steps: Of the whole training.
@@ -185,21 +198,24 @@ def take_step(
         set_learning_rate(optimizer, warmup_cosine(step, num_steps=num_steps, warmup_steps=warmup_steps))
     model.train()
     output = task.forward(model, batch)
-    loss = F.binary_cross_entropy_with_logits(output.logit.float(), batch.clicks)
-    total = loss
+    losses = F.binary_cross_entropy_with_logits(output.logit.float(), batch.clicks, reduction="none")
+    clicks = mean_share(losses.sum(), torch.tensor(len(batch), device=losses.device))
+    share = clicks
     if output.auxiliary is not None:
-        total = loss + config.auxiliary_weight * output.auxiliary.loss(batch.clicks)
-    if not total.isfinite():
+        share = clicks + config.auxiliary_weight * output.auxiliary.loss_share(batch.clicks)
+    loss = distributed.total(share).item()
+    if not math.isfinite(loss):
         raise RunError(
-            f"train: the loss is {total.item()} at step {step}; training has diverged. "
+            f"train: the loss is {loss} at step {step}; training has diverged. "
             "Lower the learning rate, or look for extreme values in the input."
         )
     optimizer.zero_grad()
-    total.backward()
+    share.backward()
+    distributed.sum_gradients(model.parameters())
     if counts is not None:
         add_penalty(model.embedding, batch, counts, l2=config.embedding_l2)
     optimizer.step()
-    return loss.item()
+    return distributed.total(clicks).item()
 
 
 def restore(model: CiUBM, optimizer: torch.optim.Adam, run: Run, config: Config) -> tuple[int, Progress]:
@@ -224,8 +240,7 @@ def restore(model: CiUBM, optimizer: torch.optim.Adam, run: Run, config: Config)
 def predict(model: CiUBM, task: Task, rows: range) -> Float[ndarray, "rows"]:
     """Return the logit of every impression in ``rows``, float32, in evaluation mode."""
     model.eval()
-    logits = [task.forward(model, batch).logit.float().cpu().numpy() for batch in task.batches(rows)]
-    return np.concatenate(logits) if logits else np.zeros(0, dtype=np.float32)
+    return task.score(rows, lambda batch: task.forward(model, batch).logit)
 
 
 def measure(model: CiUBM, task: Task) -> dict[str, float]:

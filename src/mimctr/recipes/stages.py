@@ -128,6 +128,7 @@ def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.C
         config=config,
         inputs=_train_inputs(dataset, content),
         work=lambda: train_recipe.main(dataset, content, out, config),
+        together=True,
     )
 
 

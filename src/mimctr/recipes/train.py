@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
+from mimctr.batch import CtrBatch
 from mimctr.center.attach import ContentTable
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import is_main
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
 from mimctr.recipes.ctr_config import Config, Ubm, Variant
@@ -65,8 +67,9 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         facts, validation = score_untrained(task, out)
     else:
         facts, validation = train(task, out)
-    write_json(out / RECORD, describe(task) | facts | {"validation": validation})
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    if is_main():
+        write_json(out / RECORD, describe(task) | facts | {"validation": validation})
+        (out / CHECKPOINT).unlink(missing_ok=True)
     logger.info("train %s %s: validation AUC %.4f", config.ubm, config.variant, validation["auc"])
     return validation
 
@@ -76,7 +79,8 @@ def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     content_dim = None if task.content is None else task.content.dim
     model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
     progress = fit(model, Run(out, checkpoint_seconds=task.config.checkpoint_seconds), task)
-    save_tensors(out / WEIGHTS, model.state_dict())
+    if is_main():
+        save_tensors(out / WEIGHTS, model.state_dict())
     score_test_part(task, out, partial(predict, model))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"num_parameters": num_parameters, "best_step": progress.best_step}, measure(model, task)
@@ -106,7 +110,8 @@ def score_test_part(task: Task, out: Path, scored: Callable[[Task, range], Float
         # Not the leak control's own permutation: twice the same brings some vectors home.
         shuffled = permute(task.content, task.dataset, seed=task.config.seed + 1)
         tensors["shuffled_logit"] = torch.from_numpy(scored(replace(task, content=shuffled), rows))
-    save_tensors(out / PREDICTIONS, tensors, meta={"part": "test"})
+    if is_main():
+        save_tensors(out / PREDICTIONS, tensors, meta={"part": "test"})
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -152,11 +157,11 @@ def permute(table: ContentTable, dataset: CtrDataset, *, seed: int) -> ContentTa
 
 def untrained_cosine(task: Task, rows: range) -> Float[ndarray, "rows"]:
     """Return the mean cosine of target and behaviors, with no training; 0 where there is no history or no vector."""
-    scores = [np.zeros(0, dtype=np.float32)]
-    for batch in task.batches(rows):
+
+    def mean_cosine(batch: CtrBatch) -> Float[Tensor, "batch"]:
         content = batch.content
         assert content is not None, "open_vectors refuses this variant without content"
-        relevance = cosine(content.target, content.behaviors)
         counted = content.behaviors_known & content.target_known.unsqueeze(1)
-        scores.append(masked_mean(relevance, counted).cpu().numpy())
-    return np.concatenate(scores)
+        return masked_mean(cosine(content.target, content.behaviors), counted)
+
+    return task.score(rows, mean_cosine)

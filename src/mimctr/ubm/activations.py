@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mimctr.ubm.statistics import RunningStatistics
+
 ActivationName = Literal["relu", "prelu", "sigmoid", "dice"]
 
 
@@ -21,15 +23,10 @@ class Dice(nn.Module):
         epsilon: Keeps the square root from 0.
     """
 
-    running_mean: Tensor
-    running_variance: Tensor
-
     def __init__(self, dim: int, *, momentum: float = 0.01, epsilon: float = 1e-8) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_variance", torch.ones(dim))
-        self.momentum = momentum
+        self.statistics = RunningStatistics(dim, momentum=momentum)
         self.epsilon = epsilon
 
     def forward(
@@ -41,25 +38,9 @@ class Dice(nn.Module):
             x: Any number of leading axes. Finite at padding too.
             mask: True at a real row; None = every row is real.
         """
-        mean, variance = (
-            self._batch_statistics(x, mask) if self.training else (self.running_mean, self.running_variance)
-        )
+        mean, variance = self.statistics(x.flatten(0, -2), None if mask is None else mask.flatten())
         gate = torch.sigmoid((x - mean) * torch.rsqrt(variance + self.epsilon))
         return x * (self.alpha + (1 - self.alpha) * gate)
-
-    def _batch_statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, x.shape[-1])
-        real = torch.ones_like(rows[:, :1]) if mask is None else mask.reshape(-1, 1).to(rows.dtype)
-        count = real.sum()
-        mean = (real.T @ rows).squeeze(0) / count.clamp(min=1)
-        deviation = (rows - mean) * real
-        variance = deviation.square().sum(dim=0) / count.clamp(min=1)
-        with torch.no_grad():
-            weight = self.momentum * (count > 0)
-            unbiased = variance * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-            self.running_variance.lerp_(unbiased.to(self.running_variance.dtype), weight)
-        return mean, variance
 
 
 def make_activation(name: ActivationName, dim: int) -> nn.Module:

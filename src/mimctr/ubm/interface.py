@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mimctr.distributed import mean_share
+
 
 class History(NamedTuple):
     """The behaviors that a batch of impressions may see, oldest first, the newest at the last position.
@@ -40,13 +42,16 @@ class Auxiliary(NamedTuple):
     mask: Bool[Tensor, "*decisions"] | None = None
     """True at a decision that counts; None: all."""
 
-    def loss(self, clicks: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
-        """Return the mean over the decisions that count, in nats; the parts of a decision are summed."""
+    def loss_share(self, clicks: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
+        """Return this process's share (mimctr.distributed) of the mean over the decisions that count, in nats.
+
+        The parts of a decision are summed.
+        """
         labels = clicks.unsqueeze(-1) if self.labels is None else self.labels
         mask = torch.ones_like(self.logits[..., 0], dtype=torch.bool) if self.mask is None else self.mask
         logits = self.logits.float().masked_fill(~mask.unsqueeze(-1), 0.0)
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
-        return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+        return mean_share(losses.masked_fill(~mask, 0.0).sum(), mask.sum())
 
 
 class Interest(NamedTuple):

@@ -2,11 +2,13 @@
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
+from mimctr.ubm.statistics import RunningStatistics
 
 
 class Mlp(nn.Module):
@@ -38,18 +40,19 @@ class Mlp(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm without affine part, that takes a single row too: it is normalized by the running statistics.
+    """Batch norm without affine part; a single row, which has no variance, is normalized by the running statistics.
 
     Args:
         dim: Number of inputs.
+        epsilon: Keeps the square root from 0.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(dim, affine=False)
+        self.statistics = RunningStatistics(dim, momentum=0.1, fewest=2)
+        self.epsilon = epsilon
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         """Return ``x`` with each column at mean 0 and variance 1."""
-        if self.training and len(x) > 1:
-            return self.norm(x)
-        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+        mean, variance = self.statistics(x)
+        return (x - mean) * torch.rsqrt(variance + self.epsilon)

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from mimctr.batch import PADDING, CtrBatch
+from mimctr.distributed import size, total
 from mimctr.ubm.embeddings import EmbeddingHalf
 
 
@@ -42,20 +43,29 @@ def count_impressions(
 def add_penalty(
     embedding: EmbeddingHalf, batch: CtrBatch, counts: dict[str, Int[Tensor, "rows"]], *, l2: float
 ) -> None:
-    """Add the penalty's gradient to those of the tables, after ``backward``.
+    """Add the penalty's gradient to those of the tables, after those of all processes were summed.
 
     Args:
         embedding: Whose tables.
-        batch: The batch of this step.
+        batch: This process's part of the step's batch.
         counts: From :func:`count_impressions`, this batch's impressions among them.
         l2: λ; the paper sets it to 0.01.
     """
     for name, rows in embedding.named_rows(batch).items():
         weight = _weight(embedding, name)
-        named = rows.unique()
+        named = _of_all(rows.unique(), len(weight))
         named = named[named != PADDING]
         assert weight.grad is not None, "every table is part of every forward pass"
         weight.grad[named] += l2 / counts[name][named].unsqueeze(1) * weight.detach()[named]
+
+
+def _of_all(rows: Int[Tensor, "rows"], count: int) -> Int[Tensor, "all_rows"]:
+    """Return what any process names, of ``count`` rows."""
+    if size() == 1:
+        return rows
+    named = torch.zeros(count, device=rows.device)
+    named[rows] = 1
+    return total(named).nonzero().squeeze(1)
 
 
 def _weight(embedding: EmbeddingHalf, name: str) -> nn.Parameter:
