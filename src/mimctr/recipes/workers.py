@@ -138,7 +138,8 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
 def _start_worker(records: "Queue[logging.LogRecord]", level: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     torch.set_num_threads(threads)
-    logging.basicConfig(level=level, handlers=[QueueHandler(records)], force=True)
+    logging.getLogger().handlers = [QueueHandler(records)]  # without a formatter: the first process has one
+    logging.getLogger().setLevel(level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
