@@ -142,7 +142,7 @@ def test_gauc_within_queries_is_on_the_page_with_what_is_left_out(results, page)
     values = [
         row.query_gauc for row in results.rows if (row.ubm, row.variant, row.slice) == ("din", "mim", "all")
     ]
-    assert f"{fmean(values):.4f} ± " in page[page.index("GAUC by query") :]
+    assert f"{fmean(values):.4f}<small>± " in page[page.index("GAUC by query") :]
 
 
 def test_reliability_is_a_plot_per_ubm_with_a_line_per_model_that_gives_probabilities(results, page):
