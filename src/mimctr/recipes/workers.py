@@ -66,6 +66,8 @@ def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
     """
     left = distributed.from_main(lambda: [n for n, one in enumerate(trainings) if not one.is_done()])
     wanted = [trainings[number] for number in left]
+    for number in sorted(set(range(len(trainings))) - set(left)):
+        logger.info("train: unchanged, kept %s", trainings[number].folder)
     count = min(num_workers or _one_a_core(wanted), len(wanted))
     if distributed.size() > 1:
         own = wanted[distributed.rank() :: distributed.size()]
