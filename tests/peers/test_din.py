@@ -179,7 +179,7 @@ def test_dice_and_its_running_statistics_are_the_peer_s_in_training(peer: str):
     theirs, ours = PeerDice(D), Dice(D)
     randomize(theirs)
     copy_dice(theirs, ours)
-    assert ours.momentum == {"fuxictr": 0.01, "deepctr_torch": 0.1}[peer]
+    assert ours.statistics.momentum == {"fuxictr": 0.01, "deepctr_torch": 0.1}[peer]
     for _ in range(3):
         x = torch.randn(50, D) * 3 + 1
         torch.testing.assert_close(ours(x), theirs(x))
