@@ -16,7 +16,6 @@ from mimctr import distributed
 from mimctr.batch import CtrBatch
 from mimctr.center.attach import ContentTable
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import mean_share
 from mimctr.errors import RunError
 from mimctr.evaluate.metrics import auc, grouped_auc, log_loss, sigmoid
 from mimctr.files import hash_json
@@ -199,7 +198,7 @@ def take_step(
     model.train()
     output = task.forward(model, batch)
     losses = F.binary_cross_entropy_with_logits(output.logit.float(), batch.clicks, reduction="none")
-    clicks = mean_share(losses.sum(), torch.tensor(len(batch), device=losses.device))
+    clicks = distributed.mean_share(losses.sum(), torch.tensor(len(batch), device=losses.device))
     share = clicks
     if output.auxiliary is not None:
         share = clicks + config.auxiliary_weight * output.auxiliary.loss_share(batch.clicks)

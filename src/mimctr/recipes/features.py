@@ -85,7 +85,7 @@ def content_features(batch: CtrBatch, config: Config) -> pl.DataFrame:
     interest = content_interest(
         target_content=content.target,
         behaviors_content=content.behaviors,
-        behaviors=content.behaviors,
+        behaviors=content.behaviors[..., :0],  # nothing to fuse with
         mask=counted,
     )
     of_query = cosine(content.query, content.behaviors)  # (B, L)

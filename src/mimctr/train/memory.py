@@ -17,7 +17,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed blocks for the next step, up to 32 MiB each; nothing where it is not glibc.
 
     A training step on a CPU frees what the next one needs again. Given back to the system and taken anew, every page
-    of it is cleared by a page fault: more than a quarter of the time of a step of DIN (docs/log.md).
+    of it is cleared by a page fault: a third of the time of a step of DIN (benchmarks/bench_kept_memory.py).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
