@@ -52,9 +52,8 @@ def main() -> None:
         for side in SIDES
     }
     for side, values in result.items():
-        print(
-            f"{side:10} {values['seconds'] * 1000:6.1f} ms of processor time, {values['faults']:8,.0f} page faults a step"
-        )
+        took, faults = values["seconds"] * 1000, values["faults"]
+        print(f"{side:10} {took:6.1f} ms of processor time, {faults:8,.0f} page faults a step")
     ratios = [b["seconds"] / a["seconds"] for a, b in zip(*found.values(), strict=True)]
     print(f"kept : given back {statistics.median(ratios):.2f}, median of rounds")
     print(json.dumps({"load": load, **machine(), "results": result, "ratio": statistics.median(ratios)}))
