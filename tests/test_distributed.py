@@ -64,6 +64,21 @@ def gradients() -> None:
     assert parameters[4].grad is None
 
 
+def sparse_gradients() -> None:
+    """Rows that one process names twice, that both name, and a process that names none."""
+    named = [[[4, 1, 4], [1, 6]], [[], [2]], [[], []]]
+    for by_process in named:
+        whole, own = nn.Embedding(7, 2), nn.Embedding(7, 2, sparse=True)
+        for number, rows in enumerate(by_process):
+            whole(torch.tensor(rows, dtype=torch.long)).mul(number + 1.0).sum().backward()
+        rows = torch.tensor(by_process[distributed.rank()], dtype=torch.long)
+        own(rows).mul(distributed.rank() + 1.0).sum().backward()
+        distributed.sum_gradients(own.parameters())
+        assert own.weight.grad.is_sparse
+        assert own.weight.grad._nnz() == len({*by_process[0], *by_process[1]})
+        assert torch.equal(own.weight.grad.to_dense(), whole.weight.grad)
+
+
 def batch_norms() -> None:
     torch.manual_seed(0)
     plain, shared = nn.BatchNorm2d(3), SharedBatchNorm2d(3)
@@ -88,6 +103,7 @@ def batch_norms() -> None:
 def everything_exchanged() -> None:
     exchange()
     gradients()
+    sparse_gradients()
     batch_norms()
 
 

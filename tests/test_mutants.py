@@ -76,6 +76,27 @@ MUTANTS = [
         "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
     ),
     Mutant(
+        "a process knows only its own rows of a large table's gradient",
+        "distributed.py",
+        "                _sum_sparse_gradient(parameter)",
+        "                pass",
+        "tests/test_distributed.py::test_two_processes_exchange_what_one_has",
+    ),
+    Mutant(
+        "lazy Adam penalizes rows that no batch names",
+        "train/adam.py",
+        "        rows, values = gradient.indices()[0], gradient.values()\n",
+        "        rows = torch.arange(len(parameter))\n        values = gradient.to_dense()\n",
+        "tests/train/test_adam.py::test_a_row_that_no_batch_names_stays_as_it_is",
+    ),
+    Mutant(
+        "Dice takes the mean of a batch for a constant",
+        "ubm/activations.py",
+        "q - (of_mean + (rows - mean) * of_scale) * counted",
+        "q - (rows - mean) * of_scale * counted",
+        "tests/ubm/test_din.py::test_dice_has_the_gradient_of_batch_norm_on_the_real_rows",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
         "ubm/din.py",
         "factor = w2 - w3 + ",

@@ -145,19 +145,48 @@ def mean_rows(rows: Float[Tensor, "rows width"]) -> Float[Tensor, "width"]:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its sum over all processes; one that no process has stays None."""
+    """Replace every gradient by its sum over all processes; one that no process has stays None.
+
+    A gradient is sparse in all processes that have it, or in none.
+    """
     if size() == 1:
         return
     parameters = list(parameters)
     for device in sorted({parameter.device for parameter in parameters}, key=str):
         own = [parameter for parameter in parameters if parameter.device == device]
-        there = total(torch.tensor([float(p.grad is not None) for p in own], device=device)).tolist()
-        for bucket in _buckets([p for p, count in zip(own, there, strict=True) if count]):
+        kinds = [[p.grad is not None, p.grad is not None and p.grad.is_sparse] for p in own]
+        there = total(torch.tensor(kinds, dtype=torch.float32, device=device).view(-1, 2)).bool().tolist()
+        for parameter, (_, sparse) in zip(own, there, strict=True):
+            if sparse:
+                _sum_sparse_gradient(parameter)
+        for bucket in _buckets([p for p, kind in zip(own, there, strict=True) if kind == [True, False]]):
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             summed = total(torch.cat([gradient.flatten() for gradient in gradients]))
             pieces = summed.split([gradient.numel() for gradient in gradients])
             for parameter, piece in zip(bucket, pieces, strict=True):
                 parameter.grad = piece.view_as(parameter)
+
+
+def _sum_sparse_gradient(parameter: nn.Parameter) -> None:
+    """Join the rows of all processes: no process makes a gradient as large as the parameter."""
+    rows = torch.zeros(0, dtype=torch.long, device=parameter.device)
+    values = torch.zeros_like(parameter[:0])
+    if parameter.grad is not None:
+        gradient = parameter.grad.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+    counts = torch.zeros(size(), dtype=torch.long, device=parameter.device)
+    counts[rank()] = len(rows)
+    counts = total(counts)
+    most = int(counts.max())
+    real = torch.arange(most, device=parameter.device) < counts.unsqueeze(1)  # (processes, rows)
+    with torch.no_grad():
+        joined = [
+            gather_rows(torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])]))[real.flatten()]
+            for own in (rows, values)
+        ]
+    parameter.grad = torch.sparse_coo_tensor(
+        joined[0].unsqueeze(0), joined[1], parameter.shape, check_invariants=False
+    ).coalesce()
 
 
 def from_main(work: Callable[[], T]) -> T:

@@ -362,6 +362,7 @@ class TestModelFolder:
         {"bf16": True},
         {"din_activation": "dice"},
         {"embedding_l2_scope": "batch", "embedding_l2": 0.01},
+        {"lazy_rows_above": 10},
         {"ubm": "dien", "bf16": True, "dien_cell": "authors", "dien_attention": "activation_unit"},
         {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
         {"ubm": "twin", "bf16": True, "twin_k": 3},
@@ -373,12 +374,14 @@ def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Pat
     assert score(shop, tmp_path) > 0.72
 
 
+@pytest.mark.parametrize("lazy_rows_above", [10, 1_000_000])
 @pytest.mark.parametrize("ubm", ["dien", "twin"])
 def test_a_killed_run_with_a_penalty_of_the_batch_s_rows_ends_as_an_undisturbed_one(
-    ubm: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ubm: str, lazy_rows_above: int, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # DIEN draws negatives in every step; the counts of the penalty are made anew.
     settings = RESUMABLE | {"ubm": ubm, "embedding_l2_scope": "batch", "embedding_l2": 0.01, "epochs": 1}
+    settings |= {"lazy_rows_above": lazy_rows_above}
     train(shop, tmp_path / "a", **settings)
     real = ctr_fitting.take_step
 

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
         "activation": "dice",
         "interest_norm": "batch",
     },
+    "rows of large tables": {"ubm": "din", "lazy_rows_above": 10, "embedding_l2_scope": "batch"},
     "a task of its own": {"ubm": "sim", "sim_search": "soft", "sim_k": 5},
     "untrained": {"variant": "untrained_cosine"},
 }
@@ -54,6 +55,7 @@ def train_all(shop: Path, out: Path) -> None:  # noqa: F811
             step = next(steps)
             if step < NUM_STEPS:
                 found = {str(number): p.grad for number, p in enumerate(chosen) if p.grad is not None}
+                found = {name: gradient.to_dense() for name, gradient in found.items()}
                 path = out / f"{name} gradients" / f"{step}-{distributed.rank()}.safetensors"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_tensors(path, found)

@@ -74,6 +74,11 @@ class Config(BaseModel):
         16, ge=1, description="Width of user, item and query text. The paper gives none."
     )
     field_dim: int = Field(8, ge=1, description="Width of every other field.")
+    lazy_rows_above: int = Field(
+        1_000_000,
+        ge=0,
+        description="Larger tables are updated by row: only what a batch names moves, and is penalized.",
+    )
     dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
     min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
     hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")

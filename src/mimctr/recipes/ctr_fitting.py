@@ -21,6 +21,7 @@ from mimctr.evaluate.metrics import auc, grouped_auc, log_loss, sigmoid
 from mimctr.files import hash_json
 from mimctr.progress import track
 from mimctr.recipes.ctr_config import Config
+from mimctr.train.adam import LazyAdam
 from mimctr.train.run import Run
 from mimctr.train.schedule import set_learning_rate, warmup_cosine
 from mimctr.train.seeds import seed_step
@@ -149,15 +150,15 @@ def remaining_batches(
         yield from task.batches(rows, seed=task.config.seed, epoch=epoch, start=first, part=part)
 
 
-def make_optimizer(model: CiUBM, config: Config) -> torch.optim.Adam:
-    """Return Adam with one L2 penalty for the embedding tables, if it is for all rows, and one for everything else."""
+def make_optimizer(model: CiUBM, config: Config) -> LazyAdam:
+    """Return Adam, lazy for large tables, with an L2 penalty for tables, if it is for all rows, and one for others."""
     embedding_l2 = config.embedding_l2 if config.embedding_l2_scope == "all" else 0.0
     groups = [
         {"params": list(model.embedding.parameters()), "weight_decay": embedding_l2},
         {"params": list(model.dense.parameters()), "weight_decay": config.dense_l2},
     ]
     groups = [group | {"peak_lr": config.learning_rate} for group in groups]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return LazyAdam(groups, lr=config.learning_rate, fused=True)
 
 
 def count_rows(model: CiUBM, task: Task) -> dict[str, Int[Tensor, "rows"]]:
@@ -169,7 +170,7 @@ def count_rows(model: CiUBM, task: Task) -> dict[str, Int[Tensor, "rows"]]:
 
 def take_step(
     model: CiUBM,
-    optimizer: torch.optim.Adam,
+    optimizer: LazyAdam,
     batch: CtrBatch,
     task: Task,
     *,
@@ -217,7 +218,7 @@ def take_step(
     return distributed.total(clicks).item()
 
 
-def restore(model: CiUBM, optimizer: torch.optim.Adam, run: Run, config: Config) -> tuple[int, Progress]:
+def restore(model: CiUBM, optimizer: LazyAdam, run: Run, config: Config) -> tuple[int, Progress]:
     """Load the run's checkpoint, if there is one; return the next step and what was known before it.
 
     Raises:

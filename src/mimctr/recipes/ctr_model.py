@@ -87,6 +87,7 @@ def build_embedding(
         field_dim=config.field_dim,
         dims=config.dims,
         unknown_rate=config.unknown_rate,
+        lazy_above=config.lazy_rows_above,
         kinds_apart=ubm.takes_kinds_apart,
         draws_negatives=ubm.needs_negatives,
     )

@@ -72,6 +72,7 @@ class EmbeddingHalf(nn.Module):
         field_dim: Width of every other field.
         dims: Width by table name, where it is another one.
         unknown_rate: Share of users, targets and query texts replaced by *unknown* in training.
+        lazy_above: A table of more rows has sparse gradients: of the rows that a batch names, and no others.
         kinds_apart: Leave out of a behavior's row what was done.
         draws_negatives: In training, draw an item that training knows for each behavior, never the behavior's own.
 
@@ -95,6 +96,7 @@ class EmbeddingHalf(nn.Module):
         field_dim: int = 8,
         dims: Mapping[str, int] | None = None,
         unknown_rate: float = 0.02,
+        lazy_above: int = 1_000_000,
         kinds_apart: bool = False,
         draws_negatives: bool = False,
     ) -> None:
@@ -128,7 +130,9 @@ class EmbeddingHalf(nn.Module):
         self.query_dim = sum(widths[name] for name in self.names["query"])
         self.context_dim = sum(widths[name] for name in self.names["context"])
         widths |= dict.fromkeys(self.names["behavior"], self.item_dim)
-        self.tables = nn.ModuleDict({name: _table(size, widths[name]) for name, size in sizes.items()})
+        self.tables = nn.ModuleDict(
+            {name: _table(size, widths[name], sparse=size > lazy_above) for name, size in sizes.items()}
+        )
 
     def forward(self, batch: CtrBatch) -> Rows:
         """Return the rows of a batch; ``batch.content`` is not looked at."""
@@ -228,8 +232,8 @@ def _num_rows(rows: Int[Tensor, "entries"]) -> int:
     return max(int(rows.max()), UNKNOWN) + 1
 
 
-def _table(size: int, dim: int) -> nn.Embedding:
-    table = nn.Embedding(size, dim, padding_idx=PADDING)
+def _table(size: int, dim: int, *, sparse: bool) -> nn.Embedding:
+    table = nn.Embedding(size, dim, padding_idx=PADDING, sparse=sparse)
     nn.init.normal_(table.weight, std=0.01)
     with torch.no_grad():
         table.weight[PADDING] = 0

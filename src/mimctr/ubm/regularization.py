@@ -56,7 +56,13 @@ def add_penalty(
         named = _of_all(rows.unique(), len(weight))
         named = named[named != PADDING]
         assert weight.grad is not None, "every table is part of every forward pass"
-        weight.grad[named] += l2 / counts[name][named].unsqueeze(1) * weight.detach()[named]
+        penalty = l2 / counts[name][named].unsqueeze(1) * weight.detach()[named]
+        if weight.grad.is_sparse:
+            weight.grad = weight.grad + torch.sparse_coo_tensor(
+                named.unsqueeze(0), penalty, weight.shape, check_invariants=False
+            )
+        else:
+            weight.grad[named] += penalty
 
 
 def _of_all(rows: Int[Tensor, "rows"], count: int) -> Int[Tensor, "all_rows"]:

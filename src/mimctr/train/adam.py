@@ -1,0 +1,53 @@
+"""Adam (Kingma and Ba 2015, arXiv:1412.6980) whose step is as large as what the batch touched."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class LazyAdam(torch.optim.Adam):
+    """PyTorch's Adam; of a parameter with a sparse gradient, only the rows of that gradient move.
+
+    Neither the averages nor the penalty of another row change, whereas Adam goes on moving a row along its averages for
+    some steps, and shrinks every row. The bias correction counts all steps. It is ``torch.optim.SparseAdam`` with an L2
+    penalty, and with other parameters beside it in one optimizer.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Make one step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    self._move_rows(parameter, group)
+                    parameter.grad = None
+        return super().step(closure)
+
+    def _move_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        assert parameter.grad is not None, "looked at by the caller"
+        gradient = parameter.grad.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+        weights = parameter.index_select(0, rows)
+        if group["weight_decay"]:
+            values = values.add(weights, alpha=group["weight_decay"])
+        beta1, beta2 = group["betas"]
+        mean = _average(state["exp_avg"], rows, values, beta1)
+        square = _average(state["exp_avg_sq"], rows, values.square(), beta2)
+        step = state["step"].item()
+        scale = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
+        weights.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
+        parameter.index_copy_(0, rows, weights)
+
+
+def _average(averages: Tensor, rows: Tensor, values: Tensor, beta: float) -> Tensor:
+    """Move the averages of some rows towards ``values``; return them."""
+    moved = averages.index_select(0, rows).lerp_(values, 1 - beta)
+    averages.index_copy_(0, rows, moved)
+    return moved
