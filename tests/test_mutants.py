@@ -76,6 +76,13 @@ MUTANTS = [
         "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
     ),
     Mutant(
+        "a cross layer multiplies by its own input",
+        "ubm/cross.py",
+        "crossed = x * layer(crossed)",
+        "crossed = crossed * layer(crossed)",
+        "tests/ubm/test_cross.py::test_cross_layers_are_the_papers_formula",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
         "ubm/din.py",
         "factor = w2 - w3 + ",

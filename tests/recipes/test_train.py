@@ -365,6 +365,8 @@ class TestModelFolder:
         {"ubm": "dien", "bf16": True, "dien_cell": "authors", "dien_attention": "activation_unit"},
         {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
         {"ubm": "twin", "bf16": True, "twin_k": 3},
+        {"bf16": True, "cross_layers": 2},
+        {"cross_layers": 2, "cross_rank": 4, "cross_structure": "parallel"},
     ],
     ids=str,
 )

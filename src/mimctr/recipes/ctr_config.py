@@ -9,6 +9,7 @@ from mimctr.ubm.bst import TokenPooling
 from mimctr.ubm.ciubm import NormName
 from mimctr.ubm.content_interest import ContentScope, InterestName
 from mimctr.ubm.content_module import MissingTarget
+from mimctr.ubm.cross import CrossStructure
 from mimctr.ubm.dien import AttentionName, AuxiliaryName, CellName
 
 Ubm = Literal["mean", "din", "dien", "bst", "sim", "twin"]
@@ -79,6 +80,11 @@ class Config(BaseModel):
     hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
     activation: ActivationName = Field("relu", description="Of the deep network.")
     interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")
+    cross_layers: int = Field(0, ge=0, description="Cross layers of DCN-v2 in the deep network; 0 = none.")
+    cross_rank: int = Field(0, ge=0, description="Rank of the cross layers' matrices; 0 = full.")
+    cross_structure: CrossStructure = Field(
+        "stacked", description="Cross layers before the hidden layers, or beside them (parallel)."
+    )
 
     din_activation: ActivationName = Field(
         "sigmoid", description="Of DIN's activation unit. DIN's paper: dice."

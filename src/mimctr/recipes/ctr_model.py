@@ -116,6 +116,9 @@ def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | 
         activation=config.activation,
         dropout=config.dropout,
         interest_norm=config.interest_norm,
+        cross_layers=config.cross_layers,
+        cross_rank=config.cross_rank or None,
+        cross_structure=config.cross_structure,
     )
 
 
