@@ -83,6 +83,14 @@ MUTANTS = [
         "tests/ubm/test_cross.py::test_cross_layers_are_the_papers_formula",
     ),
     Mutant(
+        "a process clips the gradient of its own impressions",
+        "recipes/ctr_fitting.py",
+        "    share.backward()\n",
+        "    share.backward()\n    if config.max_gradient_norm > 0:\n"
+        "        nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)\n",
+        "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
         "ubm/din.py",
         "factor = w2 - w3 + ",

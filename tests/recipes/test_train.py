@@ -1,12 +1,14 @@
 """The training recipe on a small shop whose clicks depend on nothing but what items look like."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mimctr.center.snapshot import write_snapshot
 from mimctr.data.dataset import CtrDataset
@@ -373,6 +375,37 @@ class TestModelFolder:
 def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Path):
     train(shop, tmp_path, **({"variant": "mim", "ubm": "din", "epochs": 8} | settings))
     assert score(shop, tmp_path) > 0.72
+
+
+def first_gradients(shop: Path, out: Path, **settings: object) -> dict[str, torch.Tensor]:
+    """What the optimizer gets in the first step, by number of the parameter."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        chosen = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        seen.append({str(number): p.grad.double().clone() for number, p in enumerate(chosen)})
+
+    handle = register_optimizer_step_pre_hook(keep)
+    train(shop, out, variant="base", ubm="mean", **settings)
+    handle.remove()
+    return seen[0]
+
+
+class TestGradientClipping:
+    """Mutants: each weight clipped by itself; every gradient scaled to the norm, short ones too."""
+
+    def test_a_long_gradient_is_scaled_to_the_norm_as_a_whole(self, shop: Path, tmp_path: Path):
+        free = first_gradients(shop, tmp_path / "a")
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in free.values()))
+        clipped = first_gradients(shop, tmp_path / "b", max_gradient_norm=norm / 4)
+        for name, gradient in free.items():
+            torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=1e-9)
+
+    def test_a_short_gradient_stays_as_it_is(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path / "a", variant="base", ubm="mean")
+        train(shop, tmp_path / "b", variant="base", ubm="mean", max_gradient_norm=1e6)
+        weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize("ubm", ["dien", "twin"])

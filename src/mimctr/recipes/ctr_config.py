@@ -60,6 +60,11 @@ class Config(BaseModel):
         "impressions that it appears in (DIN's mini-batch aware regularization; its paper: 0.01).",
     )
     dense_l2: float = Field(0.0, ge=0, description="L2 penalty of all other weights.")
+    max_gradient_norm: float = Field(
+        0.0,
+        ge=0,
+        description="Longest gradient of the loss, over all weights; a longer one is scaled down to it. 0 = any.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units left out in training.")
     unknown_rate: float = Field(
         0.02, ge=0, lt=1, description="Users, targets, texts made unknown in training."

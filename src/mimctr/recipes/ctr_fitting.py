@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimctr import distributed
 from mimctr.batch import CtrBatch
@@ -211,6 +211,8 @@ def take_step(
     optimizer.zero_grad()
     share.backward()
     distributed.sum_gradients(model.parameters())
+    if config.max_gradient_norm > 0:
+        nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
     if counts is not None:
         add_penalty(model.embedding, batch, counts, l2=config.embedding_l2)
     optimizer.step()
