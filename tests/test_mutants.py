@@ -91,6 +91,27 @@ MUTANTS = [
         "tests/recipes/test_train_processes.py::test_two_processes_train_the_model_of_one",
     ),
     Mutant(
+        "the unknown item is hashed into the row of a known one",
+        "ubm/embeddings.py",
+        "torch.where(rows < FIRST_INDEX, rows,",
+        "torch.where(rows < UNKNOWN, rows,",
+        "tests/ubm/test_embeddings.py::TestHashing",
+    ),
+    Mutant(
+        "items of one bucket count as of one category",
+        "ubm/embeddings.py",
+        "category = self.item_fields[:, 0]",
+        'category = self._bucketed("item_category", self.item_fields[:, 0])',
+        "tests/ubm/test_embeddings.py::TestHashing",
+    ),
+    Mutant(
+        "the penalty counts entries where rows are shared",
+        "ubm/embeddings.py",
+        "named[name] = self._bucketed(name, rows[..., column])",
+        "named[name] = rows[..., column]",
+        "tests/ubm/test_embeddings.py::TestHashing",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
         "ubm/din.py",
         "factor = w2 - w3 + ",

@@ -304,7 +304,8 @@ class TestModelFolder:
     def test_a_loaded_model_predicts_what_was_written(
         self, variant: str, ubm: str, shop: Path, tmp_path: Path
     ):
-        train(shop, tmp_path, variant=variant, ubm=ubm, interest_norm="batch")
+        options = {"interest_norm": "batch", "cross_layers": 1, "hash_buckets": {"item": 7, "user": 5}}
+        train(shop, tmp_path, variant=variant, ubm=ubm, **options)
         model = load_model(tmp_path)
         dataset = CtrDataset.open(shop / "dataset")
         rows = np.array(dataset.rows("test"))[:100]
@@ -368,6 +369,7 @@ class TestModelFolder:
         {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
         {"ubm": "twin", "bf16": True, "twin_k": 3},
         {"bf16": True, "cross_layers": 2},
+        {"hash_buckets": {"item": 30, "user": 20}, "embedding_l2_scope": "batch"},
         {"cross_layers": 2, "cross_rank": 4, "cross_structure": "parallel"},
     ],
     ids=str,

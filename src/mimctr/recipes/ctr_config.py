@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.bst import TokenPooling
@@ -80,8 +80,13 @@ class Config(BaseModel):
         16, ge=1, description="Width of user, item and query text. The paper gives none."
     )
     field_dim: int = Field(8, ge=1, description="Width of every other field.")
-    dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
+    dims: dict[str, PositiveInt] = Field({}, description="Width by table name, where it is another one.")
     min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
+    hash_buckets: dict[str, PositiveInt] = Field(
+        {},
+        description="Rows that the entries of a table share, by table name, in place of a row each. What is rarer than "
+        "min_count, or not in the training part, is not hashed: it stays unknown, and takes no known entry's row.",
+    )
     hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
     activation: ActivationName = Field("relu", description="Of the deep network.")
     interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")

@@ -86,6 +86,7 @@ def build_embedding(
         embedding_dim=config.embedding_dim,
         field_dim=config.field_dim,
         dims=config.dims,
+        hash_buckets=config.hash_buckets,
         unknown_rate=config.unknown_rate,
         kinds_apart=ubm.takes_kinds_apart,
         draws_negatives=ubm.needs_negatives,
