@@ -84,6 +84,23 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def turn_test_clicks(shop: Path, folder: Path) -> None:
+    """Write the shop's tables and dataset again, every click of the test part turned round."""
+    tables = pl.read_parquet(shop / "tables" / "impressions.parquet")
+    start = CtrDataset.open(shop / "dataset").manifest.test_start
+    turned = tables.with_columns(
+        pl.when(pl.col("time") >= start)
+        .then(1 - pl.col("click"))
+        .otherwise(pl.col("click"))
+        .cast(pl.Int8)
+        .alias("click")
+    )
+    (folder / "tables").mkdir()
+    turned.write_parquet(folder / "tables" / "impressions.parquet")
+    pl.read_parquet(shop / "tables" / "items.parquet").write_parquet(folder / "tables" / "items.parquet")
+    prepare_tables(folder / "tables", folder / "dataset")
+
+
 def train(shop: Path, out: Path, **settings: object) -> dict[str, float]:
     config = Config(**(SMALL | settings))
     return main(shop / "dataset", None if config.variant == "base" else shop / "content", out, config)
@@ -271,21 +288,7 @@ class TestEarlyStop:
 
     def test_the_test_part_has_no_say(self, shop: Path, tmp_path: Path):
         # Mutant: early stop on the test part. Its clicks turned round must not change a single weight.
-        tables = pl.read_parquet(shop / "tables" / "impressions.parquet")
-        start = CtrDataset.open(shop / "dataset").manifest.test_start
-        turned = tables.with_columns(
-            pl.when(pl.col("time") >= start)
-            .then(1 - pl.col("click"))
-            .otherwise(pl.col("click"))
-            .cast(pl.Int8)
-            .alias("click")
-        )
-        (tmp_path / "tables").mkdir()
-        turned.write_parquet(tmp_path / "tables" / "impressions.parquet")
-        pl.read_parquet(shop / "tables" / "items.parquet").write_parquet(
-            tmp_path / "tables" / "items.parquet"
-        )
-        prepare_tables(tmp_path / "tables", tmp_path / "dataset")
+        turn_test_clicks(shop, tmp_path)
         settings = SMALL | {"variant": "base", "ubm": "din", "epochs": 2}
         for dataset, out in ((shop / "dataset", "a"), (tmp_path / "dataset", "b")):
             main(dataset, None, tmp_path / out, Config(**settings))

@@ -98,7 +98,11 @@ class Progress:
         }
 
 
-def fit(model: CiUBM, run: Run, task: Task) -> Progress:
+Watch = Callable[[int, float], None]
+"""Hears of every look at the validation part: its number, from 1, and the AUC. What it raises ends the training."""
+
+
+def fit(model: CiUBM, run: Run, task: Task, *, watch: Watch | None = None) -> Progress:
     """Train ``model``; a call after an interruption ends bit for bit where an undisturbed one ends.
 
     The validation part decides when to stop and which weights are kept; the test part is not looked at.
@@ -107,6 +111,7 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
         model: On the task's device. Ends with the best weights.
         run: Where metrics and checkpoint go.
         task: What to train on.
+        watch: Told of every look; after a resume, once more of those after the checkpoint.
 
     Raises:
         RunError: the loss is not finite, or the checkpoint belongs to another config.
@@ -132,6 +137,8 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
             validation = {f"validation_{name}": value for name, value in metrics.items()}
             run.log(step, train_loss=float(np.mean(progress.losses)), **validation)
             progress.look(step, metrics["auc"], model, patience=config.patience)
+            if watch is not None:
+                watch(math.ceil((step + 1) / look_every), metrics["auc"])
         step += 1
         save = run.checkpoint if progress.stopped else run.checkpoint_if_due
         save(step, {"model": model}, optimizer, extra=progress.best, meta=progress.meta(config))
