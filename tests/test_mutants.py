@@ -434,6 +434,27 @@ MUTANTS = [
         "tests/recipes/test_train.py::TestShuffledVectors::test_vectors_that_say_the_category_and_no_more_are_not_missed",
     ),
     Mutant(
+        "the test part decides which settings are best",
+        "recipes/ctr_fitting.py",
+        'rows = task.dataset.rows("validation")',
+        'rows = task.dataset.rows("test")',
+        "tests/recipes/test_sweep.py::TestTrials::test_the_test_part_has_no_say",
+    ),
+    Mutant(
+        "every trial of a sweep draws the same numbers",
+        "recipes/sweep.py",
+        "entropy = [job.config.seed, len(finished_trials(study))]",
+        "entropy = [job.config.seed]",
+        "tests/recipes/test_sweep.py::TestTrials::test_every_trial_lies_within_the_search",
+    ),
+    Mutant(
+        "an interrupted trial of a sweep is given up",
+        "recipes/sweep.py",
+        "return optuna.trial.Trial(study, trial._trial_id)",
+        "study.tell(trial.number, state=optuna.trial.TrialState.FAIL)",
+        "tests/recipes/test_sweep.py::TestGoingOn::test_an_interrupted_sweep_ends_where_an_undisturbed_one_ends",
+    ),
+    Mutant(
         "exported predictions stand beside the next user",
         "data/dataset.py",
         "gather(impressions.user[rows] - FIRST_INDEX)",

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -49,6 +50,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
     best = [max(t.validation_auc or 0.0 for t in ranked[: i + 1]) for i in range(len(ranked))]
     axes.step([t.number for t in ranked], best, where="post", color=BEST_COLOR, label="best so far")
     axes.set_title("By trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("validation AUC")
     for number, (name, space) in enumerate(sweep.search.items(), start=2):
         axes = figure.add_subplot(num_rows, COLUMNS, number)
