@@ -455,6 +455,13 @@ MUTANTS = [
         "tests/recipes/test_sweep.py::TestGoingOn::test_an_interrupted_sweep_ends_where_an_undisturbed_one_ends",
     ),
     Mutant(
+        "TensorBoard shows the steps after a checkpoint twice",
+        "train/events.py",
+        "self._open(str(self._folder), purge_step=step)",
+        "self._open(str(self._folder))",
+        "tests/recipes/test_train.py::TestTensorBoard",
+    ),
+    Mutant(
         "exported predictions stand beside the next user",
         "data/dataset.py",
         "gather(impressions.user[rows] - FIRST_INDEX)",

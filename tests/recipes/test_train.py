@@ -2,12 +2,15 @@
 
 import json
 import math
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mimctr.center.snapshot import write_snapshot
@@ -20,6 +23,7 @@ from mimctr.recipes import ctr_fitting
 from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
+from mimctr.train.run import Run
 from mimctr.weights import load_tensors, save_tensors
 
 NUM_STYLES, NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS = 4, 160, 120, 6000
@@ -268,6 +272,65 @@ class TestResume:
             train(shop, tmp_path, **RESUMABLE)
         with pytest.raises(RunError, match="belongs to a training with other settings"):
             train(shop, tmp_path, **(RESUMABLE | {"learning_rate": 0.5}))
+
+
+def scalars(folder: Path) -> list[dict[str, float]]:
+    """What TensorBoard shows of a run, in the form of ``metrics.jsonl``."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    lines: dict[int, dict[str, float]] = {}
+    for name in events.Tags()["scalars"]:
+        shown = events.Scalars(name)
+        assert len({event.step for event in shown}) == len(shown), "a step stands there twice"
+        for event in shown:
+            lines.setdefault(event.step, {"step": event.step})[name] = event.value
+    return [lines[step] for step in sorted(lines)]
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: pytest.approx(value, rel=1e-6) for name, value in line.items()} for line in lines]
+
+
+class TestTensorBoard:
+    SETTINGS: ClassVar[dict[str, object]] = RESUMABLE | {"tensorboard": True, "checkpoint_seconds": 1e9}
+
+    def test_it_shows_what_the_metrics_say(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, **self.SETTINGS)
+        assert scalars(tmp_path) == logged(tmp_path)
+        assert len(logged(tmp_path)) == 8
+
+    @pytest.mark.parametrize("saved_step", [None, 6])
+    def test_a_resumed_run_shows_every_step_once(
+        self, saved_step: int | None, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Looks at steps 4, 9, 14 ...; killed at 13, it goes on from 6, or from the start.
+        real = ctr_fitting.take_step
+
+        def killed(*arguments: object, step: int, **named: object) -> float:
+            if step == 13:
+                raise KeyboardInterrupt
+            return real(*arguments, step=step, **named)
+
+        def save_once(run: Run, step: int, *arguments: object, **named: object) -> None:
+            if step == saved_step:
+                run.checkpoint(step, *arguments, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ctr_fitting, "take_step", killed)
+            patch.setattr(Run, "checkpoint_if_due", save_once)
+            train(shop, tmp_path, **self.SETTINGS)
+        assert [line["step"] for line in scalars(tmp_path)] == [4, 9]
+        train(shop, tmp_path, **self.SETTINGS)
+        assert scalars(tmp_path) == logged(tmp_path)
+
+    def test_without_the_setting_nothing_is_written(self, undisturbed: Path):
+        assert not list(undisturbed.glob("events*"))
+
+    def test_a_missing_package_is_one_line(self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ConfigError, match=r'Install it: pip install "mimctr\[tensorboard\]"'):
+            train(shop, tmp_path, **self.SETTINGS)
 
 
 class TestEarlyStop:

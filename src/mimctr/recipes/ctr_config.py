@@ -75,6 +75,9 @@ class Config(BaseModel):
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(False, description="Matrix products in bfloat16.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Least time between two checkpoints.")
+    tensorboard: bool = Field(
+        False, description="Write metrics.jsonl as event files too (needs mimctr[tensorboard])."
+    )
 
     embedding_dim: int = Field(
         16, ge=1, description="Width of user, item and query text. The paper gives none."

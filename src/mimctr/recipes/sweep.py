@@ -6,6 +6,7 @@ mimctr sweep dataset --content embed --search learning_rate=log:1e-4:1e-2 --sear
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ from mimctr.recipes.ctr_fitting import Task, Watch, fit
 from mimctr.recipes.ctr_model import build_model
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.sweep_space import distribution, from_optuna, nearest, read_spaces, settings_of
-from mimctr.recipes.train import open_vectors
+from mimctr.recipes.train import make_run, open_vectors
 from mimctr.report.sweep import sweep_figure
 from mimctr.train.run import Run
 from mimctr.train.stage import input_key
@@ -94,7 +95,7 @@ class Job:
 
     def run(self, number: int) -> Run:
         """Return the run of a trial."""
-        return Run(self.out / "trials" / str(number), checkpoint_seconds=self.train.checkpoint_seconds)
+        return make_run(self.out / "trials" / str(number), self.train)
 
 
 def main(dataset: Path, content: Path | None, out: Path, config: Config, train: TrainConfig) -> Sweep:
@@ -233,7 +234,8 @@ def run_trial(study: "optuna.Study", job: Job, trial: "optuna.Trial") -> None:
             raise _TimeIsOver
 
     try:
-        found = train_one(job, run, settings_of(settings, job.train), watch)
+        with closing(run):
+            found = train_one(job, run, settings_of(settings, job.train), watch)
         study.tell(trial, found)
     except _TimeIsOver:
         return

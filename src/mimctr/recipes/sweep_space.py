@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 WHERE = "sweep.search"
-NOT_SEARCHED = ("seed", "encoder", "device", "checkpoint_seconds")
+NOT_SEARCHED = ("seed", "encoder", "device", "checkpoint_seconds", "tensorboard")
 """Settings of ``mimctr train`` that make no better model, or only by luck."""
 SCALES = ("log", "linear")
 
