@@ -13,7 +13,7 @@ from mimctr.cli import app
 RUNNER = CliRunner()
 COMMANDS = [
     *("run", "bazaar", "fashion", "prepare", "foundation", "pretrain"),
-    *("plain", "csft", "embed", "train", "evaluate", "report", "encoder-tables"),
+    *("plain", "csft", "embed", "train", "sweep", "evaluate", "report", "encoder-tables"),
 ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mimctr.errors import ConfigError
-from mimctr.recipes.config import build_config, load_config, override
+from mimctr.recipes.config import build_config, load_config, override, read_toml, to_toml
 
 
 class Train(BaseModel):
@@ -88,3 +88,18 @@ def test_an_assignment_through_a_value_is_refused_and_the_original_is_left_alone
         override(values, ["train.epochs.x=1"])
     assert override(values, ["train.epochs=2"]) == {"train": {"epochs": 2}}
     assert values == {"train": {"epochs": 1}}
+
+
+def test_a_section_that_was_written_is_read_as_it_was(tmp_path):
+    values = {
+        "text": 'a "quoted" näme\\n',
+        "yes": True,
+        "small": 1e-05,
+        "large": 1e22,
+        "number": 3,
+        "list": [[1, 2], []],
+        "table": {"item": 4, "odd name": 2.5},
+    }
+    path = tmp_path / "r.toml"
+    path.write_text(to_toml("train", values), encoding="utf-8")
+    assert read_toml(path) == {"train": values}

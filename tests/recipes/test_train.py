@@ -1,12 +1,17 @@
 """The training recipe on a small shop whose clicks depend on nothing but what items look like."""
 
 import json
+import math
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mimctr.center.snapshot import write_snapshot
 from mimctr.data.dataset import CtrDataset
@@ -18,6 +23,7 @@ from mimctr.recipes import ctr_fitting
 from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
+from mimctr.train.run import Run
 from mimctr.weights import load_tensors, save_tensors
 
 NUM_STYLES, NUM_ITEMS, NUM_USERS, NUM_IMPRESSIONS = 4, 160, 120, 6000
@@ -80,6 +86,23 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nothing = np.zeros((0, NUM_STYLES), dtype=np.float32)
     write_snapshot(folder / "content" / QUERIES, np.zeros(0, dtype=np.int64), nothing, encoder="styles")
     return folder
+
+
+def turn_test_clicks(shop: Path, folder: Path) -> None:
+    """Write the shop's tables and dataset again, every click of the test part turned round."""
+    tables = pl.read_parquet(shop / "tables" / "impressions.parquet")
+    start = CtrDataset.open(shop / "dataset").manifest.test_start
+    turned = tables.with_columns(
+        pl.when(pl.col("time") >= start)
+        .then(1 - pl.col("click"))
+        .otherwise(pl.col("click"))
+        .cast(pl.Int8)
+        .alias("click")
+    )
+    (folder / "tables").mkdir()
+    turned.write_parquet(folder / "tables" / "impressions.parquet")
+    pl.read_parquet(shop / "tables" / "items.parquet").write_parquet(folder / "tables" / "items.parquet")
+    prepare_tables(folder / "tables", folder / "dataset")
 
 
 def train(shop: Path, out: Path, **settings: object) -> dict[str, float]:
@@ -251,6 +274,65 @@ class TestResume:
             train(shop, tmp_path, **(RESUMABLE | {"learning_rate": 0.5}))
 
 
+def scalars(folder: Path) -> list[dict[str, float]]:
+    """What TensorBoard shows of a run, in the form of ``metrics.jsonl``."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    lines: dict[int, dict[str, float]] = {}
+    for name in events.Tags()["scalars"]:
+        shown = events.Scalars(name)
+        assert len({event.step for event in shown}) == len(shown), "a step stands there twice"
+        for event in shown:
+            lines.setdefault(event.step, {"step": event.step})[name] = event.value
+    return [lines[step] for step in sorted(lines)]
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: pytest.approx(value, rel=1e-6) for name, value in line.items()} for line in lines]
+
+
+class TestTensorBoard:
+    SETTINGS: ClassVar[dict[str, object]] = RESUMABLE | {"tensorboard": True, "checkpoint_seconds": 1e9}
+
+    def test_it_shows_what_the_metrics_say(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path, **self.SETTINGS)
+        assert scalars(tmp_path) == logged(tmp_path)
+        assert len(logged(tmp_path)) == 8
+
+    @pytest.mark.parametrize("saved_step", [None, 6])
+    def test_a_resumed_run_shows_every_step_once(
+        self, saved_step: int | None, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Looks at steps 4, 9, 14 ...; killed at 13, it goes on from 6, or from the start.
+        real = ctr_fitting.take_step
+
+        def killed(*arguments: object, step: int, **named: object) -> float:
+            if step == 13:
+                raise KeyboardInterrupt
+            return real(*arguments, step=step, **named)
+
+        def save_once(run: Run, step: int, *arguments: object, **named: object) -> None:
+            if step == saved_step:
+                run.checkpoint(step, *arguments, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ctr_fitting, "take_step", killed)
+            patch.setattr(Run, "checkpoint_if_due", save_once)
+            train(shop, tmp_path, **self.SETTINGS)
+        assert [line["step"] for line in scalars(tmp_path)] == [4, 9]
+        train(shop, tmp_path, **self.SETTINGS)
+        assert scalars(tmp_path) == logged(tmp_path)
+
+    def test_without_the_setting_nothing_is_written(self, undisturbed: Path):
+        assert not list(undisturbed.glob("events*"))
+
+    def test_a_missing_package_is_one_line(self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ConfigError, match=r'Install it: pip install "mimctr\[tensorboard\]"'):
+            train(shop, tmp_path, **self.SETTINGS)
+
+
 class TestEarlyStop:
     def test_the_best_weights_on_validation_are_the_ones_that_score(self, shop: Path, tmp_path: Path):
         # Mutant: the last weights kept.
@@ -269,21 +351,7 @@ class TestEarlyStop:
 
     def test_the_test_part_has_no_say(self, shop: Path, tmp_path: Path):
         # Mutant: early stop on the test part. Its clicks turned round must not change a single weight.
-        tables = pl.read_parquet(shop / "tables" / "impressions.parquet")
-        start = CtrDataset.open(shop / "dataset").manifest.test_start
-        turned = tables.with_columns(
-            pl.when(pl.col("time") >= start)
-            .then(1 - pl.col("click"))
-            .otherwise(pl.col("click"))
-            .cast(pl.Int8)
-            .alias("click")
-        )
-        (tmp_path / "tables").mkdir()
-        turned.write_parquet(tmp_path / "tables" / "impressions.parquet")
-        pl.read_parquet(shop / "tables" / "items.parquet").write_parquet(
-            tmp_path / "tables" / "items.parquet"
-        )
-        prepare_tables(tmp_path / "tables", tmp_path / "dataset")
+        turn_test_clicks(shop, tmp_path)
         settings = SMALL | {"variant": "base", "ubm": "din", "epochs": 2}
         for dataset, out in ((shop / "dataset", "a"), (tmp_path / "dataset", "b")):
             main(dataset, None, tmp_path / out, Config(**settings))
@@ -302,7 +370,8 @@ class TestModelFolder:
     def test_a_loaded_model_predicts_what_was_written(
         self, variant: str, ubm: str, shop: Path, tmp_path: Path
     ):
-        train(shop, tmp_path, variant=variant, ubm=ubm, interest_norm="batch")
+        options = {"interest_norm": "batch", "cross_layers": 1, "hash_buckets": {"item": 7, "user": 5}}
+        train(shop, tmp_path, variant=variant, ubm=ubm, **options)
         model = load_model(tmp_path)
         dataset = CtrDataset.open(shop / "dataset")
         rows = np.array(dataset.rows("test"))[:100]
@@ -366,12 +435,46 @@ class TestModelFolder:
         {"ubm": "dien", "bf16": True, "dien_cell": "authors", "dien_attention": "activation_unit"},
         {"ubm": "bst", "bf16": True, "bst_pooling": "target", "bst_dropout": 0.2},
         {"ubm": "twin", "bf16": True, "twin_k": 3},
+        {"bf16": True, "cross_layers": 2},
+        {"hash_buckets": {"item": 30, "user": 20}, "embedding_l2_scope": "batch"},
+        {"cross_layers": 2, "cross_rank": 4, "cross_structure": "parallel"},
     ],
     ids=str,
 )
 def test_options_of_the_training_train(settings: dict, shop: Path, tmp_path: Path):
     train(shop, tmp_path, **({"variant": "mim", "ubm": "din", "epochs": 8} | settings))
     assert score(shop, tmp_path) > 0.72
+
+
+def first_gradients(shop: Path, out: Path, **settings: object) -> dict[str, torch.Tensor]:
+    """What the optimizer gets in the first step, by number of the parameter."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        chosen = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        seen.append({str(number): p.grad.double().clone() for number, p in enumerate(chosen)})
+
+    handle = register_optimizer_step_pre_hook(keep)
+    train(shop, out, variant="base", ubm="mean", **settings)
+    handle.remove()
+    return seen[0]
+
+
+class TestGradientClipping:
+    """Mutants: each weight clipped by itself; every gradient scaled to the norm, short ones too."""
+
+    def test_a_long_gradient_is_scaled_to_the_norm_as_a_whole(self, shop: Path, tmp_path: Path):
+        free = first_gradients(shop, tmp_path / "a")
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in free.values()))
+        clipped = first_gradients(shop, tmp_path / "b", max_gradient_norm=norm / 4)
+        for name, gradient in free.items():
+            torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=1e-9)
+
+    def test_a_short_gradient_stays_as_it_is(self, shop: Path, tmp_path: Path):
+        train(shop, tmp_path / "a", variant="base", ubm="mean")
+        train(shop, tmp_path / "b", variant="base", ubm="mean", max_gradient_norm=1e6)
+        weights = [load_tensors(tmp_path / out / "model.safetensors")[0] for out in "ab"]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize("lazy_rows_above", [10, 1_000_000])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from processes import run_in
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
@@ -28,7 +29,13 @@ UNDRAWN: dict[str, Any] = {
 NUM_STEPS = 3
 """Whose gradients are compared; after that, Adam has made rounding large."""
 CASES: dict[str, dict[str, Any]] = {
-    "avg pooling": {"ubm": "mean", "variant": "base", "embedding_l2_scope": "batch", "embedding_l2": 0.01},
+    "avg pooling": {
+        "ubm": "mean",
+        "variant": "base",
+        "embedding_l2_scope": "batch",
+        "embedding_l2": 0.01,
+        "max_gradient_norm": 0.01,
+    },
     "statistics of the batch": {
         "ubm": "din",
         "din_activation": "dice",
@@ -42,29 +49,27 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def train_all(shop: Path, out: Path) -> None:  # noqa: F811
-    """Train every case; keep the gradient of the first steps, as each process has it after they were summed."""
-    sum_gradients = distributed.sum_gradients
+    """Train every case; keep the gradient of the first steps, as each process's optimizer gets it."""
     for name, settings in CASES.items():
         steps = itertools.count()
 
         def keep(
-            parameters: Iterator[torch.nn.Parameter], name: str = name, steps: Iterator[int] = steps
+            optimizer: torch.optim.Optimizer, *_: Any, name: str = name, steps: Iterator[int] = steps
         ) -> None:
-            chosen = list(parameters)
-            sum_gradients(chosen)
             step = next(steps)
             if step < NUM_STEPS:
+                chosen = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                 found = {str(number): p.grad for number, p in enumerate(chosen) if p.grad is not None}
                 found = {name: gradient.to_dense() for name, gradient in found.items()}
                 path = out / f"{name} gradients" / f"{step}-{distributed.rank()}.safetensors"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_tensors(path, found)
 
-        distributed.sum_gradients = keep
+        handle = register_optimizer_step_pre_hook(keep)
         config = Config(**{**SMALL, **UNDRAWN, **settings})
         content = None if config.variant == "base" else shop / "content"
         stages.train(shop / "dataset", content, out / name, config)
-    distributed.sum_gradients = sum_gradients
+        handle.remove()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mimctr.train.adam import LazyAdam
+from mimctr.train.adam import LazyAdam, clip_gradients
 
 ROWS, DIM = 12, 3
 BATCHES = [[1, 4, 4], [4], [0, 7, 11, 1], [4, 1]]
@@ -76,3 +76,17 @@ def test_it_goes_on_from_its_state():
     second.load_state_dict(first.state_dict())
     train(other, second, BATCHES[2:], 1.0)
     assert torch.equal(one.weight, other.weight)
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_sparse_gradients_are_clipped_with_the_dense_ones(max_norm):
+    table, plain = tables()
+    plain.sparse = False
+    layers = [nn.Linear(DIM, 1), nn.Linear(DIM, 1)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    for one, layer in zip((table, plain), layers, strict=True):
+        layer(one(torch.tensor([1, 4, 4]))).square().sum().backward()
+    clip_gradients([*table.parameters(), *layers[0].parameters()], max_norm)
+    nn.utils.clip_grad_norm_([*plain.parameters(), *layers[1].parameters()], max_norm)
+    torch.testing.assert_close(table.weight.grad.to_dense(), plain.weight.grad)
+    torch.testing.assert_close(layers[0].weight.grad, layers[1].weight.grad)

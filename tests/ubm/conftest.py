@@ -114,7 +114,7 @@ def batch(content: Content) -> CtrBatch:
     )
 
 
-def make_dense(ubm: UserBehaviorModel, variant: str, *, interest_norm: str = "none") -> DenseHalf:
+def make_dense(ubm: UserBehaviorModel, variant: str, **settings: Any) -> DenseHalf:
     content = None
     if variant != "base":
         extensions = Extensions(content_dim=C, dim=D, num_tiers=4, tier_dim=2, target_dim=3)
@@ -128,7 +128,7 @@ def make_dense(ubm: UserBehaviorModel, variant: str, *, interest_norm: str = "no
         content=content,
         hidden_dims=(16, 8),
         activation="prelu",
-        interest_norm=interest_norm,
+        **settings,
     ).eval()
 
 

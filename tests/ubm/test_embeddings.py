@@ -1,13 +1,14 @@
 """The embedding half: which row an index gets, and what padding and unknown rows may do."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from mimctr.batch import CtrBatch
-from mimctr.errors import DataError
-from mimctr.ubm.embeddings import EmbeddingHalf, table_name, trained_rows
+from mimctr.errors import ConfigError, DataError
+from mimctr.ubm.embeddings import EmbeddingHalf, bucket_rows, table_name, trained_rows
 
 from .conftest import MASK, make_embedding
 
@@ -159,6 +160,80 @@ def test_a_width_can_be_set_by_table():
     )
     assert embedding.item_dim == 4 + 7
     assert (embedding.query_dim, embedding.context_dim) == (0, 0)
+
+
+class TestHashing:
+    """Mutants: unknown or padding hashed too; the penalty's rows not hashed; categories compared by bucket."""
+
+    BUCKETS: ClassVar[dict[str, int]] = {
+        "item": 2,
+        "user": 2,
+        "query_text": 1,
+        "item_category": 1,
+        "user_age": 3,
+    }
+
+    def test_entries_share_rows_evenly_and_padding_and_unknown_keep_theirs(self):
+        rows = bucket_rows(torch.arange(13), num_buckets=4)
+        assert rows.tolist()[:2] == [0, 1]
+        counts = rows[2:].bincount(minlength=6)
+        assert counts[:2].tolist() == [0, 0]
+        assert sorted(counts[2:].tolist()) == [2, 3, 3, 3]
+
+    def test_it_is_a_model_in_which_the_rows_of_a_bucket_are_equal(self, batch: CtrBatch):
+        hashed, plain = make_embedding(hash_buckets=self.BUCKETS), make_embedding()
+        with torch.no_grad():
+            for name, table in plain.tables.items():
+                rows = torch.arange(len(table.weight))
+                if name in self.BUCKETS:
+                    rows = torch.tensor(
+                        [r if r < 2 else 2 + (r - 2) % self.BUCKETS[name] for r in rows.tolist()]
+                    )
+                table.weight.copy_(hashed.tables[name].weight[rows])
+        for one, other in zip(hashed(batch)[:-1], plain(batch)[:-1], strict=True):
+            assert torch.equal(one, other)
+        assert hashed(batch).same_category.any()
+
+    def test_a_table_has_a_row_a_bucket_and_no_more_than_it_has_entries(self):
+        tables = make_embedding(hash_buckets={"item": 3, "user": 100}).tables
+        assert (len(tables["item"].weight), len(tables["user"].weight)) == (2 + 3, 2 + 3)
+
+    def test_an_item_unseen_in_training_takes_no_other_items_row(self, batch: CtrBatch):
+        embedding = make_embedding(hash_buckets=self.BUCKETS)
+        rows = embedding(replace(batch, target=torch.full_like(batch.target, 9)))
+        assert torch.equal(rows.target[0, :4], embedding.tables["item"].weight[1])
+
+    def test_the_rows_that_are_named_are_those_that_learn(self, batch: CtrBatch):
+        embedding = make_embedding(hash_buckets=self.BUCKETS)
+        sum(part.square().sum() for part in embedding(batch)[:5]).backward()
+        for name, rows in embedding.named_rows(batch).items():
+            learning = embedding.tables[name].weight.grad.abs().sum(dim=1).nonzero().squeeze(1)
+            assert set(learning.tolist()) == set(rows.unique().tolist()) - {0}, name
+
+    def test_padding_stays_zero(self, batch: CtrBatch):
+        embedding = make_embedding(hash_buckets=self.BUCKETS)
+        rows = embedding(replace(batch, query_fields=torch.zeros_like(batch.query_fields)))
+        assert torch.equal(rows.query, torch.zeros_like(rows.query))
+        assert torch.equal(rows.behaviors[~MASK], torch.zeros_like(rows.behaviors[~MASK]))
+
+
+@pytest.mark.parametrize("setting", ["dims", "hash_buckets"])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("item_categry", "Did you mean 'item_category'?"),
+        ("zzz", "Tables: item_category, item_brand, user, user_age, query_text, context_position, item."),
+        # as wide as an item
+        (
+            "behavior_kind",
+            "Tables: item_category, item_brand, user, user_age, query_text, context_position, item.",
+        ),
+    ],
+)
+def test_a_table_that_is_not_there_is_named(setting: str, name: str, advice: str):
+    with pytest.raises(ConfigError) as caught:
+        make_embedding(**{setting: {name: 3}})
+    assert str(caught.value) == f"{setting}: '{name}' is no table of this model. {advice}"
 
 
 def test_tables_are_named_after_side_and_field():

@@ -35,6 +35,7 @@ from mimctr.cli import (
     pretrain,
     report,
     run,
+    sweep,
     train,
 )
 from mimctr.errors import MimctrError
@@ -137,6 +138,7 @@ for module in (
     encoders,
     features,
     train,
+    sweep,
     evaluate,
     report,
 ):

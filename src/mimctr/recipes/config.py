@@ -1,10 +1,11 @@
 """Read a recipe's TOML into a checked config. Every mistake is named with its key and the nearest known one."""
 
 import difflib
+import json
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error}).") from None
+
+
+def to_toml(section: str, values: Mapping[str, Any]) -> str:
+    """Return one section of a recipe, as :func:`read_toml` reads it."""
+    lines = [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+    return "\n".join([f"[{section}]", *lines]) + "\n"
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -87,6 +94,15 @@ def load_config(
     if section is not None:
         values, where = values.get(section, {}), f"{where} [{section}]"
     return build_config(model, override(values, assignments), where=where)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        entries = [f"{json.dumps(key)} = {_toml_value(entry)}" for key, entry in value.items()]
+        return f"{{{', '.join(entries)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _explain(model: type[BaseModel], detail: Any, where: str) -> str:

@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.bst import TokenPooling
 from mimctr.ubm.ciubm import NormName
 from mimctr.ubm.content_interest import ContentScope, InterestName
 from mimctr.ubm.content_module import MissingTarget
+from mimctr.ubm.cross import CrossStructure
 from mimctr.ubm.dien import AttentionName, AuxiliaryName, CellName
 
 Ubm = Literal["mean", "din", "dien", "bst", "sim", "twin"]
@@ -59,6 +60,11 @@ class Config(BaseModel):
         "impressions that it appears in (DIN's mini-batch aware regularization; its paper: 0.01).",
     )
     dense_l2: float = Field(0.0, ge=0, description="L2 penalty of all other weights.")
+    max_gradient_norm: float = Field(
+        0.0,
+        ge=0,
+        description="Longest gradient of the loss, over all weights; a longer one is scaled down to it. 0 = any.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units left out in training.")
     unknown_rate: float = Field(
         0.02, ge=0, lt=1, description="Users, targets, texts made unknown in training."
@@ -69,6 +75,9 @@ class Config(BaseModel):
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(False, description="Matrix products in bfloat16.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Least time between two checkpoints.")
+    tensorboard: bool = Field(
+        False, description="Write metrics.jsonl as event files too (needs mimctr[tensorboard])."
+    )
 
     embedding_dim: int = Field(
         16, ge=1, description="Width of user, item and query text. The paper gives none."
@@ -79,11 +88,21 @@ class Config(BaseModel):
         ge=0,
         description="Larger tables are updated by row: only what a batch names moves, and is penalized.",
     )
-    dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
+    dims: dict[str, PositiveInt] = Field({}, description="Width by table name, where it is another one.")
     min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
+    hash_buckets: dict[str, PositiveInt] = Field(
+        {},
+        description="Rows that the entries of a table share, by table name, in place of a row each. What is rarer than "
+        "min_count, or not in the training part, is not hashed: it stays unknown, and takes no known entry's row.",
+    )
     hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
     activation: ActivationName = Field("relu", description="Of the deep network.")
     interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")
+    cross_layers: int = Field(0, ge=0, description="Cross layers of DCN-v2 in the deep network; 0 = none.")
+    cross_rank: int = Field(0, ge=0, description="Rank of the cross layers' matrices; 0 = full.")
+    cross_structure: CrossStructure = Field(
+        "stacked", description="Cross layers before the hidden layers, or beside them (parallel)."
+    )
 
     din_activation: ActivationName = Field(
         "sigmoid", description="Of DIN's activation unit. DIN's paper: dice."

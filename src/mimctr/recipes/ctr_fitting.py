@@ -21,7 +21,7 @@ from mimctr.evaluate.metrics import auc, grouped_auc, log_loss, sigmoid
 from mimctr.files import hash_json
 from mimctr.progress import track
 from mimctr.recipes.ctr_config import Config
-from mimctr.train.adam import LazyAdam
+from mimctr.train.adam import LazyAdam, clip_gradients
 from mimctr.train.run import Run
 from mimctr.train.schedule import set_learning_rate, warmup_cosine
 from mimctr.train.seeds import seed_step
@@ -99,7 +99,11 @@ class Progress:
         }
 
 
-def fit(model: CiUBM, run: Run, task: Task) -> Progress:
+Watch = Callable[[int, float], None]
+"""Hears of every look at the validation part: its number, from 1, and the AUC. What it raises ends the training."""
+
+
+def fit(model: CiUBM, run: Run, task: Task, *, watch: Watch | None = None) -> Progress:
     """Train ``model``; a call after an interruption ends bit for bit where an undisturbed one ends.
 
     The validation part decides when to stop and which weights are kept; the test part is not looked at.
@@ -108,6 +112,7 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
         model: On the task's device. Ends with the best weights.
         run: Where metrics and checkpoint go.
         task: What to train on.
+        watch: Told of every look; after a resume, once more of those after the checkpoint.
 
     Raises:
         RunError: the loss is not finite, or the checkpoint belongs to another config.
@@ -133,6 +138,8 @@ def fit(model: CiUBM, run: Run, task: Task) -> Progress:
             validation = {f"validation_{name}": value for name, value in metrics.items()}
             run.log(step, train_loss=float(np.mean(progress.losses)), **validation)
             progress.look(step, metrics["auc"], model, patience=config.patience)
+            if watch is not None:
+                watch(math.ceil((step + 1) / look_every), metrics["auc"])
         step += 1
         save = run.checkpoint if progress.stopped else run.checkpoint_if_due
         save(step, {"model": model}, optimizer, extra=progress.best, meta=progress.meta(config))
@@ -212,6 +219,8 @@ def take_step(
     optimizer.zero_grad()
     share.backward()
     distributed.sum_gradients(model.parameters())
+    if config.max_gradient_norm > 0:
+        clip_gradients(model.parameters(), config.max_gradient_norm)
     if counts is not None:
         add_penalty(model.embedding, batch, counts, l2=config.embedding_l2)
     optimizer.step()

@@ -86,6 +86,7 @@ def build_embedding(
         embedding_dim=config.embedding_dim,
         field_dim=config.field_dim,
         dims=config.dims,
+        hash_buckets=config.hash_buckets,
         unknown_rate=config.unknown_rate,
         lazy_above=config.lazy_rows_above,
         kinds_apart=ubm.takes_kinds_apart,
@@ -117,6 +118,9 @@ def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | 
         activation=config.activation,
         dropout=config.dropout,
         interest_norm=config.interest_norm,
+        cross_layers=config.cross_layers,
+        cross_rank=config.cross_rank or None,
+        cross_structure=config.cross_structure,
     )
 
 

@@ -5,6 +5,7 @@ mimctr train dataset --content embed --set ubm=din --set variant=mim --out model
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,12 +79,18 @@ def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     """Train, save the best weights and score the test part; return facts for the record and validation metrics."""
     content_dim = None if task.content is None else task.content.dim
     model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
-    progress = fit(model, Run(out, checkpoint_seconds=task.config.checkpoint_seconds), task)
+    with closing(make_run(out, task.config)) as run:
+        progress = fit(model, run, task)
     if is_main():
         save_tensors(out / WEIGHTS, model.state_dict())
     score_test_part(task, out, partial(predict, model))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"num_parameters": num_parameters, "best_step": progress.best_step}, measure(model, task)
+
+
+def make_run(folder: Path, config: Config) -> Run:
+    """Return the record of a training in ``folder``."""
+    return Run(folder, checkpoint_seconds=config.checkpoint_seconds, tensorboard=config.tensorboard)
 
 
 def score_untrained(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:

@@ -21,11 +21,15 @@ def results_table(results: Results) -> str:
     items, on the newest and on those unseen in training; the ceiling below, where it is known. Then, where it was
     measured, a row per model with content: what shuffled vectors cost it, and how many targets and behaviors have one.
     """
+    return plain_text(rich_table(results), *([rich_content_table(results)] if results.content_use else []))
+
+
+def plain_text(*tables: Table) -> str:
+    """Return tables as plain text, one below the other."""
     text = io.StringIO()
     console = Console(file=text, width=WIDEST, color_system=None, legacy_windows=False)
-    console.print(rich_table(results))
-    if results.content_use:
-        console.print(rich_content_table(results))
+    for table in tables:
+        console.print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

@@ -1,6 +1,6 @@
 """Adam (Kingma and Ba 2015, arXiv:1412.6980) whose step is as large as what the batch touched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -44,6 +44,22 @@ class LazyAdam(torch.optim.Adam):
         scale = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
         weights.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
         parameter.index_copy_(0, rows, weights)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale all gradients, sparse ones among them, such that the norm of all together is at most ``max_norm``."""
+    values = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = (
+                parameter.grad.coalesce()
+            )  # rows that stand twice are summed before they are measured
+            values.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    factor = (max_norm / (nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(factor)
 
 
 def _average(averages: Tensor, rows: Tensor, values: Tensor, beta: float) -> Tensor:

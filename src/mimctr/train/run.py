@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import atomic_path
+from mimctr.train.events import EventFiles
 from mimctr.weights import load_tensors, save_tensors
 
 
@@ -30,13 +31,23 @@ class Run:
     Args:
         folder: Created if missing. A checkpoint in it is what :meth:`restore` resumes.
         checkpoint_seconds: Least time between two checkpoints of :meth:`checkpoint_if_due`.
+        tensorboard: Write the metrics as event files too; such a run is restored before it logs, and closed.
+
+    Raises:
+        ConfigError: ``tensorboard``, and it is not installed.
     """
 
-    def __init__(self, folder: Path, *, checkpoint_seconds: float = 60.0) -> None:
+    def __init__(self, folder: Path, *, checkpoint_seconds: float = 60.0, tensorboard: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.checkpoint_seconds = checkpoint_seconds
         self._saved_at = time.monotonic()
+        self._events = EventFiles(folder) if tensorboard else None
+
+    def close(self) -> None:
+        """Close the event files."""
+        if self._events is not None:
+            self._events.close()
 
     @property
     def metrics_path(self) -> Path:
@@ -63,6 +74,8 @@ class Run:
         if distributed.is_main():
             with self.metrics_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if self._events is not None:
+                self._events.write(step, metrics)
 
     def refuse_if_not_finite(self, step: int, loss: Tensor, batch: Mapping[str, Tensor | np.ndarray]) -> None:
         """Stop a run that has diverged, and keep what it met last.
@@ -173,6 +186,8 @@ class Run:
         return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
 
     def _keep_metrics_before(self, step: int) -> None:
+        if self._events is not None and distributed.is_main():
+            self._events.start(step)
         if not (distributed.is_main() and self.metrics_path.exists()):
             return
         complete = self.metrics_path.read_text(encoding="utf-8").split("\n")[:-1]

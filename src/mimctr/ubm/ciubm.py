@@ -14,6 +14,7 @@ from mimctr.batch import Content, CtrBatch
 from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.cross import CrossNetwork, CrossStructure
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
 from mimctr.ubm.interface import Auxiliary, UserBehaviorModel
 from mimctr.ubm.mlp import BatchNorm, Mlp
@@ -45,6 +46,10 @@ class DenseHalf(nn.Module):
         activation: Of the deep network.
         dropout: Of the deep network.
         interest_norm: How ``h_B`` is normalized before the deep network.
+        cross_layers: Cross layers of DCN-v2 in the deep network.
+        cross_rank: Of their matrices; None = full.
+        cross_structure: ``stacked``: the hidden layers read what the cross layers return; ``parallel``: both read the
+            inputs, and the logit is linear in what both return.
     """
 
     def __init__(
@@ -58,6 +63,9 @@ class DenseHalf(nn.Module):
         activation: ActivationName = "relu",
         dropout: float = 0.0,
         interest_norm: NormName = "none",
+        cross_layers: int = 0,
+        cross_rank: int | None = None,
+        cross_structure: CrossStructure = "stacked",
     ) -> None:
         super().__init__()
         self.ubm = ubm
@@ -68,6 +76,9 @@ class DenseHalf(nn.Module):
         self.norm = _norm(interest_norm, interest_width)
         inputs = side_dim + dim + interest_width + dim * self.multiplies + feature_width
         self.mlp = Mlp(inputs, hidden_dims=hidden_dims, activation=activation, dropout=dropout)
+        self.cross = CrossNetwork(inputs, num_layers=cross_layers, rank=cross_rank) if cross_layers else None
+        parallel = self.cross is not None and cross_structure == "parallel"
+        self.cross_out = nn.Linear(inputs, 1, bias=False) if parallel else None
         num_scalars = 0 if content is None else content.num_scalars
         self.wide = nn.Linear(num_scalars, 1, bias=False) if num_scalars else None
 
@@ -87,7 +98,7 @@ class DenseHalf(nn.Module):
             parts.append(interest.vector * rows.target)
         if self.content is None:
             return CtrOutput(
-                self.mlp(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
+                self._deep(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
             )
         if content is None:
             raise ConfigError(
@@ -95,10 +106,17 @@ class DenseHalf(nn.Module):
                 "Attach a snapshot (mimctr.center.attach), or train the variant 'base'."
             )
         aware = self.content(interest, rows.behaviors, rows.mask, content)
-        logit = self.mlp(torch.cat([*parts, self.norm(aware.interest), aware.features], dim=-1))
+        logit = self._deep(torch.cat([*parts, self.norm(aware.interest), aware.features], dim=-1))
         if self.wide is not None:
             logit = logit + self.wide(aware.scalars).squeeze(-1)
         return CtrOutput(logit, interest.auxiliary)
+
+    def _deep(self, inputs: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch"]:
+        if self.cross is None:
+            return self.mlp(inputs)
+        if self.cross_out is None:
+            return self.mlp(self.cross(inputs))
+        return self.mlp(inputs) + self.cross_out(self.cross(inputs)).squeeze(-1)
 
 
 class CiUBM(nn.Module):

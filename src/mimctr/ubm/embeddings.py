@@ -4,7 +4,8 @@ Training and offline scoring read the rows from the tables here. A scoring servi
 parameter store, by the same table names and row numbers, and needs nothing of this half.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
-from mimctr.errors import DataError
+from mimctr.errors import ConfigError, DataError
 from mimctr.ubm.interface import History
 from mimctr.ubm.lookup import distinct, spread
 
@@ -56,6 +57,15 @@ def trained_rows(counts: Int[Tensor, "entries"], *, min_count: int) -> Int[Tenso
     return rows
 
 
+def bucket_rows(rows: Int[Tensor, "*shape"], *, num_buckets: int) -> Int[Tensor, "*shape"]:
+    """Return the rows of a table in which entries share ``num_buckets`` rows; padding and unknown keep their own.
+
+    Entries are numbered without gaps, so the remainder of the number is a hash as even as can be, and a parameter store
+    in any language has it too.
+    """
+    return torch.where(rows < FIRST_INDEX, rows, (rows - FIRST_INDEX) % num_buckets + FIRST_INDEX)
+
+
 class EmbeddingHalf(nn.Module):
     """Embedding tables, one per field, shared between target and behaviors.
 
@@ -70,13 +80,15 @@ class EmbeddingHalf(nn.Module):
         fields: Vocabulary sizes. The first user field is the user itself; the first query field the query's text.
         embedding_dim: Width of users, items and query texts. The paper does not give it.
         field_dim: Width of every other field.
-        dims: Width by table name, where it is another one.
+        dims: Width by table name, where it is another one. A behavior's fields are as wide as an item.
+        hash_buckets: Rows that a table's entries share (:func:`bucket_rows`), by table name. Not for a behavior's.
         unknown_rate: Share of users, targets and query texts replaced by *unknown* in training.
         lazy_above: A table of more rows has sparse gradients: of the rows that a batch names, and no others.
         kinds_apart: Leave out of a behavior's row what was done.
         draws_negatives: In training, draw an item that training knows for each behavior, never the behavior's own.
 
     Raises:
+        ConfigError: ``dims`` or ``hash_buckets`` name a table that is not there.
         DataError: ``draws_negatives``, and training knows fewer than two items.
     """
 
@@ -95,6 +107,7 @@ class EmbeddingHalf(nn.Module):
         embedding_dim: int = 16,
         field_dim: int = 8,
         dims: Mapping[str, int] | None = None,
+        hash_buckets: Mapping[str, int] | None = None,
         unknown_rate: float = 0.02,
         lazy_above: int = 1_000_000,
         kinds_apart: bool = False,
@@ -106,6 +119,7 @@ class EmbeddingHalf(nn.Module):
         self.register_buffer("item_fields", item_fields)
         self.unknown_rate = unknown_rate
         self.draws_negatives = draws_negatives
+        self.hash_buckets = dict(hash_buckets or {})
         known = (item_rows >= FIRST_INDEX).nonzero().squeeze(1)
         if draws_negatives and len(known) < 2:
             raise DataError(
@@ -121,6 +135,11 @@ class EmbeddingHalf(nn.Module):
         }
         sizes["item"] = _num_rows(item_rows)
         sizes["user"] = _num_rows(user_rows)
+        own_width = [name for name in sizes if name not in self.names["behavior"]]
+        _refuse_unknown_tables("dims", dims or {}, own_width)
+        _refuse_unknown_tables("hash_buckets", self.hash_buckets, own_width)
+        for name, num_buckets in self.hash_buckets.items():
+            sizes[name] = min(sizes[name], FIRST_INDEX + num_buckets)
         widths = dict.fromkeys(sizes, field_dim) | dict.fromkeys(
             ("item", "user", "query_text"), embedding_dim
         )
@@ -168,11 +187,16 @@ class EmbeddingHalf(nn.Module):
             "context": batch.context_fields,
             "behavior": batch.kinds.unsqueeze(-1),
         }
-        named = {"item": self.item_rows[items]}
+        named = {"item": self._bucketed("item", self.item_rows[items])}
         for side, rows in sides.items():
             for column, name in enumerate(self.names[side]):
-                named[name] = rows[..., column].reshape(len(batch), -1).long()
+                named[name] = self._bucketed(name, rows[..., column]).reshape(len(batch), -1).long()
         return named
+
+    def _bucketed(self, name: str, rows: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """Return the rows of table ``name`` that hold those entries."""
+        num_buckets = self.hash_buckets.get(name)
+        return rows if num_buckets is None else bucket_rows(rows, num_buckets=num_buckets)
 
     def _others(self, items: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
         """Return an item that training knows in place of each, never the same."""
@@ -199,14 +223,17 @@ class EmbeddingHalf(nn.Module):
 
     def _items(self, index: Int[Tensor, "*shape"], row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         fields = self.item_fields[index]
-        parts = [self.tables["item"](row)]
-        parts += [self.tables[name](fields[..., column]) for column, name in enumerate(self.names["item"])]
+        parts = [self._look_up("item", row)]
+        parts += [self._look_up(name, fields[..., column]) for column, name in enumerate(self.names["item"])]
         return torch.cat(parts, dim=-1)
 
     def _fields(self, side: str, index: Int[Tensor, "batch fields"]) -> Float[Tensor, "batch dim"]:
         empty = torch.zeros(len(index), 0, device=index.device)
-        parts = [self.tables[name](index[:, column]) for column, name in enumerate(self.names[side])]
+        parts = [self._look_up(name, index[:, column]) for column, name in enumerate(self.names[side])]
         return torch.cat([empty, *parts], dim=-1)
+
+    def _look_up(self, name: str, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        return self.tables[name](self._bucketed(name, rows))
 
     def _forget_first(self, index: Int[Tensor, "batch fields"]) -> Int[Tensor, "batch fields"]:
         if index.shape[1] == 0:
@@ -226,6 +253,14 @@ SIDES = ("item", "user", "query", "context", "behavior")
 def table_name(side: str, field: str) -> str:
     """Return the name of a field's table: ``item_category``, ``user``, ``query_text``."""
     return field if field == side or field.startswith(f"{side}_") else f"{side}_{field}"
+
+
+def _refuse_unknown_tables(setting: str, named: Iterable[str], tables: Collection[str]) -> None:
+    for name in named:
+        if name not in tables:
+            close = difflib.get_close_matches(name, tables, n=1, cutoff=0.5)
+            advice = f"Did you mean '{close[0]}'?" if close else f"Tables: {', '.join(tables)}."
+            raise ConfigError(f"{setting}: '{name}' is no table of this model. {advice}")
 
 
 def _num_rows(rows: Int[Tensor, "entries"]) -> int:

@@ -1,0 +1,60 @@
+"""mimctr sweep: search settings of 'mimctr train' by validation AUC."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimctr.cli.options import Json, Settings
+
+NAME = "sweep"
+EXAMPLES = (
+    "Example: mimctr sweep dataset --content embed --search learning_rate=log:1e-4:1e-2 --search ubm=din,sim "
+    "--minutes 60 --out sweep"
+)
+
+
+def command(
+    dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
+    out: Annotated[Path, typer.Option(help="folder for the result; run again to go on, or on with more")],
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="setting=values: log:1e-4:1e-2, linear:0:0.5, or a,b,c; may be repeated; also [sweep.search]"
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="training time, that of earlier calls included")
+    ] = None,
+    num_trials: Annotated[int | None, typer.Option(help="trials, those of earlier calls included")] = None,
+    content: Annotated[
+        Path | None, typer.Option(help="folder written by 'mimctr embed'; base models need none")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="recipe (TOML): what is searched in [sweep], all else in [train]")
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Search settings of 'mimctr train' by validation AUC, within a time; needs mimctr[sweep]."""
+    from mimctr.recipes import sweep, train
+    from mimctr.recipes.config import load_config
+    from mimctr.report.sweep import sweep_table
+
+    budget = {"minutes": minutes, "num_trials": num_trials}
+    given = [f"{name}={value}" for name, value in budget.items() if value is not None]
+    given += [f"search.{text}" for text in search or []]
+    finished = sweep.main(
+        dataset,
+        content,
+        out,
+        load_config(sweep.Config, config, section=NAME, assignments=given),
+        load_config(train.Config, config, section="train", assignments=settings or []),
+    )
+    if as_json:
+        print(finished.model_dump_json(indent=2))
+        return
+    print(sweep_table(finished))
+    print(f"best settings  {out / sweep.BEST}")
+    print(f"all trials     {out / sweep.RESULTS}")
+    print(f"picture        {out / sweep.PICTURE}")
