@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mimctr.batch import Content, CtrBatch
 from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
-from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.content_module import Compared, ContentAwareInterest
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
-from mimctr.ubm.interface import Auxiliary, UserBehaviorModel
+from mimctr.ubm.interface import Auxiliary, History, UserBehaviorModel
 from mimctr.ubm.mlp import BatchNorm, Mlp
 
 NormName = Literal["none", "batch", "layer"]
@@ -45,6 +45,9 @@ class DenseHalf(nn.Module):
         activation: Of the deep network.
         dropout: Of the deep network.
         interest_norm: How ``h_B`` is normalized before the deep network.
+
+    Raises:
+        ConfigError: the user behavior model compares content vectors and there is no content.
     """
 
     def __init__(
@@ -60,6 +63,11 @@ class DenseHalf(nn.Module):
         interest_norm: NormName = "none",
     ) -> None:
         super().__init__()
+        if content is None and ubm.needs_relevance:
+            raise ConfigError(
+                f"ubm: this {type(ubm).__name__} compares content vectors, and Base has none. "
+                "Give it content, or leave out search='content' and attention_mix."
+            )
         self.ubm = ubm
         self.content = content
         interest_width = ubm.width if content is None else content.width
@@ -81,24 +89,32 @@ class DenseHalf(nn.Module):
         Raises:
             ConfigError: the model reads content and there is none.
         """
-        interest = self.ubm(rows.target, rows.history)
-        parts = [rows.user, rows.query, rows.context, rows.target]
-        if self.multiplies:
-            parts.append(interest.vector * rows.target)
-        if self.content is None:
-            return CtrOutput(
-                self.mlp(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
-            )
-        if content is None:
+        if self.content is not None and content is None:
             raise ConfigError(
                 "content: the batch carries no content vectors, but this model reads them. "
                 "Attach a snapshot (mimctr.center.attach), or train the variant 'base'."
             )
-        aware = self.content(interest, rows.behaviors, rows.mask, content)
+        history, compared = self._compare(rows, content)
+        interest = self.ubm(rows.target, history)
+        parts = [rows.user, rows.query, rows.context, rows.target]
+        if self.multiplies:
+            parts.append(interest.vector * rows.target)
+        if self.content is None or content is None:  # Base
+            return CtrOutput(
+                self.mlp(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
+            )
+        aware = self.content(interest, rows.behaviors, rows.mask, content, compared)
         logit = self.mlp(torch.cat([*parts, self.norm(aware.interest), aware.features], dim=-1))
         if self.wide is not None:
             logit = logit + self.wide(aware.scalars).squeeze(-1)
         return CtrOutput(logit, interest.auxiliary)
+
+    def _compare(self, rows: Rows, content: Content | None) -> tuple[History, Compared | None]:
+        """Return what the user behavior model sees; where that includes content, also what it was taken from."""
+        if self.content is None or content is None or not self.ubm.needs_relevance:
+            return rows.history, None
+        compared = self.content.compare(rows.mask, content)
+        return rows.history._replace(relevance=compared.relevance), compared
 
 
 class CiUBM(nn.Module):

@@ -45,6 +45,7 @@ def content_interest(
     behaviors_content: Float[Tensor, "batch length content"],
     behaviors: Float[Tensor, "batch length dim"],
     mask: Bool[Tensor, "batch length"],
+    relevance: Float[Tensor, "batch length"] | None = None,
 ) -> ContentInterest:
     """Return the content interest, Eq. (7), and the fusion interest, Eq. (8): sums, not means.
 
@@ -53,9 +54,13 @@ def content_interest(
         behaviors_content: ``h_i^MM`` of each behavior; anything where ``mask`` is False.
         behaviors: ``h_i^ID`` of each behavior; anything where ``mask`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
+        relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
     behaviors_content = zero_padding(behaviors_content, mask)
-    relevance = cosine(target_content, behaviors_content)  # (B, L)
+    if relevance is None:
+        relevance = cosine(target_content, behaviors_content)  # (B, L)
+    else:
+        relevance = relevance.masked_fill(~mask, 0.0)
     weights = relevance.unsqueeze(1)  # (B, 1, L)
     content = torch.bmm(weights, behaviors_content).squeeze(1)  # (B, C)
     fusion = torch.bmm(weights, zero_padding(behaviors, mask)).squeeze(1)  # (B, D)
