@@ -136,7 +136,7 @@ MUTANTS = [
         "ubm/content_interest.py",
         "relevance = relevance.masked_fill(~mask, 0.0)",
         "relevance = relevance + 0.0",
-        "tests/ubm/test_content_interest.py::test_cosines_that_are_known_already_change_nothing",
+        "tests/ubm/test_content_interest.py::test_cosines_that_are_known_already_count_where_the_mask_says",
     ),
     Mutant(
         "padding reaches Eq. (7)",

@@ -156,9 +156,23 @@ def test_scopes_agree_where_the_search_keeps_everything(rows: Rows, content: Con
     torch.testing.assert_close(models[0](rows, content).logit, models[1](rows, content).logit)
 
 
+def test_cosines_that_are_known_already_count_where_the_mask_says(rows: Rows, content: Content):
+    # Mutant: cosines outside the scope returned as relevance.
+    everywhere = cosine(content.target, content.behaviors)
+    vectors = {
+        "target_content": content.target,
+        "behaviors_content": content.behaviors,
+        "behaviors": rows.behaviors,
+    }
+    newest = content.behaviors_known & (torch.arange(L) >= L - 2)
+    assert (everywhere[~newest] != 0).any()
+    found = content_interest(**vectors, mask=newest, relevance=everywhere)
+    torch.testing.assert_close(found, content_interest(**vectors, mask=newest))
+
+
 @pytest.mark.parametrize("scope", ["all", "retrieved"])
 def test_cosines_that_are_known_already_change_nothing(scope: str, rows: Rows, content: Content):
-    # Mutants: cosines outside the scope left in the sums; a target that lost its vector drawn a second time.
+    # Mutant: whether a target loses its vector drawn a second time.
     kept = MASK & (torch.arange(L) >= L - 2)
     module = ContentAwareInterest(id_width=1, dim=D, content_dim=C, scope=scope, drop_rate=0.5).train()
     inputs = (Interest(torch.zeros(B, 1), kept), rows.behaviors, rows.mask, content)
