@@ -3,8 +3,8 @@
     mimctr features runs/demo/dataset --content runs/demo/embed/csft --out runs/demo/features
     python examples/gradient_boosting.py runs/demo/dataset runs/demo/features/features.parquet
 
-Trains with and without the columns of content, on click rates of user, item and category in the training part besides;
-prints the AUC on the test part. Needs scikit-learn.
+Trains with and without the columns of content, beside the click rates of user, item and category so far; prints the AUC
+on the test part. Needs scikit-learn.
 """
 
 import argparse
@@ -38,12 +38,15 @@ def main() -> None:
 
 
 def with_rates(table: pl.DataFrame) -> pl.DataFrame:
-    """Add the click rate of user, item and category in the training part; a row of it does not count itself."""
-    train = pl.col("part") == "train"
-    overall = table.filter(train)["click"].mean()
+    """Add the click rate of user, item and category in the rows of the training part that are earlier.
+
+    Not in all others: what all others clicked, taken from what all clicked, is the row's own click.
+    """
+    train = (pl.col("part") == "train").cast(pl.Int64)
+    overall = table.filter(pl.col("part") == "train")["click"].mean()
     for name in ("user_id", "item_id", "category"):
-        seen = train.cast(pl.Int64).sum().over(name) - train.cast(pl.Int64)
-        clicks = (pl.col("click") * train).sum().over(name) - pl.col("click") * train
+        seen = train.cum_sum().over(name) - train
+        clicks = (pl.col("click") * train).cum_sum().over(name) - pl.col("click") * train
         rate = (clicks + overall * PRIOR_IMPRESSIONS) / (seen + PRIOR_IMPRESSIONS)
         table = table.with_columns(rate.alias(f"rate_{name}"))
     return table

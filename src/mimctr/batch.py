@@ -74,6 +74,10 @@ class Content:
         """Return the vectors of the behaviors."""
         return self.behaviors.fetch() if isinstance(self.behaviors, Lookup) else self.behaviors
 
+    def fetched(self) -> "Content":
+        """Return the same with the behaviors' vectors themselves."""
+        return replace(self, behaviors=self.behavior_vectors())
+
     def to(self, device: torch.device | str) -> "Content":
         """Return a copy on ``device``."""
         return Content(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})

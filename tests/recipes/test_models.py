@@ -102,6 +102,23 @@ def test_the_grid_is_the_product_of_its_values():
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"train": {"sim_search": "content"}},
+        {"models": {"grid": {"sim_search": ["soft", "content"]}}},
+        {"train": {"attention_mix": True}, "models": {"ubms": ["mean", "twin"]}},
+    ],
+    ids=str,
+)
+def test_settings_that_a_model_cannot_have_are_refused_before_anything_runs(settings):
+    recipe = {"name": "x", "source": {"kind": "bazaar"}}
+    with pytest.raises(ConfigError, match=r"^r\.toml: .*'mim_plus' alone, not in 'base'\. Train 'mim_plus'"):
+        build_config(Recipe, recipe | settings, where="r.toml")
+    alone = {"models": {"variants": ["mim_plus", "untrained_cosine"]} | settings.get("models", {})}
+    build_config(Recipe, recipe | settings | alone, where="r.toml")
+
+
+@pytest.mark.parametrize(
     ("grid", "message"),
     [
         (

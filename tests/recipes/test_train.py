@@ -371,7 +371,8 @@ class TestModelFolder:
         self, variant: str, ubm: str, shop: Path, tmp_path: Path
     ):
         options = {"interest_norm": "batch", "cross_layers": 1, "hash_buckets": {"item": 7, "user": 5}}
-        train(shop, tmp_path, variant=variant, ubm=ubm, **options)
+        extended = {"sim_search": "content", "attention_mix": True} if variant == "mim_plus" else {}
+        train(shop, tmp_path, variant=variant, ubm=ubm, **options, **extended)
         model = load_model(tmp_path)
         dataset = CtrDataset.open(shop / "dataset")
         rows = np.array(dataset.rows("test"))[:100]
@@ -438,6 +439,12 @@ class TestModelFolder:
         {"bf16": True, "cross_layers": 2},
         {"hash_buckets": {"item": 30, "user": 20}, "embedding_l2_scope": "batch"},
         {"cross_layers": 2, "cross_rank": 4, "cross_structure": "parallel"},
+        {"ubm": "sim", "interests": ("content", "fusion")},
+        {"ubm": "dien", "interests": ("id", "content")},
+        {"ubm": "twin", "interests": ("id", "fusion"), "content_scope": "retrieved"},
+        {"variant": "mim_plus", "ubm": "sim", "bf16": True, "sim_search": "content", "sim_k": 3},
+        {"variant": "mim_plus", "ubm": "sim", "sim_search": "content", "attention_mix": True, "sim_k": 3},
+        {"variant": "mim_plus", "ubm": "twin", "bf16": True, "attention_mix": True, "twin_k": 3},
     ],
     ids=str,
 )
@@ -528,7 +535,39 @@ def test_every_name_builds_its_model_with_its_settings(ubm: str):
     assert ubm not in found or found[ubm]()
 
 
+def test_the_extensions_of_a_user_behavior_model_are_off_until_they_are_named():
+    settings = {"sim_search": "content", "attention_mix": True}
+    plain = [build_ubm(Config(ubm=ubm), 8, num_kinds=4) for ubm in ("sim", "twin")]
+    extended = [build_ubm(Config(ubm=ubm, **settings), 8, num_kinds=4) for ubm in ("sim", "twin")]
+    assert [model.needs_relevance for model in plain + extended] == [False, False, True, True]
+    assert extended[0].search == "content"
+    assert [name for name, _ in extended[0].named_parameters() if "mix" in name] == ["exact.mix.weights"]
+    assert [name for name, _ in extended[1].named_parameters() if "mix" in name] == ["mix.weights"]
+
+
 class TestBadInput:
+    @pytest.mark.parametrize(
+        ("variant", "ubm", "settings", "asked"),
+        [
+            ("base", "sim", {"sim_search": "content"}, r"sim_search = 'content'"),
+            (
+                "mim",
+                "sim",
+                {"sim_search": "content", "attention_mix": True},
+                r"sim_search = 'content', attention_mix",
+            ),
+            ("mim_permuted", "twin", {"attention_mix": True}, r"attention_mix = true"),
+        ],
+    )
+    def test_an_extension_is_refused_in_a_row_that_says_nothing_of_it(
+        self, variant: str, ubm: str, settings: dict, asked: str, shop: Path, tmp_path: Path
+    ):
+        with pytest.raises(
+            ConfigError, match=f"^{asked}.*has in the variant 'mim_plus' alone, not in '{variant}'"
+        ):
+            train(shop, tmp_path / "model", variant=variant, ubm=ubm, **settings)
+        assert not (tmp_path / "model").exists()
+
     def test_content_is_asked_for_where_the_variant_reads_it(self, shop: Path, tmp_path: Path):
         with pytest.raises(ConfigError, match="'mim' reads content vectors, and none are given"):
             main(shop / "dataset", None, tmp_path, Config(variant="mim"))

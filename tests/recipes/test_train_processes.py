@@ -44,6 +44,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "rows of large tables": {"ubm": "din", "lazy_rows_above": 10, "embedding_l2_scope": "batch"},
     "a task of its own": {"ubm": "sim", "sim_search": "soft", "sim_k": 5},
+    "content in the attention": {
+        "ubm": "sim",
+        "variant": "mim_plus",
+        "sim_search": "content",
+        "attention_mix": True,
+        "sim_k": 5,
+    },
     "untrained": {"variant": "untrained_cosine"},
 }
 

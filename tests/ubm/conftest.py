@@ -13,7 +13,7 @@ from mimctr.ubm.dien import DIEN
 from mimctr.ubm.din import DIN
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows, trained_rows
 from mimctr.ubm.extensions import Extensions
-from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.interface import History, Relevance, UserBehaviorModel
 from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.sim import SIM
 from mimctr.ubm.twin import TWIN
@@ -35,6 +35,10 @@ UBMS = {
     "sim-soft": lambda: SIM(D, search="soft", k=3),
     "twin": lambda: TWIN(D, num_kinds=4, k=3, num_heads=2, head_dim=4),
     "twin-all": lambda: TWIN(D, num_kinds=4, k=L, num_heads=2, head_dim=4),
+    "sim-content": lambda: SIM(D, search="content", k=3),
+    "sim-content-mix": lambda: SIM(D, search="content", k=3, attention_mix=True),
+    "sim-hard-mix": lambda: SIM(D, search="hard", k=3, attention_mix=True),
+    "twin-mix": lambda: TWIN(D, num_kinds=4, k=3, num_heads=2, head_dim=4, attention_mix=True),
 }
 
 
@@ -49,7 +53,9 @@ def ubm(ubm_name: str) -> UserBehaviorModel:
 
 
 @pytest.fixture(params=["base", "mim", "mim_plus"])
-def variant(request: pytest.FixtureRequest) -> str:
+def variant(request: pytest.FixtureRequest, ubm: UserBehaviorModel) -> str:
+    if request.param == "base" and ubm.needs_relevance:
+        pytest.skip("Base has no content to compare")
     return request.param
 
 
@@ -92,6 +98,11 @@ def content() -> Content:
 
 
 @pytest.fixture
+def history(rows: Rows, content: Content) -> History:
+    return history_of(rows, content)
+
+
+@pytest.fixture
 def embedding() -> EmbeddingHalf:
     return make_embedding()
 
@@ -112,6 +123,13 @@ def batch(content: Content) -> CtrBatch:
         clicks=torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]),
         content=content,
     )
+
+
+def history_of(rows: Rows, content: Content) -> History:
+    """What a user behavior model sees of a batch, cosines of content included; at padding these are what they are."""
+    cosine = torch.nn.functional.cosine_similarity(content.target.unsqueeze(1), content.behaviors, dim=-1)
+    known = content.behaviors_known & content.target_known.unsqueeze(1)
+    return rows.history._replace(relevance=Relevance(cosine.masked_fill(~known, 0.0), known))
 
 
 def make_dense(ubm: UserBehaviorModel, variant: str, **settings: Any) -> DenseHalf:
@@ -154,9 +172,11 @@ def make_embedding(**settings: Any) -> EmbeddingHalf:
 
 
 def strengthened(ubm: UserBehaviorModel) -> UserBehaviorModel:
-    """Give small initial weights (time gaps) a size at which a test can see them."""
+    """Give small initial weights (time gaps, the mix of attentions) a size at which a test can see them."""
     with torch.no_grad():
         for name, parameter in ubm.named_parameters():
             if "time.table" in name:
                 parameter[1:] = torch.randn(parameter[1:].shape, generator=torch.Generator().manual_seed(4))
+            if "mix.weights" in name:
+                parameter[:] = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5))
     return ubm

@@ -78,7 +78,7 @@ def test_a_token_s_place_is_all_that_the_order_decides(rows: Rows):
     bst = strengthened(BST(D, length=L))
     order = torch.arange(L).flip(0)
     moved = rows.history
-    moved = type(moved)(*(tensor[:, order] for tensor in moved))
+    moved = type(moved)(*(tensor[:, order] for tensor in moved if tensor is not None))
     before = run(bst, rows).view(B, L + 1, -1)
     after = bst(rows.target, moved).vector.view(B, L + 1, -1)
     torch.testing.assert_close(after[:, :L], before[:, order])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mimctr.batch import Content, CtrBatch
+from mimctr.errors import ConfigError
 from mimctr.ubm.ciubm import CiUBM, DenseHalf, ExportableDense
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
 from mimctr.ubm.interface import UserBehaviorModel
@@ -51,6 +52,14 @@ def test_base_and_mim_differ_in_nothing_but_the_interests(rows: Rows, content: C
 def test_base_does_not_look_at_content(rows: Rows, content: Content):
     dense = make_dense(UBMS["din"](), "base")
     assert torch.equal(dense(rows, content).logit, dense(rows).logit)
+
+
+@pytest.mark.parametrize("name", ["sim-content", "sim-hard-mix", "twin-mix"])
+def test_base_cannot_compare_content(name: str):
+    with pytest.raises(
+        ConfigError, match=r"ubm: this (SIM|TWIN) compares content vectors, and Base has none\."
+    ):
+        make_dense(UBMS[name](), "base")
 
 
 def test_content_reaches_the_logit(rows: Rows, content: Content):
@@ -101,7 +110,19 @@ def unchecked_shapes() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "name",
-    ["mean", "din", "din-dice", "dien", "bst", "sim-hard", "sim-soft", "twin"],
+    [
+        "mean",
+        "din",
+        "din-dice",
+        "dien",
+        "bst",
+        "sim-hard",
+        "sim-soft",
+        "twin",
+        "sim-content",
+        "sim-content-mix",
+        "twin-mix",
+    ],
 )
 @pytest.mark.parametrize("variant", ["mim", "mim_plus"])
 def test_the_dense_half_can_be_exported_for_any_batch_size(

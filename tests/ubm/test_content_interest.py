@@ -12,7 +12,7 @@ from mimctr.ubm.ciubm import DenseHalf
 from mimctr.ubm.content_interest import concatenate_interests, content_interest, cosine
 from mimctr.ubm.content_module import ContentAwareInterest
 from mimctr.ubm.embeddings import Rows
-from mimctr.ubm.interface import Interest
+from mimctr.ubm.interface import Interest, Relevance
 from mimctr.ubm.sim import SIM
 
 from .conftest import MASK, B, C, D, L, make_dense
@@ -186,6 +186,69 @@ def test_scopes_agree_where_the_search_keeps_everything(rows: Rows, content: Con
     models[1].load_state_dict(models[0].state_dict())
     models[1].content.scope = "retrieved"
     torch.testing.assert_close(models[0](rows, content).logit, models[1](rows, content).logit)
+
+
+def test_cosines_that_are_known_already_count_where_the_mask_says(rows: Rows, content: Content):
+    # Mutant: cosines outside the scope returned as relevance.
+    everywhere = cosine(content.target, content.behaviors)
+    vectors = {
+        "target_content": content.target,
+        "behaviors_content": content.behaviors,
+        "behaviors": rows.behaviors,
+    }
+    newest = content.behaviors_known & (torch.arange(L) >= L - 2)
+    assert (everywhere[~newest] != 0).any()
+    found = content_interest(**vectors, mask=newest, relevance=everywhere)
+    torch.testing.assert_close(found, content_interest(**vectors, mask=newest))
+
+
+@pytest.mark.parametrize("scope", ["all", "retrieved"])
+def test_cosines_that_are_known_already_change_nothing(scope: str, rows: Rows, content: Content):
+    # Mutant: whether a target loses its vector drawn a second time.
+    kept = MASK & (torch.arange(L) >= L - 2)
+    module = ContentAwareInterest(id_width=1, dim=D, content_dim=C, scope=scope, drop_rate=0.5).train()
+    inputs = (Interest(torch.zeros(B, 1), kept), rows.behaviors, rows.mask, content)
+    torch.manual_seed(1)
+    expected = module(*inputs)
+    torch.manual_seed(1)
+    compared = module.compare(rows.mask, content)
+    found = module(*inputs, compared)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(compared.has_content, content.target_known)  # one was dropped
+
+
+class TestWhatAUserBehaviorModelSees:
+    """Mutants: the vector in a missing target's place compared; a vector that is not known compared."""
+
+    def seen(self, dense: DenseHalf, rows: Rows, content: Content) -> Relevance:
+        histories = []
+        dense.ubm.register_forward_pre_hook(lambda _, inputs: histories.append(inputs[1]))
+        dense(rows, content)
+        return histories[0].relevance
+
+    def test_are_the_cosines_of_what_has_a_vector(self, rows: Rows, content: Content):
+        missing = ~content.behaviors_known.unsqueeze(-1)
+        garbage = replace(content, behaviors=content.behaviors.masked_fill(missing, float("nan")))
+        found = self.seen(make_dense(SIM(D, search="content"), "mim"), rows, garbage)
+        for b in range(B):
+            for i in range(L):
+                known = bool(MASK[b, i] & content.behaviors_known[b, i] & content.target_known[b])
+                alike = torch.nn.functional.cosine_similarity
+                expected = (
+                    alike(content.target[b], content.behaviors[b, i], dim=0) if known else torch.zeros(())
+                )
+                assert bool(found.known[b, i]) == known
+                torch.testing.assert_close(found.cosine[b, i], expected)
+
+    def test_is_nothing_of_a_target_that_lost_its_vector_in_training(self, rows: Rows, content: Content):
+        dense = make_dense(SIM(D, search="content", k=2), "mim").train()
+        dense.content.drop_rate = 1.0
+        found = self.seen(dense, rows, content)
+        assert not found.known.any()
+        assert torch.equal(found.cosine, torch.zeros(B, L))
+
+    def test_nobody_else_is_shown_them(self, rows: Rows, content: Content):
+        assert self.seen(make_dense(SIM(D, search="soft"), "mim"), rows, content) is None
 
 
 class TestTargetWithoutAVector:

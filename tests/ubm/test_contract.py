@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from mimctr.batch import Content
+from mimctr.errors import ConfigError
 from mimctr.ubm.ciubm import DenseHalf
 from mimctr.ubm.embeddings import Rows
-from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.interface import History, Relevance, UserBehaviorModel
 
-from .conftest import LENGTHS, MASK, UBMS, B, D, L, make_dense, strengthened
+from .conftest import LENGTHS, MASK, UBMS, B, D, L, history_of, make_dense, strengthened
 
 OF_A_BEHAVIOR = ("behaviors", "mask", "time_gaps", "same_category", "kinds", "negatives")
 EMPTY = int((LENGTHS == 0).nonzero()[0, 0])
@@ -151,50 +152,60 @@ class TestDenseHalf:
 class TestUserBehaviorModel:
     """Mutants: padding kept by the search; order of the behaviors dropped or invented."""
 
-    def test_no_history_means_no_interest(self, ubm: UserBehaviorModel, rows: Rows):
-        interest = ubm(rows.target, rows.history)
+    def test_no_history_means_no_interest(self, ubm: UserBehaviorModel, rows: Rows, history: History):
+        interest = ubm(rows.target, history)
         assert torch.equal(interest.vector[EMPTY], torch.zeros(ubm.width))
         assert not interest.kept[EMPTY].any()
 
     def test_only_real_behaviors_are_kept(self, ubm: UserBehaviorModel, rows: Rows, content: Content):
-        dirty, _ = spoiled(rows, content)
-        interest = ubm(dirty.target, dirty.history)
+        interest = ubm(rows.target, history_of(*spoiled(rows, content)))
         assert not (interest.kept & ~MASK).any()
         assert interest.kept.any()
 
-    def test_the_interest_has_the_promised_width(self, ubm: UserBehaviorModel, rows: Rows):
-        interest = ubm(rows.target, rows.history)
+    def test_the_interest_has_the_promised_width(self, ubm: UserBehaviorModel, rows: Rows, history: History):
+        interest = ubm(rows.target, history)
         assert interest.vector.shape == (B, ubm.width)
         assert interest.vector.isfinite().all()
 
     @pytest.mark.parametrize(
         "name",
-        ["mean", "din", "din-dice", "din-softmax", "bst-mean", "bst-target", "sim-soft", "twin", "twin-all"],
+        [
+            "mean",
+            "din",
+            "din-dice",
+            "din-softmax",
+            "bst-mean",
+            "bst-target",
+            "sim-soft",
+            "twin",
+            "twin-all",
+            "twin-mix",
+        ],
     )
     def test_order_alone_does_not_matter(self, name: str, rows: Rows, content: Content):
         # A behavior takes its time gap along; none of these papers looks at the position.
         ubm = strengthened(UBMS[name]()).eval()
-        moved, _ = reorder(rows, content, torch.arange(L).flip(0))
-        before = ubm(rows.target, rows.history).vector
-        after = ubm(moved.target, moved.history).vector
+        moved, moved_content = reorder(rows, content, torch.arange(L).flip(0))
+        before = ubm(rows.target, history_of(rows, content)).vector
+        after = ubm(rows.target, history_of(moved, moved_content)).vector
         torch.testing.assert_close(after, before)
 
     @pytest.mark.parametrize("name", ["dien", "dien-authors"])
-    def test_order_matters_to_dien(self, name: str, rows: Rows):
+    def test_order_matters_to_dien(self, name: str, rows: Rows, history: History):
         ubm = UBMS[name]().eval()
-        before = ubm(rows.target, rows.history).vector
+        before = ubm(rows.target, history).vector
         behaviors = rows.behaviors.clone()
         for b in range(B):
             behaviors[b, MASK[b]] = rows.behaviors[b, MASK[b]].flip(0)
-        after = ubm(rows.target, rows.history._replace(behaviors=behaviors)).vector
+        after = ubm(rows.target, history._replace(behaviors=behaviors)).vector
         assert torch.equal((before - after).abs().sum(dim=1) > 1e-3, LENGTHS > 1)
 
     def test_hard_search_keeps_the_newest_so_order_matters(self, rows: Rows, content: Content):
         ubm = strengthened(UBMS["sim-hard"]()).eval()
         rows = rows._replace(same_category=rows.mask)
-        moved, _ = reorder(rows, content, torch.arange(L).flip(0))
-        before = ubm(rows.target, rows.history).vector
-        after = ubm(moved.target, moved.history).vector
+        moved, moved_content = reorder(rows, content, torch.arange(L).flip(0))
+        before = ubm(rows.target, history_of(rows, content)).vector
+        after = ubm(rows.target, history_of(moved, moved_content)).vector
         changed = (before - after).abs().sum(dim=1) > 1e-3
         assert torch.equal(changed, LENGTHS > 3)
 
@@ -211,13 +222,17 @@ class TestUserBehaviorModel:
             ("sim-soft", True),
             ("twin", True),
             ("twin-all", True),
+            ("sim-content", True),
+            ("twin-mix", True),
         ],
     )
-    def test_time_gaps_matter_where_the_paper_says_so(self, name: str, matters: bool, rows: Rows):
+    def test_time_gaps_matter_where_the_paper_says_so(
+        self, name: str, matters: bool, rows: Rows, history: History
+    ):
         ubm = strengthened(UBMS[name]()).eval()
-        rows = rows._replace(same_category=rows.mask)
-        before = ubm(rows.target, rows.history).vector
-        after = ubm(rows.target, rows.history._replace(time_gaps=rows.time_gaps * 64)).vector
+        history = history._replace(same_category=rows.mask)
+        before = ubm(rows.target, history).vector
+        after = ubm(rows.target, history._replace(time_gaps=rows.time_gaps * 64)).vector
         changed = (before - after).abs().sum(dim=1) > 1e-3
         assert torch.equal(changed, (LENGTHS > 0) & matters)
 
@@ -232,29 +247,66 @@ class TestUserBehaviorModel:
             ("bst-mean", True),
             ("sim-soft", True),
             ("twin", True),
+            ("sim-content", True),
+            ("twin-mix", True),
         ],
     )
-    def test_the_target_matters_to_all_but_avg_pooling(self, name: str, matters: bool, rows: Rows):
+    def test_the_target_matters_to_all_but_avg_pooling(
+        self, name: str, matters: bool, rows: Rows, history: History
+    ):
         ubm = strengthened(UBMS[name]()).eval()
-        before = ubm(rows.target, rows.history).vector
-        after = ubm(-rows.target, rows.history).vector
+        before = ubm(rows.target, history).vector
+        after = ubm(-rows.target, history).vector
         assert bool((before - after).abs().max() > 1e-3) == matters
 
     def test_kinds_are_looked_at_by_models_that_take_them_apart(
-        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows
+        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows, history: History
     ):
-        other = rows.history._replace(kinds=(5 - rows.kinds) * MASK)
-        changed = ubm(rows.target, rows.history).vector != ubm(rows.target, other).vector
+        other = history._replace(kinds=(5 - rows.kinds) * MASK)
+        changed = ubm(rows.target, history).vector != ubm(rows.target, other).vector
         assert ubm.takes_kinds_apart == ubm_name.startswith("twin")
         assert torch.equal(changed.any(dim=1), (LENGTHS > 0) & ubm.takes_kinds_apart)
 
     def test_negatives_reach_the_auxiliary_task_alone(
-        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows
+        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows, history: History
     ):
-        other = rows.history._replace(negatives=rows.negatives.flip(0))
-        before, after = ubm(rows.target, rows.history), ubm(rows.target, other)
+        other = history._replace(negatives=rows.negatives.flip(0))
+        before, after = ubm(rows.target, history), ubm(rows.target, other)
         assert torch.equal(before.vector, after.vector)
         assert ubm.needs_negatives == ubm_name.startswith("dien")
         if before.auxiliary is not None:
             changed = bool((before.auxiliary.logits != after.auxiliary.logits).any())
             assert changed == ubm.needs_negatives
+
+    def test_content_is_looked_at_by_models_that_ask_for_it(
+        self, ubm: UserBehaviorModel, ubm_name: str, rows: Rows, history: History
+    ):
+        cosine, known = history.relevance
+        other = history._replace(relevance=Relevance(-cosine, known))
+        changed = ubm(rows.target, history).vector != ubm(rows.target, other).vector
+        assert ubm.needs_relevance == ubm_name.endswith(("content", "mix"))
+        assert bool(changed.any()) == ubm.needs_relevance
+        assert not changed[~known.any(dim=1)].any()
+
+    def test_a_model_that_asks_for_content_and_gets_none_says_so(self, ubm: UserBehaviorModel, rows: Rows):
+        if ubm.needs_relevance:
+            with pytest.raises(
+                ConfigError, match="compares content vectors, and the history brings no cosines"
+            ):
+                ubm(rows.target, rows.history)
+        else:
+            assert ubm(rows.target, rows.history).vector.isfinite().all()
+
+    def test_garbage_beside_the_cosines_reaches_neither_output_nor_gradient(
+        self, ubm: UserBehaviorModel, rows: Rows, history: History
+    ):
+        cosine, known = history.relevance
+        dirty = Relevance(cosine.masked_fill(~MASK, float("nan")), known | ~MASK)
+        found = []
+        for relevance in (history.relevance, dirty):
+            ubm.zero_grad()
+            behaviors = rows.behaviors.clone().requires_grad_()
+            vector = ubm(rows.target, history._replace(behaviors=behaviors, relevance=relevance)).vector
+            (vector**2).sum().backward()
+            found.append([vector, behaviors.grad, *(p.grad for p in ubm.parameters() if p.grad is not None)])
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)

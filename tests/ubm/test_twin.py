@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimctr.ubm.embeddings import Rows
-from mimctr.ubm.interface import History
+from mimctr.ubm.interface import History, Relevance
 from mimctr.ubm.search import keep_in_turn
 from mimctr.ubm.twin import TWIN
 
@@ -28,6 +28,7 @@ def long_history(length: int, seed: int = 0) -> tuple[torch.Tensor, History]:
         time_gaps=torch.randint(1, 10**7, (4, length), generator=generator) * mask,
         same_category=mask,
         kinds=torch.randint(2, NUM_KINDS, (4, length), generator=generator) * mask,
+        relevance=Relevance(2 * torch.rand(4, length, generator=generator) - 1, mask),
     )
     return torch.randn(4, D, generator=generator), history
 
@@ -45,6 +46,10 @@ def written_out(twin: TWIN, target: torch.Tensor, history: History, b: int) -> d
         value = (query * key).sum(dim=1) / math.sqrt(size)
         for j, cross in enumerate(crosses):
             value = value + (twin.cross[:, j].double() @ cross.double()) * twin.cross_weights[:, j].double()
+        if twin.mix is not None:
+            first, second, third = twin.mix.weights.double()
+            cosine = history.relevance.cosine[b, i].double()
+            value = first * value + second * cosine + third * value * cosine
         found[i] = value.detach()
     return found
 
@@ -82,21 +87,25 @@ def test_heads_that_agree_still_keep_k():
     assert torch.equal(keep_in_turn(scores, MASK, 3).sum(dim=1), LENGTHS.clamp(max=3))
 
 
+@pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize("num_kinds", [0, NUM_KINDS])
-def test_the_relevance_equals_the_formula_written_out(num_kinds: int, rows: Rows):
-    twin = strengthened(TWIN(D, num_kinds=num_kinds, num_heads=3, head_dim=4))
+def test_the_relevance_equals_the_formula_written_out(
+    num_kinds: int, mix: bool, rows: Rows, history: History
+):
+    twin = strengthened(TWIN(D, num_kinds=num_kinds, num_heads=3, head_dim=4, attention_mix=mix))
     with torch.no_grad():
         twin.cross_weights.normal_()
-    found = twin.relevance(rows.target, rows.history)
+    found = twin.relevance(rows.target, history)
     for b in range(B):
-        for i, expected in written_out(twin, rows.target, rows.history, b).items():
+        for i, expected in written_out(twin, rows.target, history, b).items():
             torch.testing.assert_close(found[b, :, i].double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_search_keeps_the_oracle_s_hundred_of_a_hundred(cached: bool):
-    # Mutants: cross features left out of the search; another projection in the search than in the attention.
-    twin = strengthened(TWIN(D, num_kinds=NUM_KINDS, k=100, num_heads=4))
+def test_the_search_keeps_the_oracle_s_hundred_of_a_hundred(cached: bool, mix: bool):
+    # Mutants: cross features, or content, left out of the search; another projection there than in the attention.
+    twin = strengthened(TWIN(D, num_kinds=NUM_KINDS, k=100, num_heads=4, attention_mix=mix))
     target, history = long_history(700)
     keys = twin.item_keys(history.behaviors) if cached else None
     kept = twin.search(target, history, keys)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.bst import TokenPooling
 from mimctr.ubm.ciubm import NormName
@@ -11,6 +12,7 @@ from mimctr.ubm.content_interest import ContentScope, InterestName
 from mimctr.ubm.content_module import MissingTarget
 from mimctr.ubm.cross import CrossStructure
 from mimctr.ubm.dien import AttentionName, AuxiliaryName, CellName
+from mimctr.ubm.sim import SearchName
 
 Ubm = Literal["mean", "din", "dien", "bst", "sim", "twin"]
 Variant = Literal["base", "mim", "mim_plus", "mim_permuted", "untrained_cosine"]
@@ -129,13 +131,18 @@ class Config(BaseModel):
     bst_pooling: TokenPooling = Field(
         "concatenation", description="What the deep network reads of BST's tokens. Paper: concatenation."
     )
-    sim_search: Literal["hard", "soft"] = Field(
-        "soft", description="SIM's GSU: same category, or inner product."
+    sim_search: SearchName = Field(
+        "soft",
+        description="SIM's GSU: same category, inner product, or (MIM+ only) content's cosine, as in MUSE.",
     )
     sim_k: int = Field(20, ge=1, description="Behaviors that SIM's GSU keeps.")
     sim_num_heads: int = Field(2, ge=1, description="Attention heads of SIM's ESU.")
     twin_k: int = Field(20, ge=1, description="Behaviors that TWIN's GSU keeps. Paper: 100.")
     twin_num_heads: int = Field(4, ge=1, description="Attention heads of TWIN. Paper: 4.")
+    attention_mix: bool = Field(
+        False,
+        description="MIM+ only: content's cosine takes part in the attention of SIM's ESU and of TWIN (MUSE).",
+    )
 
     interests: tuple[InterestName, ...] = Field(
         ("id", "content", "fusion"),
@@ -174,3 +181,21 @@ class Config(BaseModel):
             return self.content_scope
         searches = self.ubm in TWO_STAGE and self.max_length > LONGEST_SCOPE_ALL
         return "retrieved" if searches else "all"
+
+
+def check_extensions(config: Config) -> None:
+    """Refuse a user behavior model that looks at content in a variant other than MIM+: its row would say too little.
+
+    Raises:
+        ConfigError: ``sim_search`` or ``attention_mix`` asks for that.
+    """
+    asked = []
+    if config.ubm == "sim" and config.sim_search == "content":
+        asked.append("sim_search = 'content'")
+    if config.ubm in TWO_STAGE and config.attention_mix:
+        asked.append("attention_mix = true")
+    if asked and config.variant not in ("mim_plus", "untrained_cosine"):
+        raise ConfigError(
+            f"{', '.join(asked)}: an extension, which '{config.ubm}' has in the variant 'mim_plus' alone, not in "
+            f"'{config.variant}'. Train 'mim_plus', or leave the setting as it is by default."
+        )

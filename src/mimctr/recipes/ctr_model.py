@@ -146,8 +146,20 @@ def build_ubm(config: Config, dim: int, *, num_kinds: int) -> UserBehaviorModel:
             pooling=config.bst_pooling,
         )
     if config.ubm == "sim":
-        return SIM(dim, search=config.sim_search, k=config.sim_k, num_heads=config.sim_num_heads)
-    return TWIN(dim, num_kinds=num_kinds, k=config.twin_k, num_heads=config.twin_num_heads)
+        return SIM(
+            dim,
+            search=config.sim_search,
+            k=config.sim_k,
+            num_heads=config.sim_num_heads,
+            attention_mix=config.attention_mix,
+        )
+    return TWIN(
+        dim,
+        num_kinds=num_kinds,
+        k=config.twin_k,
+        num_heads=config.twin_num_heads,
+        attention_mix=config.attention_mix,
+    )
 
 
 def build_extensions(config: Config, *, content_dim: int, dim: int) -> Extensions | None:

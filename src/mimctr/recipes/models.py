@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config as TrainConfig
-from mimctr.recipes.ctr_config import Ubm, Variant
+from mimctr.recipes.ctr_config import Ubm, Variant, check_extensions
 from mimctr.recipes.ctr_model import RECORD
 from mimctr.recipes.grid import Grid, grid_points, keep_best
 from mimctr.recipes.workers import Training, run_trainings
@@ -75,6 +75,17 @@ def cells(models: Models) -> Iterator[Model]:
 def train_points(grid: Grid, train: TrainConfig) -> list[TrainConfig]:
     """Return the settings that every model tries (:func:`~mimctr.recipes.grid.grid_points`)."""
     return grid_points(grid, train, decided=(*Model.model_fields, "seed"), where="models.grid")
+
+
+def check_models(models: Models, train: TrainConfig) -> None:
+    """Raise what the settings of one of the models would raise, before anything is made.
+
+    Raises:
+        ConfigError: the grid does not suit, or a model cannot have a setting.
+    """
+    for model in cells(models):
+        for point in _points_of(model, models, train):
+            check_extensions(_with(point, model, models.seeds[0]))
 
 
 def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
 from mimctr.recipes import sources, stages
 from mimctr.recipes import train as train_recipe
-from mimctr.recipes.models import Models, train_models, train_points
+from mimctr.recipes.models import Models, check_models, train_models
 from mimctr.report.table import results_table
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class Recipe(BaseModel):
     evaluate: evaluate_recipe.Config = evaluate_recipe.Config()
 
     @model_validator(mode="after")
-    def _grid_suits(self) -> "Recipe":
-        train_points(self.models.grid, self.train)
+    def _settings_suit_the_models(self) -> "Recipe":
+        check_models(self.models, self.train)
         return self
 
     @model_validator(mode="after")

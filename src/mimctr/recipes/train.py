@@ -22,7 +22,7 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
-from mimctr.recipes.ctr_config import Config, Ubm, Variant
+from mimctr.recipes.ctr_config import Config, Ubm, Variant, check_extensions
 from mimctr.recipes.ctr_fitting import Task, fit, measure, predict, rank_metrics
 from mimctr.recipes.ctr_model import RECORD, WEIGHTS, build_model, field_sizes
 from mimctr.recipes.device import pick_device
@@ -53,9 +53,10 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         config: Settings.
 
     Raises:
-        ConfigError: the variant reads content and none is given.
+        ConfigError: the variant reads content and none is given, or a setting is for another variant.
         DataError: the training part is empty.
     """
+    check_extensions(config)
     data = CtrDataset.open(dataset)
     vectors = open_vectors(data, content, config)
     task = Task(dataset=data, content=vectors, config=config, device=pick_device(config.device))

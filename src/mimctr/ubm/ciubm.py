@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mimctr.batch import Content, CtrBatch
 from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
-from mimctr.ubm.content_module import ContentAwareInterest
+from mimctr.ubm.content_module import Compared, ContentAwareInterest
 from mimctr.ubm.cross import CrossNetwork, CrossStructure
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
-from mimctr.ubm.interface import Auxiliary, UserBehaviorModel
+from mimctr.ubm.interface import Auxiliary, History, UserBehaviorModel
 from mimctr.ubm.mlp import BatchNorm, Mlp
 
 NormName = Literal["none", "batch", "layer"]
@@ -50,6 +50,9 @@ class DenseHalf(nn.Module):
         cross_rank: Of their matrices; None = full.
         cross_structure: ``stacked``: the hidden layers read what the cross layers return; ``parallel``: both read the
             inputs, and the logit is linear in what both return.
+
+    Raises:
+        ConfigError: the user behavior model compares content vectors and there is no content.
     """
 
     def __init__(
@@ -68,6 +71,11 @@ class DenseHalf(nn.Module):
         cross_structure: CrossStructure = "stacked",
     ) -> None:
         super().__init__()
+        if content is None and ubm.needs_relevance:
+            raise ConfigError(
+                f"ubm: this {type(ubm).__name__} compares content vectors, and Base has none. "
+                "Give it content, or leave out search='content' and attention_mix."
+            )
         self.ubm = ubm
         self.content = content
         interest_width = ubm.width if content is None else content.width
@@ -92,20 +100,23 @@ class DenseHalf(nn.Module):
         Raises:
             ConfigError: the model reads content and there is none.
         """
-        interest = self.ubm(rows.target, rows.history)
-        parts = [rows.user, rows.query, rows.context, rows.target]
-        if self.multiplies:
-            parts.append(interest.vector * rows.target)
-        if self.content is None:
-            return CtrOutput(
-                self._deep(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
-            )
-        if content is None:
+        if self.content is not None and content is None:
             raise ConfigError(
                 "content: the batch carries no content vectors, but this model reads them. "
                 "Attach a snapshot (mimctr.center.attach), or train the variant 'base'."
             )
-        aware = self.content(interest, rows.behaviors, rows.mask, content)
+        if content is not None and self.content is not None and self.content.extensions is not None:
+            content = content.fetched()
+        history, compared = self._compare(rows, content)
+        interest = self.ubm(rows.target, history)
+        parts = [rows.user, rows.query, rows.context, rows.target]
+        if self.multiplies:
+            parts.append(interest.vector * rows.target)
+        if self.content is None or content is None:  # Base
+            return CtrOutput(
+                self._deep(torch.cat([*parts, self.norm(interest.vector)], dim=-1)), interest.auxiliary
+            )
+        aware = self.content(interest, rows.behaviors, rows.mask, content, compared)
         logit = self._deep(torch.cat([*parts, self.norm(aware.interest), aware.features], dim=-1))
         if self.wide is not None:
             logit = logit + self.wide(aware.scalars).squeeze(-1)
@@ -117,6 +128,13 @@ class DenseHalf(nn.Module):
         if self.cross_out is None:
             return self.mlp(self.cross(inputs))
         return self.mlp(inputs) + self.cross_out(self.cross(inputs)).squeeze(-1)
+
+    def _compare(self, rows: Rows, content: Content | None) -> tuple[History, Compared | None]:
+        """Return what the user behavior model sees; where that includes content, also what it was taken from."""
+        if self.content is None or content is None or not self.ubm.needs_relevance:
+            return rows.history, None
+        compared = self.content.compare(rows.mask, content)
+        return rows.history._replace(relevance=compared.relevance), compared
 
 
 class CiUBM(nn.Module):

@@ -49,6 +49,7 @@ def content_interest(
     behaviors: Float[Tensor, "batch length dim"],
     mask: Bool[Tensor, "batch length"],
     learned: Bool[Tensor, "batch"] | None = None,
+    relevance: Float[Tensor, "batch length"] | None = None,
 ) -> ContentInterest:
     """Return the content interest, Eq. (7), and the fusion interest, Eq. (8): sums, not means.
 
@@ -59,11 +60,14 @@ def content_interest(
         behaviors: ``h_i^ID`` of each behavior; anything where ``mask`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
         learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
+        relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
-    if isinstance(behaviors_content, Lookup):
+    if isinstance(behaviors_content, Lookup) and relevance is None:
         relevance, content = _fetched_interest(target_content, behaviors_content, mask, learned)
     else:
-        relevance, content = _relevance_and_interest(target_content, behaviors_content, mask)
+        if isinstance(behaviors_content, Lookup):
+            behaviors_content = behaviors_content.fetch()
+        relevance, content = _relevance_and_interest(target_content, behaviors_content, mask, relevance)
     fusion = weighted_sum(relevance, zero_padding(behaviors, mask))  # (B, D)
     return ContentInterest(content, fusion, relevance)
 
@@ -72,9 +76,10 @@ def _relevance_and_interest(
     target: Float[Tensor, "batch content"],
     behaviors: Float[Tensor, "batch length content"],
     mask: Bool[Tensor, "batch length"],
+    relevance: Float[Tensor, "batch length"] | None = None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     behaviors = zero_padding(behaviors, mask)
-    relevance = cosine(target, behaviors)
+    relevance = cosine(target, behaviors) if relevance is None else relevance.masked_fill(~mask, 0.0)
     return relevance, weighted_sum(relevance, behaviors)
 
 

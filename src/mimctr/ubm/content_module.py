@@ -8,12 +8,37 @@ from torch import Tensor, nn
 
 from mimctr.batch import Content
 from mimctr.errors import ConfigError
-from mimctr.ubm.content_interest import ContentScope, InterestName, concatenate_interests, content_interest
+from mimctr.ubm.content_interest import (
+    ContentScope,
+    InterestName,
+    concatenate_interests,
+    content_interest,
+    cosine,
+)
 from mimctr.ubm.extensions import ContentTensors, Extensions
-from mimctr.ubm.interface import Interest
+from mimctr.ubm.interface import Interest, Relevance
 from mimctr.ubm.masking import zero_padding
 
 MissingTarget = Literal["learned", "zero"]
+
+
+class Compared(NamedTuple):
+    """The content vectors of targets and behaviors, compared."""
+
+    target: Float[Tensor, "batch content"]
+    """``h_t^MM``, or what takes its place."""
+    has_content: Bool[Tensor, "batch"]
+    """Whether the target has a vector of its own."""
+    cosine: Float[Tensor, "batch length"]
+    """``a_{t,i}^MM`` of each real behavior that has a vector; 0 elsewhere."""
+    counted: Bool[Tensor, "batch length"]
+    """True at such a behavior."""
+
+    @property
+    def relevance(self) -> Relevance:
+        """What a user behavior model may look at: nothing of a vector that takes the place of a missing one."""
+        known = self.counted & self.has_content.unsqueeze(1)
+        return Relevance(self.cosine.masked_fill(~known, 0.0), known)
 
 
 class ContentAware(NamedTuple):
@@ -77,6 +102,7 @@ class ContentAwareInterest(nn.Module):
         behaviors: Float[Tensor, "batch length dim"],
         mask: Bool[Tensor, "batch length"],
         content: Content,
+        compared: Compared | None = None,
     ) -> ContentAware:
         """Return what content adds.
 
@@ -85,24 +111,21 @@ class ContentAwareInterest(nn.Module):
             behaviors: ``h_i^ID``, as the user behavior model got them.
             mask: True at a real behavior.
             content: Content vectors of the same impressions.
+            compared: From :meth:`compare`, where the user behavior model had to see it first.
 
         Raises:
             ConfigError: the vectors have another width than ``content_dim``.
         """
-        if content.target.shape[-1] != self.content_dim:
-            raise ConfigError(
-                f"content: vectors are {content.target.shape[-1]} wide, the model was made for {self.content_dim}. "
-                f"Set content_dim to {content.target.shape[-1]}, or attach the snapshot it was trained with."
-            )
         in_scope = mask if self.scope == "all" else interest.kept & mask
         counted = in_scope & content.behaviors_known
-        target, has_content = self._target(content)
+        target, has_content = self._target(content) if compared is None else compared[:2]
         added = content_interest(
             target_content=target,
             behaviors_content=content.behaviors,
             behaviors=behaviors,
             mask=counted,
             learned=None if self.unknown_target is None else ~has_content,
+            relevance=None if compared is None else compared.cosine,
         )
         whole = concatenate_interests(interest.vector, added, interests=self.interests)
         flag = has_content.to(whole.dtype).unsqueeze(-1)
@@ -120,7 +143,28 @@ class ContentAwareInterest(nn.Module):
         features, scalars = self.extensions(tensors)
         return ContentAware(whole, torch.cat([flag, features], dim=-1), scalars)
 
+    def compare(self, mask: Bool[Tensor, "batch length"], content: Content) -> Compared:
+        """Return the cosines of the targets with all their behaviors.
+
+        Args:
+            mask: True at a real behavior.
+            content: Content vectors of the impressions.
+
+        Raises:
+            ConfigError: the vectors have another width than ``content_dim``.
+        """
+        target, has_content = self._target(content)
+        counted = mask & content.behaviors_known
+        return Compared(
+            target, has_content, cosine(target, zero_padding(content.behavior_vectors(), counted)), counted
+        )
+
     def _target(self, content: Content) -> tuple[Float[Tensor, "batch content"], Bool[Tensor, "batch"]]:
+        if content.target.shape[-1] != self.content_dim:
+            raise ConfigError(
+                f"content: vectors are {content.target.shape[-1]} wide, the model was made for {self.content_dim}. "
+                f"Set content_dim to {content.target.shape[-1]}, or attach the snapshot it was trained with."
+            )
         known = content.target_known
         if self.training and self.drop_rate > 0:
             known = known & (torch.rand(len(known), device=known.device) >= self.drop_rate)

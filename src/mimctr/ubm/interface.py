@@ -9,6 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mimctr.distributed import mean_share
+from mimctr.errors import ConfigError
+
+
+class Relevance(NamedTuple):
+    """What content says of the behaviors: ``a_{t,i}^MM``, the weights of Eq. (7)."""
+
+    cosine: Float[Tensor, "batch length"]
+    """Of the behavior's content vector and the target's; 0 where it is not known."""
+    known: Bool[Tensor, "batch length"]
+    """True where target and behavior have a vector each."""
 
 
 class History(NamedTuple):
@@ -31,6 +41,22 @@ class History(NamedTuple):
     negatives: Float[Tensor, "batch length dim"] | None = None
     """For each behavior an item that the user did not turn to then (``UserBehaviorModel.needs_negatives``); None
     outside training."""
+    relevance: Relevance | None = None
+    """There for a user behavior model that asks for it (``UserBehaviorModel.needs_relevance``)."""
+
+    @property
+    def given_relevance(self) -> Relevance:
+        """``relevance``, for a model that cannot do without.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        if self.relevance is None:
+            raise ConfigError(
+                "relevance: this user behavior model compares content vectors, and the history brings no cosines. "
+                "Give it ContentAwareInterest.compare(...).relevance, as a DenseHalf with content does."
+            )
+        return self.relevance
 
 
 class Auxiliary(NamedTuple):
@@ -74,6 +100,8 @@ class UserBehaviorModel(nn.Module, abc.ABC):
     """Whether ``History.behaviors`` is the item alone, and the model looks at ``History.kinds`` itself."""
     needs_negatives = False
     """Whether the model trains on ``History.negatives``."""
+    needs_relevance = False
+    """Whether the model looks at ``History.relevance``: an extension, which Base cannot have."""
 
     @abc.abstractmethod
     def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mimctr.ubm.interface import History
+from mimctr.ubm.interface import History, Relevance
 
 
 def keep_newest(mask: Bool[Tensor, "batch length"], k: int) -> Bool[Tensor, "batch length"]:
@@ -24,6 +24,20 @@ def keep_highest(
         return mask
     best = scores.masked_fill(~mask, float("-inf")).topk(k, dim=1).indices  # (B, k)
     return torch.zeros_like(mask).scatter(1, best, True) & mask
+
+
+def keep_most_relevant(
+    relevance: Relevance, mask: Bool[Tensor, "batch length"], k: int
+) -> Bool[Tensor, "batch length"]:
+    """Return ``mask`` with only its ``k`` highest cosines.
+
+    A behavior that cannot be compared comes after all that can, also after those of a negative cosine; among such
+    behaviors the newest come first. So a target without a vector keeps its user's ``k`` newest behaviors.
+    """
+    length = mask.shape[1]
+    beyond_cosines = torch.arange(-length, 0, device=mask.device) - 1.0  # the newest at -2, older ones below
+    scores = torch.where(relevance.known, relevance.cosine.float(), beyond_cosines)  # (B, L)
+    return keep_highest(scores, mask, k)
 
 
 def keep_in_turn(
@@ -54,6 +68,7 @@ def take_kept(history: History, kept: Bool[Tensor, "batch length"], k: int) -> H
     """
     if k >= kept.shape[1]:
         return history._replace(mask=kept, negatives=None)
+    relevance = history.relevance
     positions, real = kept_positions(kept, k)  # (B, k)
     first = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1) * kept.shape[1]
     rows = history.behaviors.flatten(0, 1).index_select(
@@ -65,6 +80,9 @@ def take_kept(history: History, kept: Bool[Tensor, "batch length"], k: int) -> H
         time_gaps=history.time_gaps.gather(1, positions),
         same_category=history.same_category.gather(1, positions),
         kinds=history.kinds.gather(1, positions),
+        relevance=None
+        if relevance is None
+        else Relevance(*(part.gather(1, positions) for part in relevance)),
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.batch import PADDING
+from mimctr.ubm.attention_mix import AttentionMix
 from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
 from mimctr.ubm.search import keep_in_turn, take_kept
@@ -36,6 +37,7 @@ class TWIN(UserBehaviorModel):
         num_heads: Heads of the attention (paper: 4).
         head_dim: Width d_k of a head's queries, keys and values.
         cross_dim: Width of a cross feature's embedding (paper: 8).
+        attention_mix: Whether content takes part in ``α``, of the GSU and of the ESU: an extension.
     """
 
     takes_kinds_apart = True
@@ -49,8 +51,11 @@ class TWIN(UserBehaviorModel):
         num_heads: int = 4,
         head_dim: int = 16,
         cross_dim: int = 8,
+        attention_mix: bool = False,
     ) -> None:
         super().__init__()
+        self.needs_relevance = attention_mix
+        self.mix = AttentionMix(num_heads) if attention_mix else None
         self.k = k
         self.num_heads = num_heads
         self.head_dim = head_dim
@@ -90,7 +95,10 @@ class TWIN(UserBehaviorModel):
             products = torch.bmm(directions, history.behaviors.transpose(1, 2))  # (B, H, L)
         else:
             products = torch.einsum("bha,blha->bhl", queries, keys)
-        return products / math.sqrt(self.head_dim) + self._cross_relevance(history)
+        relevance = products / math.sqrt(self.head_dim) + self._cross_relevance(history)
+        if self.mix is None:
+            return relevance
+        return self.mix(relevance, history.given_relevance.cosine, history.mask)
 
     def search(
         self,
