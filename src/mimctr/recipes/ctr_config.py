@@ -75,6 +75,12 @@ class Config(BaseModel):
     )
     field_dim: int = Field(8, ge=1, description="Width of every other field.")
     dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
+    shard_tables_above: int = Field(
+        0,
+        ge=0,
+        description="Of several processes, each holds a part of every table with more rows than these; 0 = of none. "
+        "Needs PyTorch 2.5.",
+    )
     min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
     hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
     activation: ActivationName = Field("relu", description="Of the deep network.")

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
 from mimctr.errors import DataError
 from mimctr.ubm.interface import History
+from mimctr.ubm.sharded import ShardedTable, is_split
 
+INITIAL_STD = 0.01
+"""Of the tables' weights."""
 FieldSizes = Mapping[str, Mapping[str, int]]
 """Side (one of ``SIDES``) -> field -> vocabulary size, padding and unknown included."""
 
@@ -73,6 +76,7 @@ class EmbeddingHalf(nn.Module):
         unknown_rate: Share of users, targets and query texts replaced by *unknown* in training.
         kinds_apart: Leave out of a behavior's row what was done.
         draws_negatives: In training, draw an item that training knows for each behavior, never the behavior's own.
+        shard_above: Of several processes, each holds a part of every table with more rows; 0 = of none.
 
     Raises:
         DataError: ``draws_negatives``, and training knows fewer than two items.
@@ -96,6 +100,7 @@ class EmbeddingHalf(nn.Module):
         unknown_rate: float = 0.02,
         kinds_apart: bool = False,
         draws_negatives: bool = False,
+        shard_above: int = 0,
     ) -> None:
         super().__init__()
         self.register_buffer("item_rows", item_rows)
@@ -127,7 +132,9 @@ class EmbeddingHalf(nn.Module):
         self.query_dim = sum(widths[name] for name in self.names["query"])
         self.context_dim = sum(widths[name] for name in self.names["context"])
         widths |= dict.fromkeys(self.names["behavior"], self.item_dim)
-        self.tables = nn.ModuleDict({name: _table(size, widths[name]) for name, size in sizes.items()})
+        self.tables = nn.ModuleDict(
+            {name: _table(size, widths[name], shard_above=shard_above) for name, size in sizes.items()}
+        )
 
     def forward(self, batch: CtrBatch) -> Rows:
         """Return the rows of a batch; ``batch.content`` is not looked at."""
@@ -221,9 +228,11 @@ def _num_rows(rows: Int[Tensor, "entries"]) -> int:
     return max(int(rows.max()), UNKNOWN) + 1
 
 
-def _table(size: int, dim: int) -> nn.Embedding:
+def _table(size: int, dim: int, *, shard_above: int) -> nn.Embedding | ShardedTable:
+    if is_split(size, shard_above=shard_above):
+        return ShardedTable(size, dim, std=INITIAL_STD)
     table = nn.Embedding(size, dim, padding_idx=PADDING)
-    nn.init.normal_(table.weight, std=0.01)
+    nn.init.normal_(table.weight, std=INITIAL_STD)
     with torch.no_grad():
         table.weight[PADDING] = 0
     return table
