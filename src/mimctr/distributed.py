@@ -160,16 +160,16 @@ def look_up(
     return answers.redistribute(placements=[Shard(0)]).to_local()[: len(asked)]
 
 
-def rows_in_main(own: Float[Tensor, "own dim"], count: int) -> Float[Tensor, "rows dim"]:
+def rows_in_main(own: Float[Tensor, "own dim"]) -> Float[Tensor, "rows dim"]:
     """Return a whole table to the first process, on the CPU, piece by piece; to the others, their own part.
 
     Args:
         own: This process's part (:func:`own_part`).
-        count: Rows of the whole table.
     """
     own = own.detach().cpu()
     if size() == 1:
         return own
+    count = int(total(torch.tensor(len(own))))
     height = max(BUCKET // own.shape[1], 1)
     if rank() != 0:
         for piece in own.split(height) if len(own) else ():

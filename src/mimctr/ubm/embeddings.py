@@ -165,15 +165,15 @@ class EmbeddingHalf(nn.Module):
         users[:, :1] = self.user_rows[users[:, :1]]
         sides = {
             "item": self.item_fields[items],
-            "user": users,
-            "query": batch.query_fields,
-            "context": batch.context_fields,
+            "user": users.unsqueeze(1),
+            "query": batch.query_fields.unsqueeze(1),
+            "context": batch.context_fields.unsqueeze(1),
             "behavior": batch.kinds.unsqueeze(-1),
         }
         named = {"item": self.item_rows[items]}
         for side, rows in sides.items():
             for column, name in enumerate(self.names[side]):
-                named[name] = rows[..., column].reshape(len(batch), -1).long()
+                named[name] = rows[..., column].long()
         return named
 
     def _others(self, items: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:

@@ -28,7 +28,6 @@ class ShardedTable(nn.Module):
 
     def __init__(self, num_rows: int, dim: int, *, std: float) -> None:
         super().__init__()
-        self.num_rows = num_rows
         self.own = own_part(num_rows)
         _draw(num_rows, dim, std=1.0, own=self.own)  # nn.Embedding draws once before its maker does
         self.weight = OwnRows(_draw(num_rows, dim, std=std, own=self.own))
@@ -64,9 +63,9 @@ def held_rows(table: nn.Module, rows: Int[Tensor, "rows"]) -> Int[Tensor, "held"
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights and buffers of ``model`` as one process has them; empty in all processes but the first."""
     state = model.state_dict()
-    for name, module in model.named_modules():
-        if isinstance(module, ShardedTable):
-            state[f"{name}.weight"] = rows_in_main(module.weight, module.num_rows)
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, OwnRows):
+            state[name] = rows_in_main(parameter)
     return state if is_main() else {}
 
 
