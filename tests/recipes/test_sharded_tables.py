@@ -129,6 +129,14 @@ def test_three_processes_train_the_model_of_one(trained, case):
     assert records[0]["best_step"] == records[1]["best_step"] == STEPS[-1]
 
 
+def test_in_one_process_the_setting_changes_no_bit(shop: Path, tmp_path: Path):  # noqa: F811
+    for above in (0, 1):
+        train(shop, tmp_path / str(above), RESUMABLE | {"shard_tables_above": above})
+    one, other = (load_tensors(tmp_path / str(above) / "model.safetensors")[0] for above in (0, 1))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def killed(*arguments: Any, step: int, **named: Any) -> float:
     if step == FATAL_STEP:
         raise KeyboardInterrupt
