@@ -133,6 +133,41 @@ MUTANTS = [
         "tests/ubm/test_embeddings.py::TestHashing",
     ),
     Mutant(
+        "the gradient of a table in parts is summed twice",
+        "distributed.py",
+        "for parameter in parameters if not isinstance(parameter, OwnRows)",
+        "for parameter in parameters",
+        "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
+    ),
+    Mutant(
+        "a part of a table starts a row early",
+        "ubm/sharded.py",
+        "first=self.own.start",
+        "first=self.own.start - 1",
+        "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
+    ),
+    Mutant(
+        "the padding row of a table in parts moves",
+        "ubm/sharded.py",
+        "        rows = rows.masked_fill((asked == PADDING).unsqueeze(1), 0.0)\n",
+        "",
+        "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
+    ),
+    Mutant(
+        "initial weights depend on whether a table is in parts",
+        "ubm/sharded.py",
+        "        _draw(num_rows, dim, std=1.0, own=self.own)",
+        "        ",
+        "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
+    ),
+    Mutant(
+        "a table in parts is saved without the others' parts",
+        "ubm/sharded.py",
+        "state[name] = rows_in_main(parameter)",
+        "state[name] = parameter.detach()",
+        "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
         "ubm/din.py",
         "factor = w2 - w3 + ",
@@ -310,8 +345,8 @@ MUTANTS = [
     Mutant(
         "the penalty of a batch's rows counts occurrences",
         "ubm/regularization.py",
-        "ordered[first].bincount(",
-        "ordered.flatten().bincount(",
+        "tables[name], ordered[first])",
+        "tables[name], ordered.flatten())",
         "tests/ubm/test_regularization.py",
     ),
     Mutant(

@@ -3,10 +3,14 @@
 Every loss is this process's *share*: the sum over its own rows, divided by the count over all processes. The shares add
 up to the loss of one process with all the rows, and their gradients, summed, to its gradient. All processes see one
 file system; the first one writes.
+
+A table that is too big for one process is held in parts, one a process (``OwnRows``). Then every process answers the
+others' questions for its rows, all at the same time.
 """
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,8 +18,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mimctr.errors import ConfigError
 
@@ -27,6 +33,10 @@ BUCKET = 2**23
 
 _working_alone = False
 _working_apart = False
+
+
+class OwnRows(nn.Parameter):
+    """This process's rows of a table; no other process has them. Their gradient is whole as it comes."""
 
 
 @contextlib.contextmanager
@@ -41,6 +51,7 @@ def session() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=LONGEST_WAIT)
     yield
+    _mesh.cache_clear()
     dist.destroy_process_group()  # after an error the others may still wait: torchrun ends them
 
 
@@ -96,6 +107,12 @@ def own_rows(count: int) -> slice:
     return slice(rank() * part, (rank() + 1) * part)
 
 
+def own_part(count: int) -> slice:
+    """Return which of a table's ``count`` rows are this process's: contiguous parts, the last ones smaller or empty."""
+    part = -(-count // size())
+    return slice(min(rank() * part, count), min((rank() + 1) * part, count))
+
+
 def largest_batch(count: int) -> int:
     """Return how many of ``count`` rows, at most, can be shared equally."""
     return count - count % size()
@@ -108,6 +125,63 @@ def gather_rows(rows: Tensor) -> Tensor:
         rows: As many in every process.
     """
     return _GatherRows.apply(rows) if size() > 1 else rows
+
+
+def gather_padded(rows: Int[Tensor, "rows"]) -> Int[Tensor, "all_rows"]:
+    """Return the row numbers of all processes, in the order of the processes, all padded with 0 to the longest."""
+    if size() == 1:
+        return rows
+    longest = torch.tensor(len(rows), device=rows.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    return gather_rows(F.pad(rows, (0, int(longest) - len(rows))))
+
+
+def look_up(
+    own: Float[Tensor, "own dim"], asked: Int[Tensor, "asked"], *, first: int
+) -> Float[Tensor, "asked dim"]:
+    """Return rows of a table whose parts the processes hold; gradients go back to where the rows are.
+
+    Every process asks at the same time, also one that has nothing to ask. The exchange is that of PyTorch's distributed
+    tensors: what each process knows of all answers is a partial sum, which is summed and cut by who asked. Their own
+    embedding would make a gradient of the whole table in every process.
+
+    Args:
+        own: This process's part (:func:`own_part`).
+        asked: Row numbers in the whole table.
+        first: Number of the first row of ``own``.
+    """
+    from torch.distributed.tensor import DTensor, Partial, Shard  # seconds, that only this needs
+
+    asked_by_all = gather_padded(asked)
+    here = ((asked_by_all >= first) & (asked_by_all < first + len(own))).nonzero().squeeze(1)
+    found = F.embedding(asked_by_all[here] - first, own)
+    known = found.new_zeros(len(asked_by_all), own.shape[1]).index_copy(0, here, found)
+    answers = DTensor.from_local(known, _mesh(own.device.type), [Partial()], run_check=False)
+    return answers.redistribute(placements=[Shard(0)]).to_local()[: len(asked)]
+
+
+def rows_in_main(own: Float[Tensor, "own dim"]) -> Float[Tensor, "rows dim"]:
+    """Return a whole table to the first process, on the CPU, piece by piece; to the others, their own part.
+
+    Args:
+        own: This process's part (:func:`own_part`).
+    """
+    own = own.detach().cpu()
+    if size() == 1:
+        return own
+    count = int(total(torch.tensor(len(own))))
+    height = max(BUCKET // own.shape[1], 1)
+    if rank() != 0:
+        for piece in own.split(height) if len(own) else ():
+            dist.send(piece, dst=0)
+        return own
+    whole = own.new_empty(count, own.shape[1])
+    part = len(own)
+    whole[:part] = own
+    for start in range(part, count, part):
+        for piece in whole[start : start + part].split(height):
+            dist.recv(piece, src=start // part)
+    return whole
 
 
 def sum_shares(share: Tensor) -> Tensor:
@@ -147,11 +221,11 @@ def mean_rows(rows: Float[Tensor, "rows width"]) -> Float[Tensor, "width"]:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its sum over all processes; one that no process has stays None.
 
-    A gradient is sparse in all processes that have it, or in none.
+    A gradient is sparse in all processes that have it, or in none. That of :class:`OwnRows` is left as it is.
     """
     if size() == 1:
         return
-    parameters = list(parameters)
+    parameters = [parameter for parameter in parameters if not isinstance(parameter, OwnRows)]
     for device in sorted({parameter.device for parameter in parameters}, key=str):
         own = [parameter for parameter in parameters if parameter.device == device]
         kinds = [[p.grad is not None, p.grad is not None and p.grad.is_sparse] for p in own]
@@ -211,6 +285,11 @@ def from_main(work: Callable[[], T]) -> T:
 def barrier() -> None:
     """Wait for all processes."""
     total(torch.zeros(()))
+
+
+@functools.cache
+def _mesh(device_type: str) -> DeviceMesh:
+    return init_device_mesh(device_type, (dist.get_world_size(),))
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

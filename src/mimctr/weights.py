@@ -36,6 +36,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, meta: Mapping[str
     return digest
 
 
+def load_meta(path: Path) -> dict[str, Any]:
+    """Read the JSON that :func:`save_tensors` wrote, and no tensor.
+
+    Raises:
+        RunError: the file is missing, or not safetensors.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["meta"])
+    except (SafetensorError, KeyError) as error:
+        raise RunError(f"{path}: not a readable safetensors file ({error}). Make it again.") from None
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote.
 

@@ -85,6 +85,12 @@ class Config(BaseModel):
         16, ge=1, description="Width of user, item and query text. The paper gives none."
     )
     field_dim: int = Field(8, ge=1, description="Width of every other field.")
+    shard_tables_above: int = Field(
+        0,
+        ge=0,
+        description="Of several processes, each holds a part of every table with more rows than these; 0 = of none. "
+        "Needs PyTorch 2.5.",
+    )
     lazy_rows_above: int = Field(
         1_000_000,
         ge=0,

@@ -48,13 +48,15 @@ class Task:
     def score(
         self, rows: range, of_batch: Callable[[CtrBatch], Float[Tensor, "batch"]]
     ) -> Float[ndarray, "rows"]:
-        """Return what ``of_batch`` says of every impression in ``rows``, float32; each process asks for its part."""
+        """Return what ``of_batch`` says of every impression in ``rows``, float32.
+
+        Each process asks for its part of every batch, so that all ask as often: tables may be held in parts.
+        """
         scores = torch.zeros(len(rows))
-        bounds = [len(rows) * number // distributed.size() for number in range(distributed.size() + 1)]
-        at, stop = bounds[distributed.rank()], bounds[distributed.rank() + 1]
-        for batch in self.batches(rows[at:stop]):
-            scores[at : at + len(batch)] = of_batch(batch).float().cpu()
-            at += len(batch)
+        number, count = part = distributed.rank(), distributed.size()
+        size = self.config.batch_size
+        for first, batch in zip(range(0, len(rows), size), self.batches(rows, part=part), strict=True):
+            scores[first : first + size].tensor_split(count)[number].copy_(of_batch(batch))
         return distributed.total(scores).numpy()
 
     def forward(self, model: CiUBM, batch: CtrBatch) -> CtrOutput:
@@ -115,7 +117,7 @@ def fit(model: CiUBM, run: Run, task: Task, *, watch: Watch | None = None) -> Pr
         watch: Told of every look; after a resume, once more of those after the checkpoint.
 
     Raises:
-        RunError: the loss is not finite, or the checkpoint belongs to another config.
+        RunError: the loss is not finite, or the checkpoint belongs to another config, or to tables held in other parts.
     """
     config = task.config
     optimizer = make_optimizer(model, config)
@@ -231,7 +233,7 @@ def restore(model: CiUBM, optimizer: LazyAdam, run: Run, config: Config) -> tupl
     """Load the run's checkpoint, if there is one; return the next step and what was known before it.
 
     Raises:
-        RunError: the checkpoint belongs to another config.
+        RunError: the checkpoint belongs to another config, or to tables held in other parts.
     """
     step, best, meta = run.restore({"model": model}, optimizer)
     if not meta:

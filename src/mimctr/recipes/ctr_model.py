@@ -64,6 +64,7 @@ def build_model(dataset: CtrDataset, config: Config, *, content_dim: int | None)
         user_rows=trained_rows(_tensor(dataset.user_train_counts), min_count=config.min_count),
         item_fields=_tensor(dataset.item_fields),
         fields=field_sizes(dataset),
+        shard_above=config.shard_tables_above,
     )
     return CiUBM(embedding, build_dense(embedding, config, content_dim=content_dim))
 
@@ -75,6 +76,7 @@ def build_embedding(
     user_rows: Int[Tensor, "users"],
     item_fields: Int[Tensor, "items item_fields"],
     fields: FieldSizes,
+    shard_above: int = 0,
 ) -> EmbeddingHalf:
     """Return fresh tables, as the config's user behavior model wants its rows."""
     ubm = UBMS[config.ubm]
@@ -91,6 +93,7 @@ def build_embedding(
         lazy_above=config.lazy_rows_above,
         kinds_apart=ubm.takes_kinds_apart,
         draws_negatives=ubm.needs_negatives,
+        shard_above=shard_above,
     )
 
 

@@ -30,6 +30,7 @@ from mimctr.recipes.embed import open_content
 from mimctr.train.run import Run
 from mimctr.ubm.content_interest import cosine
 from mimctr.ubm.masking import masked_mean
+from mimctr.ubm.sharded import count_parameters, whole_state
 from mimctr.weights import save_tensors
 
 __all__ = ["Config", "Ubm", "Variant", "main"]
@@ -37,7 +38,7 @@ __all__ = ["Config", "Ubm", "Variant", "main"]
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINTS = "checkpoint*.safetensors"
 
 
 def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict[str, float]:
@@ -71,7 +72,8 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         facts, validation = train(task, out)
     if is_main():
         write_json(out / RECORD, describe(task) | facts | {"validation": validation})
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        for checkpoint in out.glob(CHECKPOINTS):
+            checkpoint.unlink()
     logger.info("train %s %s: validation AUC %.4f", config.ubm, config.variant, validation["auc"])
     return validation
 
@@ -82,11 +84,13 @@ def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
     with closing(make_run(out, task.config)) as run:
         progress = fit(model, run, task)
+    weights = whole_state(model)
     if is_main():
-        save_tensors(out / WEIGHTS, model.state_dict())
+        save_tensors(out / WEIGHTS, weights)
+    del weights
     score_test_part(task, out, partial(predict, model))
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"num_parameters": num_parameters, "best_step": progress.best_step}, measure(model, task)
+    facts = {"num_parameters": count_parameters(model), "best_step": progress.best_step}
+    return facts, measure(model, task)
 
 
 def make_run(folder: Path, config: Config) -> Run:

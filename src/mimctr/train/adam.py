@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mimctr.distributed import OwnRows, total
+
 
 class LazyAdam(torch.optim.Adam):
     """PyTorch's Adam; of a parameter with a sparse gradient, only the rows of that gradient move.
@@ -47,17 +49,24 @@ class LazyAdam(torch.optim.Adam):
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale all gradients, sparse ones among them, such that the norm of all together is at most ``max_norm``."""
-    values = []
+    """Scale all gradients, after those of all processes were summed, such that their norm is at most ``max_norm``.
+
+    It is the norm of all gradients as one vector: sparse ones are part of it, and the rows that other processes hold.
+    """
+    values, squares, own_squares = [], torch.zeros(()), torch.zeros(())
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = (
-                parameter.grad.coalesce()
-            )  # rows that stand twice are summed before they are measured
-            values.append(parameter.grad.values())
-        elif parameter.grad is not None:
-            values.append(parameter.grad)
-    factor = (max_norm / (nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # a row that stands twice is one row
+        value = parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
+        values.append(value)
+        square = value.square().sum()
+        if isinstance(parameter, OwnRows):
+            own_squares = own_squares + square
+        else:
+            squares = squares + square
+    factor = (max_norm / ((squares + total(own_squares)).sqrt() + 1e-6)).clamp(max=1.0)
     for value in values:
         value.mul_(factor)
 

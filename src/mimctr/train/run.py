@@ -1,6 +1,7 @@
 """A run folder: metrics.jsonl, one checkpoint, exact resume. Knows nothing of models.
 
-Of several processes the first one writes; all read.
+Of several processes the first one writes; all read. Where each holds rows of its own (``distributed.OwnRows``), each
+has a checkpoint of its own: the first process's is written last, and counts together with the others' of its step.
 """
 
 import json
@@ -18,7 +19,7 @@ from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import atomic_path
 from mimctr.train.events import EventFiles
-from mimctr.weights import load_tensors, save_tensors
+from mimctr.weights import load_meta, load_tensors, save_tensors
 
 
 class Run:
@@ -113,8 +114,9 @@ class Run:
         extra: Mapping[str, Tensor] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        """Save everything that step ``step`` (the next one to run) starts from."""
-        if not distributed.is_main():
+        """Save everything that step ``step`` (the next one to run) starts from; every process calls this."""
+        num_parts = _num_parts(modules)
+        if not distributed.is_main() and num_parts == 1:
             return
         tensors = {f"extra.{name}": value for name, value in (extra or {}).items()}
         for prefix, module in modules.items():
@@ -122,11 +124,19 @@ class Run:
         state = optimizer.state_dict()
         for index, values in state["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        save_tensors(
-            self.checkpoint_path,
-            tensors,
-            meta={"step": step, "groups": state["param_groups"], "meta": dict(meta or {})},
-        )
+        saved = {
+            "step": step,
+            "num_parts": num_parts,
+            "groups": state["param_groups"],
+            "meta": dict(meta or {}),
+        }
+        if not distributed.is_main():
+            save_tensors(self._part_path(step), tensors, meta=saved)
+        if num_parts > 1:
+            distributed.barrier()
+        if distributed.is_main():
+            save_tensors(self.checkpoint_path, tensors, meta=saved)
+            self._remove_parts_but(step)
         self._saved_at = time.monotonic()
 
     def checkpoint_if_due(
@@ -139,7 +149,10 @@ class Run:
         meta: Mapping[str, Any] | None = None,
     ) -> None:
         """:meth:`checkpoint`, if the last one is older than ``checkpoint_seconds``."""
-        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+        is_due = time.monotonic() - self._saved_at >= self.checkpoint_seconds
+        if _num_parts(modules) > 1:
+            is_due = distributed.from_main(lambda: is_due)
+        if is_due:
             self.checkpoint(step, modules, optimizer, extra=extra, meta=meta)
 
     def restore(
@@ -152,7 +165,7 @@ class Run:
             extra, meta: As given to :meth:`checkpoint`; empty where there is no checkpoint.
 
         Raises:
-            RunError: the checkpoint is damaged, or belongs to other modules.
+            RunError: the checkpoint is damaged, or belongs to other modules, or to rows in another number of parts.
         """
         try:
             return self._restore(modules, optimizer)
@@ -165,7 +178,16 @@ class Run:
         if not self.checkpoint_path.exists():
             self._keep_metrics_before(0)
             return 0, {}, {}
-        tensors, saved = load_tensors(self.checkpoint_path)
+        saved = load_meta(self.checkpoint_path)
+        num_parts = _num_parts(modules)
+        num_parts_before = saved.get("num_parts", 1)  # older checkpoints know of no parts
+        if num_parts_before != num_parts:
+            raise RunError(
+                f"{self.folder}: its tables were held in {num_parts_before} parts, with {distributed.size()} processes "
+                f"they would be in {num_parts}. Go on with as many processes as before, or remove the folder."
+            )
+        is_part = num_parts > 1 and not distributed.is_main()
+        tensors, saved = load_tensors(self._part_path(saved["step"]) if is_part else self.checkpoint_path)
         for prefix, module in modules.items():
             try:
                 module.load_state_dict(_below(tensors, f"module.{prefix}."))
@@ -179,6 +201,14 @@ class Run:
         optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
         self._keep_metrics_before(saved["step"])
         return saved["step"], _below(tensors, "extra."), saved["meta"]
+
+    def _part_path(self, step: int) -> Path:
+        return self.folder / f"checkpoint.{step}.{distributed.rank()}.safetensors"
+
+    def _remove_parts_but(self, step: int) -> None:
+        for path in self.folder.glob("checkpoint.*.*.safetensors"):
+            if not path.name.startswith(f"checkpoint.{step}."):
+                path.unlink()
 
     def _read_metrics(self) -> list[dict[str, float]]:
         if not self.metrics_path.exists():
@@ -194,6 +224,12 @@ class Run:
         kept = [line for line in complete if json.loads(line)["step"] < step]
         with atomic_path(self.metrics_path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _num_parts(modules: Mapping[str, nn.Module]) -> int:
+    """Return how many processes hold rows of their own; 1 where every process has everything."""
+    parameters = (parameter for module in modules.values() for parameter in module.parameters())
+    return distributed.size() if any(isinstance(p, distributed.OwnRows) for p in parameters) else 1
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ def _fetched_interest(
     learned: Bool[Tensor, "batch"] | None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     with torch.no_grad():
-        count = impressions_at_once(len(target), target.device)
+        count = impressions_at_once(target.device) or max(len(target), 1)
         parts = [slice(first, first + count) for first in range(0, max(len(target), 1), count)]
         found = [_relevance_and_interest(target[part], behaviors[part].fetch(), mask[part]) for part in parts]
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))

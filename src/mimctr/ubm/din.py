@@ -96,9 +96,9 @@ class DIN(UserBehaviorModel):
         """Return ``sum_i a_i h_i``."""
         behaviors = zero_padding(history.behaviors, history.mask)
         whole = target, behaviors, history.mask
-        if self.relevance.reads_whole_batch:
+        count = impressions_at_once(target.device)
+        if count is None or self.relevance.reads_whole_batch:
             return Interest(self._pool(*whole), kept=history.mask)
-        count = impressions_at_once(target.shape[0], target.device)
         parts = zip(*(tensor.split(count) for tensor in whole), strict=True)
         return Interest(torch.cat([self._pool(*part) for part in parts]), kept=history.mask)
 

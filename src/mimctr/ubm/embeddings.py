@@ -16,7 +16,10 @@ from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
 from mimctr.errors import ConfigError, DataError
 from mimctr.ubm.interface import History
 from mimctr.ubm.lookup import distinct, spread
+from mimctr.ubm.sharded import ShardedTable, is_split
 
+INITIAL_STD = 0.01
+"""Of the tables' weights."""
 FieldSizes = Mapping[str, Mapping[str, int]]
 """Side (one of ``SIDES``) -> field -> vocabulary size, padding and unknown included."""
 
@@ -86,6 +89,7 @@ class EmbeddingHalf(nn.Module):
         lazy_above: A table of more rows has sparse gradients: of the rows that a batch names, and no others.
         kinds_apart: Leave out of a behavior's row what was done.
         draws_negatives: In training, draw an item that training knows for each behavior, never the behavior's own.
+        shard_above: Of several processes, each holds a part of every table with more rows; 0 = of none.
 
     Raises:
         ConfigError: ``dims`` or ``hash_buckets`` name a table that is not there.
@@ -112,6 +116,7 @@ class EmbeddingHalf(nn.Module):
         lazy_above: int = 1_000_000,
         kinds_apart: bool = False,
         draws_negatives: bool = False,
+        shard_above: int = 0,
     ) -> None:
         super().__init__()
         self.register_buffer("item_rows", item_rows)
@@ -150,7 +155,10 @@ class EmbeddingHalf(nn.Module):
         self.context_dim = sum(widths[name] for name in self.names["context"])
         widths |= dict.fromkeys(self.names["behavior"], self.item_dim)
         self.tables = nn.ModuleDict(
-            {name: _table(size, widths[name], sparse=size > lazy_above) for name, size in sizes.items()}
+            {
+                name: _table(size, widths[name], lazy_above=lazy_above, shard_above=shard_above)
+                for name, size in sizes.items()
+            }
         )
 
     def forward(self, batch: CtrBatch) -> Rows:
@@ -182,15 +190,15 @@ class EmbeddingHalf(nn.Module):
         users[:, :1] = self.user_rows[users[:, :1]]
         sides = {
             "item": self.item_fields[items],
-            "user": users,
-            "query": batch.query_fields,
-            "context": batch.context_fields,
+            "user": users.unsqueeze(1),
+            "query": batch.query_fields.unsqueeze(1),
+            "context": batch.context_fields.unsqueeze(1),
             "behavior": batch.kinds.unsqueeze(-1),
         }
         named = {"item": self._bucketed("item", self.item_rows[items])}
         for side, rows in sides.items():
             for column, name in enumerate(self.names[side]):
-                named[name] = self._bucketed(name, rows[..., column]).reshape(len(batch), -1).long()
+                named[name] = self._bucketed(name, rows[..., column]).long()
         return named
 
     def _bucketed(self, name: str, rows: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -267,9 +275,11 @@ def _num_rows(rows: Int[Tensor, "entries"]) -> int:
     return max(int(rows.max()), UNKNOWN) + 1
 
 
-def _table(size: int, dim: int, *, sparse: bool) -> nn.Embedding:
-    table = nn.Embedding(size, dim, padding_idx=PADDING, sparse=sparse)
-    nn.init.normal_(table.weight, std=0.01)
+def _table(size: int, dim: int, *, lazy_above: int, shard_above: int) -> nn.Embedding | ShardedTable:
+    if is_split(size, shard_above=shard_above):
+        return ShardedTable(size, dim, std=INITIAL_STD)
+    table = nn.Embedding(size, dim, padding_idx=PADDING, sparse=size > lazy_above)
+    nn.init.normal_(table.weight, std=INITIAL_STD)
     with torch.no_grad():
         table.weight[PADDING] = 0
     return table

@@ -8,6 +8,6 @@ ROWS = 4096
 """Rows of a matrix."""
 
 
-def impressions_at_once(size: int, device: torch.device) -> int:
-    """Return how many of ``size`` impressions are worked on together: a CPU's caches are small."""
-    return IMPRESSIONS if device.type == "cpu" and not torch.compiler.is_compiling() else max(size, 1)
+def impressions_at_once(device: torch.device) -> int | None:
+    """Return how many impressions are worked on together: few where caches are small, None = all elsewhere."""
+    return IMPRESSIONS if device.type == "cpu" and not torch.compiler.is_compiling() else None

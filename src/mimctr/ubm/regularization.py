@@ -15,14 +15,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from mimctr.batch import PADDING, CtrBatch
-from mimctr.distributed import size, total
+from mimctr.distributed import gather_padded, size
 from mimctr.ubm.embeddings import EmbeddingHalf
+from mimctr.ubm.sharded import held_rows
 
 
 def count_impressions(
     embedding: EmbeddingHalf, batches: Iterable[CtrBatch]
 ) -> dict[str, Int[Tensor, "rows"]]:
-    """Return ``n_j`` of every row of every table: one pass over the training impressions, without a model.
+    """Return ``n_j`` of every row that this process holds: one pass over the training impressions, without a model.
 
     Args:
         embedding: Whose tables.
@@ -36,7 +37,8 @@ def count_impressions(
             ordered = rows.sort(dim=1).values
             first = torch.ones_like(ordered, dtype=torch.bool)
             first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-            counts[name] += ordered[first].bincount(minlength=len(counts[name]))
+            named = held_rows(embedding.tables[name], ordered[first])
+            counts[name] += named.bincount(minlength=len(counts[name]))
     return counts
 
 
@@ -53,8 +55,8 @@ def add_penalty(
     """
     for name, rows in embedding.named_rows(batch).items():
         weight = _weight(embedding, name)
-        named = _of_all(rows.unique(), len(weight))
-        named = named[named != PADDING]
+        named = _of_all(rows.unique())
+        named = held_rows(embedding.tables[name], named[named != PADDING])
         assert weight.grad is not None, "every table is part of every forward pass"
         penalty = l2 / counts[name][named].unsqueeze(1) * weight.detach()[named]
         if weight.grad.is_sparse:
@@ -65,13 +67,9 @@ def add_penalty(
             weight.grad[named] += penalty
 
 
-def _of_all(rows: Int[Tensor, "rows"], count: int) -> Int[Tensor, "all_rows"]:
-    """Return what any process names, of ``count`` rows."""
-    if size() == 1:
-        return rows
-    named = torch.zeros(count, device=rows.device)
-    named[rows] = 1
-    return total(named).nonzero().squeeze(1)
+def _of_all(rows: Int[Tensor, "rows"]) -> Int[Tensor, "all_rows"]:
+    """Return what any process names, once; PADDING may have joined it."""
+    return rows if size() == 1 else gather_padded(rows).unique()
 
 
 def _weight(embedding: EmbeddingHalf, name: str) -> nn.Parameter:
