@@ -15,7 +15,7 @@ from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.metrics import auc
 from mimctr.files import read_json
 from mimctr.recipes import ctr_fitting
-from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
+from mimctr.recipes.ctr_model import UBMS, build_model, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
 from mimctr.weights import load_tensors, save_tensors
@@ -420,6 +420,16 @@ def test_every_name_builds_its_model_with_its_settings(ubm: str):
         "twin": lambda: (model.k, model.num_heads, model.kind.num_embeddings) == (6, 3, 4),
     }
     assert ubm not in found or found[ubm]()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_without_its_own_loss_dien_draws_no_negatives(weight: float, shop: Path):
+    dataset = CtrDataset.open(shop / "dataset")
+    config = Config(ubm="dien", variant="base", auxiliary_weight=weight)
+    model = build_model(dataset, config, content_dim=None).train()
+    batch = dataset.batch(np.arange(8), max_length=5)
+    assert (model.embedding(batch).negatives is None) == (weight == 0)
+    assert (model(batch).auxiliary is None) == (weight == 0)
 
 
 class TestBadInput:

@@ -88,7 +88,7 @@ def build_embedding(
         dims=config.dims,
         unknown_rate=config.unknown_rate,
         kinds_apart=ubm.takes_kinds_apart,
-        draws_negatives=ubm.needs_negatives,
+        draws_negatives=ubm.needs_negatives and config.auxiliary_weight > 0,
     )
 
 
