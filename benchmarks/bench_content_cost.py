@@ -2,15 +2,15 @@
 
     python benchmarks/bench_content_cost.py
 
-A generated log, histories of 100, item and category of 16 each, content of 64 (a snapshot in float16), a deep network of
-256, 128 and 64, batches of 1,024. Each side is a process of its own, in turn for some rounds: an epoch with its loading
-and without looks at the validation part, the first steps not counted. What content reads is compared first with a loop
-over the snapshot's vectors.
+A generated log, histories of 100, item and category of 16 each, content of 64 (a snapshot in float16), a deep network
+of 256, 128 and 64, batches of 1,024. Each side is a process of its own, in turn for some rounds: an epoch with its
+loading and without looks at the validation part, the first steps not counted. What content reads is compared first with
+a loop over the snapshot's vectors.
 
 Memory is the largest resident set in training, less what was there before the first step (the program, the model, what
 opening touches of the dataset's mapped files); and that of the whole process. Floating-point operations are those of
 products of matrices, which is what ``torch.utils.flop_counter`` counts: forward in evaluation (inference), forward and
-backward in training. The paper's Table 6: 1.59 times Base's in training, 1.39 times in inference, 1.01 times the memory.
+backward in training. The paper's Table 6: training 1.59 times Base's, inference 1.39 times, training memory 1.01 times.
 
 Prints a table, then one line of JSON with the same numbers. Ends with an error if, on an idle machine, content costs
 SIM more than wanted.
