@@ -50,8 +50,8 @@ MUTANTS = [
     Mutant(
         "padding reaches the output",
         "ubm/masking.py",
-        "return x.masked_fill(~mask.unsqueeze(-1), 0.0)",
-        "return x",
+        "x.flatten(0, 1).index_fill(0, padding, 0.0).view(x.shape)",
+        "x",
         "tests/ubm/test_contract.py",
     ),
     Mutant(
@@ -92,9 +92,23 @@ MUTANTS = [
     Mutant(
         "padding reaches Eq. (7)",
         "ubm/content_interest.py",
-        "behaviors_content = zero_padding(behaviors_content, mask)",
-        "behaviors_content = behaviors_content.clone()",
+        "behaviors = zero_padding(behaviors, mask)",
+        "behaviors = behaviors.clone()",
         "tests/ubm/test_contract.py",
+    ),
+    Mutant(
+        "the learned vector of a target gets no gradient where vectors are fetched part by part",
+        "ubm/content_interest.py",
+        "learned is None or not target.requires_grad",
+        "True",
+        "tests/ubm/test_content_interest.py::test_fetched_part_by_part_is_as_fetched_at_once",
+    ),
+    Mutant(
+        "the copies of a row are summed in the order of the batch",
+        "ubm/lookup.py",
+        "F.embedding_bag(order, copies",
+        "F.embedding_bag(torch.arange(len(order)), copies",
+        "tests/ubm/test_lookup.py",
     ),
     Mutant(
         "a missing vector stays in Eq. (7) and (8)",

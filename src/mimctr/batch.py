@@ -23,6 +23,37 @@ FIRST_INDEX = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lookup:
+    """Vectors that have been found but not fetched: which rows of a table."""
+
+    table: Float[Tensor, "vectors content"]
+    """On the CPU; a snapshot's is memory-mapped, in float16."""
+    rows: Int[Tensor, "*shape"]
+    """-1 where there is no vector."""
+
+    def fetch(self) -> Float[Tensor, "*shape content"]:
+        """Return the vectors as float32, on the CPU; zero where there is none."""
+        return self._stored().float()
+
+    def to(self, device: torch.device | str) -> "Lookup | Float[Tensor, '*shape content']":
+        """Return the same on the CPU; the vectors themselves, as float32, on another device."""
+        if torch.device(device).type == "cpu":
+            return self
+        return self._stored().to(device).float()
+
+    def __getitem__(self, part: slice) -> "Lookup":
+        return Lookup(table=self.table, rows=self.rows[part])
+
+    def _stored(self) -> Float[Tensor, "*shape content"]:
+        rows = self.rows.flatten()
+        missing = (rows < 0).nonzero().squeeze(1)
+        if len(missing) == len(rows):
+            return self.table.new_zeros(*self.rows.shape, self.table.shape[1])
+        vectors = self.table.index_select(0, rows.clamp(min=0))
+        return vectors.index_fill_(0, missing, 0.0).view(*self.rows.shape, -1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
     """Content embeddings ``h^MM`` of a batch, looked up in the representation center.
 
@@ -31,11 +62,17 @@ class Content:
 
     target: Float[Tensor, "batch content"]
     target_known: Bool[Tensor, "batch"]
-    behaviors: Float[Tensor, "batch length content"]
+    behaviors: Float[Tensor, "batch length content"] | Lookup
+    """Where they are a lookup, whoever reads them fetches some at a time: all at once they are the largest tensor of a
+    batch by far. :meth:`behavior_vectors` fetches all."""
     behaviors_known: Bool[Tensor, "batch length"]
     query: Float[Tensor, "batch content"]
     """``h_q^img`` of the query image, ``h_q^txt`` of a query that is only a text; zero where there is none."""
     query_known: Bool[Tensor, "batch"]
+
+    def behavior_vectors(self) -> Float[Tensor, "batch length content"]:
+        """Return the vectors of the behaviors."""
+        return self.behaviors.fetch() if isinstance(self.behaviors, Lookup) else self.behaviors
 
     def to(self, device: torch.device | str) -> "Content":
         """Return a copy on ``device``."""

@@ -57,9 +57,9 @@ def test_each_index_gets_its_own_vector_and_a_missing_one_is_zero_and_unknown(ta
         assert content.target_known[row] == known
         expected = vector(ITEM_KEYS[index]) if known else np.zeros(3)
         np.testing.assert_array_equal(content.target[row].numpy(), expected)
-    np.testing.assert_array_equal(content.behaviors[1, 0].numpy(), vector(30))
+    np.testing.assert_array_equal(content.behavior_vectors()[1, 0].numpy(), vector(30))
     assert content.behaviors_known.tolist() == [[False, True], [True, False], [False, True], [True, True]]
-    assert not content.behaviors[~content.behaviors_known].any()
+    assert not content.behavior_vectors()[~content.behaviors_known].any()
     assert content.query_known.tolist() == [False, False, True, False]
     assert content.query[2].tolist() == [7.0, 8.0, 9.0]
 

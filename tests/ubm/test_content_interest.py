@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mimctr.batch import Content
+from mimctr.batch import Content, Lookup
 from mimctr.errors import ConfigError
 from mimctr.ubm.ciubm import DenseHalf
 from mimctr.ubm.content_interest import concatenate_interests, content_interest, cosine
@@ -52,6 +52,38 @@ def test_equals_a_double_loop(rows: Rows, content: Content):
         )
         for actual, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(actual[b], torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 200])
+def test_fetched_part_by_part_is_as_fetched_at_once(size: int):
+    generator = torch.Generator().manual_seed(size)
+    lookup = Lookup(
+        table=torch.randn(20, C, generator=generator).half(),
+        rows=torch.randint(-1, 20, (size, L), generator=generator),
+    )
+    learned = torch.rand(size, generator=generator) < 0.3
+    vectors, unknown = torch.randn(size, C, generator=generator), torch.randn(C, generator=generator)
+    behaviors = torch.randn(size, L, D, generator=generator)
+    mask = (torch.rand(size, L, generator=generator) < 0.7) & (lookup.rows >= 0)
+    found = []
+    for contents in (lookup, lookup.fetch()):
+        learned_vector, rows = unknown.clone().requires_grad_(), behaviors.clone().requires_grad_()
+        interest = content_interest(
+            target_content=torch.where(learned.unsqueeze(1), learned_vector, vectors),
+            behaviors_content=contents,
+            behaviors=rows,
+            mask=mask,
+            learned=learned,
+        )
+        sum(part.square().sum() for part in interest).backward()
+        found.append([*interest, learned_vector.grad, rows.grad])
+    for part_by_part, at_once in zip(*found, strict=True):
+        torch.testing.assert_close(part_by_part, at_once)
+
+
+def test_a_lookup_without_any_vector_is_zero():
+    lookup = Lookup(table=torch.empty(0, C, dtype=torch.float16), rows=torch.full((2, 3), -1))
+    assert torch.equal(lookup.fetch(), torch.zeros(2, 3, C))
 
 
 @pytest.mark.parametrize("c", [1e-3, 0.5, 300.0])

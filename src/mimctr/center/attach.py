@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
 
-from mimctr.batch import FIRST_INDEX, Content, CtrBatch
+from mimctr.batch import FIRST_INDEX, Content, CtrBatch, Lookup
 from mimctr.center.snapshot import Snapshot
 
 
@@ -63,21 +63,17 @@ class ContentTable:
 
     def attach(self, batch: CtrBatch) -> CtrBatch:
         """Return ``batch`` with its ``content``; a vector that is not there is zero and not ``known``."""
-        target, target_known = _gather(self.snapshot, self.item_rows, batch.target)
-        behaviors, behaviors_known = _gather(self.snapshot, self.item_rows, batch.behaviors)
-        if self.queries is None:
-            query = torch.zeros(len(batch), self.dim)
-            query_known = torch.zeros(len(batch), dtype=torch.bool)
-        else:
-            query, query_known = _gather(self.queries, self.query_rows, batch.query)
+        target = _look_up(self.snapshot, self.item_rows, batch.target)
+        behaviors = _look_up(self.snapshot, self.item_rows, batch.behaviors)
+        query = _look_up(self.queries or self.snapshot, self.query_rows, batch.query)
         return batch.with_content(
             Content(
-                target=target,
-                target_known=target_known,
+                target=target.fetch(),
+                target_known=target.rows >= 0,
                 behaviors=behaviors,
-                behaviors_known=behaviors_known & batch.mask,
-                query=query,
-                query_known=query_known,
+                behaviors_known=(behaviors.rows >= 0) & batch.mask,
+                query=query.fetch(),
+                query_known=query.rows >= 0,
             )
         )
 
@@ -99,15 +95,5 @@ class ContentTable:
         return ContentTable(self.snapshot, rows, self.queries, self.query_rows)
 
 
-def _gather(
-    snapshot: Snapshot, rows: Int[ndarray, "indices"], index: Int[Tensor, "*shape"]
-) -> tuple[Float[Tensor, "*shape content"], Bool[Tensor, "*shape"]]:
-    row = rows[index.numpy()]
-    known = row >= 0
-    if not len(snapshot):
-        return torch.zeros(*row.shape, snapshot.dim), torch.from_numpy(known)
-    vectors = snapshot.vectors.take(row.clip(min=0), axis=0).astype(
-        np.float32, copy=False
-    )  # take has copied already
-    vectors[~known] = 0.0
-    return torch.from_numpy(vectors), torch.from_numpy(known)
+def _look_up(snapshot: Snapshot, rows: Int[ndarray, "indices"], index: Int[Tensor, "*shape"]) -> Lookup:
+    return Lookup(table=torch.from_numpy(snapshot.vectors), rows=torch.from_numpy(rows)[index])

@@ -81,14 +81,15 @@ def content_features(batch: CtrBatch, config: Config) -> pl.DataFrame:
     """Return a row of features for each impression of a batch with content; null where there is nothing to compare."""
     content = batch.content
     assert content is not None, "attached by the caller"
+    behaviors = content.behavior_vectors()
     counted = content.behaviors_known & content.target_known.unsqueeze(1)
     interest = content_interest(
         target_content=content.target,
-        behaviors_content=content.behaviors,
-        behaviors=content.behaviors[..., :0],  # nothing to fuse with
+        behaviors_content=behaviors,
+        behaviors=behaviors[..., :0],  # nothing to fuse with
         mask=counted,
     )
-    of_query = cosine(content.query, content.behaviors)  # (B, L)
+    of_query = cosine(content.query, behaviors)  # (B, L)
     asked = content.behaviors_known & content.query_known.unsqueeze(1)
     compared, query_compared = counted.any(1), asked.any(1)
     query_target = cosine(content.query, content.target.unsqueeze(1)).squeeze(1)

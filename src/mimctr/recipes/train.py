@@ -162,6 +162,6 @@ def untrained_cosine(task: Task, rows: range) -> Float[ndarray, "rows"]:
         content = batch.content
         assert content is not None, "open_vectors refuses this variant without content"
         counted = content.behaviors_known & content.target_known.unsqueeze(1)
-        return masked_mean(cosine(content.target, content.behaviors), counted)
+        return masked_mean(cosine(content.target, content.behavior_vectors()), counted)
 
     return task.score(rows, mean_cosine)

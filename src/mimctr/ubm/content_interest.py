@@ -11,10 +11,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mimctr.batch import Lookup
 from mimctr.ubm.masking import zero_padding
+from mimctr.ubm.products import dots, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
 ContentScope = Literal["all", "retrieved"]
+FETCHED_AT_ONCE = 64
+"""Impressions whose behaviors' vectors are fetched together, so that they stay in a core's cache."""
 EPSILON = 1e-12
 """A vector shorter than this has no direction: its cosine with anything is 0."""
 
@@ -34,7 +38,7 @@ def cosine(
     one: Float[Tensor, "batch content"], many: Float[Tensor, "batch length content"]
 ) -> Float[Tensor, "batch length"]:
     """Return the cosine of each row of ``one`` with its rows of ``many``; 0 where either vector is zero."""
-    products = torch.bmm(one.unsqueeze(1), many.transpose(1, 2)).squeeze(1)  # (B, L)
+    products = dots(one, many)  # (B, L)
     lengths = many.norm(dim=-1) * one.norm(dim=-1, keepdim=True)
     return products / lengths.clamp(min=EPSILON)
 
@@ -42,24 +46,57 @@ def cosine(
 def content_interest(
     *,
     target_content: Float[Tensor, "batch content"],
-    behaviors_content: Float[Tensor, "batch length content"],
+    behaviors_content: Float[Tensor, "batch length content"] | Lookup,
     behaviors: Float[Tensor, "batch length dim"],
     mask: Bool[Tensor, "batch length"],
+    learned: Bool[Tensor, "batch"] | None = None,
 ) -> ContentInterest:
     """Return the content interest, Eq. (7), and the fusion interest, Eq. (8): sums, not means.
 
     Args:
         target_content: ``h_t^MM``; a zero vector gives zero interests.
-        behaviors_content: ``h_i^MM`` of each behavior; anything where ``mask`` is False.
+        behaviors_content: ``h_i^MM`` of each behavior; anything where ``mask`` is False. A lookup is fetched some
+            impressions at a time, and nothing of it is kept for a backward pass.
         behaviors: ``h_i^ID`` of each behavior; anything where ``mask`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
+        learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
     """
-    behaviors_content = zero_padding(behaviors_content, mask)
-    relevance = cosine(target_content, behaviors_content)  # (B, L)
-    weights = relevance.unsqueeze(1)  # (B, 1, L)
-    content = torch.bmm(weights, behaviors_content).squeeze(1)  # (B, C)
-    fusion = torch.bmm(weights, zero_padding(behaviors, mask)).squeeze(1)  # (B, D)
+    if isinstance(behaviors_content, Lookup):
+        relevance, content = _fetched_interest(target_content, behaviors_content, mask, learned)
+    else:
+        relevance, content = _relevance_and_interest(target_content, behaviors_content, mask)
+    fusion = weighted_sum(relevance, zero_padding(behaviors, mask))  # (B, D)
     return ContentInterest(content, fusion, relevance)
+
+
+def _relevance_and_interest(
+    target: Float[Tensor, "batch content"],
+    behaviors: Float[Tensor, "batch length content"],
+    mask: Bool[Tensor, "batch length"],
+) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
+    behaviors = zero_padding(behaviors, mask)
+    relevance = cosine(target, behaviors)
+    return relevance, weighted_sum(relevance, behaviors)
+
+
+def _fetched_interest(
+    target: Float[Tensor, "batch content"],
+    behaviors: Lookup,
+    mask: Bool[Tensor, "batch length"],
+    learned: Bool[Tensor, "batch"] | None,
+) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
+    with torch.no_grad():
+        parts = [
+            slice(first, first + FETCHED_AT_ONCE) for first in range(0, max(len(target), 1), FETCHED_AT_ONCE)
+        ]
+        found = [_relevance_and_interest(target[part], behaviors[part].fetch(), mask[part]) for part in parts]
+        relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
+    if learned is None or not target.requires_grad:
+        return relevance, content
+    rows = learned.nonzero().squeeze(1)
+    some = Lookup(table=behaviors.table, rows=behaviors.rows[rows])
+    of_rows = _relevance_and_interest(target[rows], some.fetch(), mask[rows])
+    return relevance.index_copy(0, rows, of_rows[0]), content.index_copy(0, rows, of_rows[1])
 
 
 def concatenate_interests(

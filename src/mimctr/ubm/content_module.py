@@ -98,7 +98,11 @@ class ContentAwareInterest(nn.Module):
         counted = in_scope & content.behaviors_known
         target, has_content = self._target(content)
         added = content_interest(
-            target_content=target, behaviors_content=content.behaviors, behaviors=behaviors, mask=counted
+            target_content=target,
+            behaviors_content=content.behaviors,
+            behaviors=behaviors,
+            mask=counted,
+            learned=None if self.unknown_target is None else ~has_content,
         )
         whole = concatenate_interests(interest.vector, added, interests=self.interests)
         flag = has_content.to(whole.dtype).unsqueeze(-1)
@@ -106,7 +110,7 @@ class ContentAwareInterest(nn.Module):
             return ContentAware(whole, flag, flag[:, :0])
         tensors = ContentTensors(
             target=target,
-            behaviors=zero_padding(content.behaviors, counted),
+            behaviors=zero_padding(content.behavior_vectors(), counted),
             query=content.query.masked_fill(~content.query_known.unsqueeze(-1), 0.0),
             query_known=content.query_known,
             rows=behaviors,

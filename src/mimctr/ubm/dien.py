@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mimctr.ubm.din import ActivationUnit
 from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
+from mimctr.ubm.products import dots
 
 CellName = Literal["paper", "authors"]
 AttentionName = Literal["bilinear", "activation_unit"]
@@ -99,7 +100,7 @@ class BilinearRelevance(nn.Module):
         mask: Bool[Tensor, "batch length"],
     ) -> Float[Tensor, "batch length"]:
         """Return the relevance; its value at padding is finite and means nothing."""
-        return torch.bmm(states, self.weight(target).unsqueeze(-1)).squeeze(-1)
+        return dots(self.weight(target), states)
 
 
 class DIEN(UserBehaviorModel):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mimctr.ubm.activations import ActivationName, activate, make_activation
 from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
+from mimctr.ubm.products import weighted_sum
 
 
 class ActivationUnit(nn.Module):
@@ -91,5 +92,4 @@ class DIN(UserBehaviorModel):
         behaviors = zero_padding(history.behaviors, mask)
         relevance = self.relevance(target, behaviors, mask) * self.factor  # (B, L)
         weights = masked_softmax(relevance, mask) if self.softmax else relevance.masked_fill(~mask, 0.0)
-        vector = torch.bmm(weights.unsqueeze(1), behaviors).squeeze(1)  # (B, D)
-        return Interest(vector, kept=mask)
+        return Interest(weighted_sum(weights, behaviors), kept=mask)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN, CtrBatch
 from mimctr.errors import DataError
 from mimctr.ubm.interface import History
+from mimctr.ubm.lookup import distinct, spread
 
 FieldSizes = Mapping[str, Mapping[str, int]]
 """Side (one of ``SIDES``) -> field -> vocabulary size, padding and unknown included."""
@@ -181,10 +182,16 @@ class EmbeddingHalf(nn.Module):
         self, batch: CtrBatch, items: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length dim"]:
         """Return the rows of ``items``, as if the batch's behaviors had been about them."""
-        rows = self._items(items, self.item_rows[items])
-        for name in self.names["behavior"]:
-            rows = rows + self.tables[name](batch.kinds)
-        return rows
+        named = self.names["behavior"]
+        if not named:
+            where = distinct(items)
+            return spread(self._items(where.values, self.item_rows[where.values]), where)
+        where = distinct(items * self.num_kinds + batch.kinds)
+        item, kind = where.values // self.num_kinds, where.values % self.num_kinds
+        rows = self._items(item, self.item_rows[item])
+        for name in named:
+            rows = rows + self.tables[name](kind)
+        return spread(rows, where)
 
     def _items(self, index: Int[Tensor, "*shape"], row: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         fields = self.item_fields[index]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimctr.ubm.content_interest import cosine
 from mimctr.ubm.masking import masked_max, masked_mean, masked_softmax, zero_padding
+from mimctr.ubm.products import weighted_sum
 
 
 class ContentTensors(NamedTuple):
@@ -113,9 +114,9 @@ def softmax_interests(
     content: ContentTensors, *, temperature: float
 ) -> tuple[Float[Tensor, "batch content"], Float[Tensor, "batch dim"]]:
     """Return content and fusion interest with weights ``softmax(cosine / temperature)``; zero where nothing counts."""
-    weights = masked_softmax(content.relevance / temperature, content.mask).unsqueeze(1)  # (B, 1, L)
-    interest = torch.bmm(weights, content.behaviors).squeeze(1)  # (B, C)
-    fusion = torch.bmm(weights, zero_padding(content.rows, content.mask)).squeeze(1)  # (B, D)
+    weights = masked_softmax(content.relevance / temperature, content.mask)  # (B, L)
+    interest = weighted_sum(weights, content.behaviors)  # (B, C)
+    fusion = weighted_sum(weights, zero_padding(content.rows, content.mask))  # (B, D)
     return interest, fusion
 
 

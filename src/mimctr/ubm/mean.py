@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import zero_padding
+from mimctr.ubm.products import weighted_sum
 
 
 class AvgPooling(UserBehaviorModel):
@@ -20,5 +21,6 @@ class AvgPooling(UserBehaviorModel):
 
     def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return the mean of the real behaviors."""
-        total = zero_padding(history.behaviors, history.mask).sum(dim=1)  # (B, D)
-        return Interest(total / history.mask.sum(dim=1, keepdim=True).clamp(min=1), kept=history.mask)
+        behaviors = zero_padding(history.behaviors, history.mask)
+        weights = history.mask / history.mask.sum(dim=1, keepdim=True).clamp(min=1)  # (B, L)
+        return Interest(weighted_sum(weights, behaviors), kept=history.mask)

@@ -55,9 +55,12 @@ def take_kept(history: History, kept: Bool[Tensor, "batch length"], k: int) -> H
     if k >= kept.shape[1]:
         return history._replace(mask=kept, negatives=None)
     positions, real = kept_positions(kept, k)  # (B, k)
-    rows = positions.unsqueeze(-1).expand(-1, -1, history.behaviors.shape[-1])
+    first = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1) * kept.shape[1]
+    rows = history.behaviors.flatten(0, 1).index_select(
+        0, (first + positions).flatten()
+    )  # gather() goes by element
     return History(
-        behaviors=history.behaviors.gather(1, rows),
+        behaviors=rows.unflatten(0, positions.shape),
         mask=real,
         time_gaps=history.time_gaps.gather(1, positions),
         same_category=history.same_category.gather(1, positions),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
+from mimctr.ubm.products import dots, weighted_sum
 from mimctr.ubm.search import keep_highest, keep_newest, take_kept
 from mimctr.ubm.times import TimeGapEmbedding
 
@@ -41,8 +42,8 @@ class SoftSearch(nn.Module):
             behaviors: ``e_i``; zero at padding.
         """
         direction = self.target(target) @ self.behaviors.weight  # (B, D)
-        relevance = torch.bmm(behaviors, direction.unsqueeze(-1)).squeeze(-1)  # (B, L)
-        pooled = torch.bmm(relevance.unsqueeze(1), behaviors).squeeze(1)  # (B, D)
+        relevance = dots(direction, behaviors)  # (B, L)
+        pooled = weighted_sum(relevance, behaviors)  # (B, D)
         return relevance, self.click(torch.cat([pooled, target], dim=-1)).squeeze(-1)
 
 

@@ -1,0 +1,85 @@
+"""The two products that every attention over behaviors is made of, with gradients that cost one pass each.
+
+Autograd would write the gradient of ``many`` as a product of a column and a row per impression, which a CPU does four
+times slower than the same multiplication element by element, and that of a transposed factor in an order that the next
+sum reads badly.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def dots(
+    one: Float[Tensor, "batch dim"], many: Float[Tensor, "batch length dim"]
+) -> Float[Tensor, "batch length"]:
+    """Return the inner product of each row of ``one`` with its rows of ``many``."""
+    if torch.compiler.is_compiling():
+        return _dots(one, many)
+    return _Dots.apply(one, many)
+
+
+def weighted_sum(
+    weights: Float[Tensor, "batch length"], many: Float[Tensor, "batch length dim"]
+) -> Float[Tensor, "batch dim"]:
+    """Return the sum of the rows of ``many``, each times its weight."""
+    if torch.compiler.is_compiling():
+        return _weighted_sum(weights, many)
+    return _WeightedSum.apply(weights, many)
+
+
+def _dots(one: Tensor, many: Tensor) -> Tensor:
+    return torch.bmm(one.unsqueeze(1), many.transpose(1, 2)).squeeze(1)
+
+
+def _weighted_sum(weights: Tensor, many: Tensor) -> Tensor:
+    return torch.bmm(weights.unsqueeze(1), many).squeeze(1)
+
+
+def _full_precision(*factors: Tensor) -> list[Tensor]:
+    """Return the factors as float32 at least: reading them is what takes the time, not multiplying."""
+    return [
+        factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor for factor in factors
+    ]
+
+
+class _Dots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, many: Tensor) -> Tensor:
+        ctx.dtypes = one.dtype, many.dtype
+        with torch.autocast(one.device.type, enabled=False):
+            one, many = _full_precision(one, many)
+            ctx.save_for_backward(one, many)
+            return _dots(one, many)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        one, many = ctx.saved_tensors
+        return (
+            _weighted_sum(gradient, many).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None,
+            (gradient.unsqueeze(-1) * one.unsqueeze(1)).to(ctx.dtypes[1])
+            if ctx.needs_input_grad[1]
+            else None,
+        )
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, many: Tensor) -> Tensor:
+        ctx.dtypes = weights.dtype, many.dtype
+        with torch.autocast(many.device.type, enabled=False):
+            weights, many = _full_precision(weights, many)
+            ctx.save_for_backward(weights, many)
+            return _weighted_sum(weights, many)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weights, many = ctx.saved_tensors
+        return (
+            _dots(gradient, many).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None,
+            (weights.unsqueeze(-1) * gradient.unsqueeze(1)).to(ctx.dtypes[1])
+            if ctx.needs_input_grad[1]
+            else None,
+        )
