@@ -10,7 +10,8 @@ a loop over the snapshot's vectors.
 Memory is the largest resident set in training, less what was there before the first step (the program, the model, what
 opening touches of the dataset's mapped files); and that of the whole process. Floating-point operations are those of
 products of matrices, which is what ``torch.utils.flop_counter`` counts: forward in evaluation (inference), forward and
-backward in training. The paper's Table 6: training 1.59 times Base's, inference 1.39 times, training memory 1.01 times.
+backward in training; a gradient that is multiplied element by element (``ubm/products.py``) is not among them. The
+paper's Table 6: training 1.59 times Base's, inference 1.39 times, training memory 1.01 times.
 
 Prints a table, then one line of JSON with the same numbers. Ends with an error if, on an idle machine, content costs
 SIM more than wanted.
@@ -132,9 +133,9 @@ def measure(folder: Path, config: Config, args: argparse.Namespace) -> dict[str,
     opening = peak_memory()
     before, _ = memory_now()
     reset_peak_memory()
-    seconds = list(training_steps(model, task, num_steps=args.steps + WARMUP))
+    steps = list(training_steps(model, task, num_steps=args.steps + WARMUP))
     return {
-        "seconds": sum(seconds[WARMUP:]),
+        "seconds": sum(step.seconds for step in steps[WARMUP:]),
         "training_bytes": peak_memory() - before,
         "process_bytes": max(opening, peak_memory()),
     }

@@ -156,9 +156,9 @@ def work(ubm: str, side: str, length: int, folder: Path, args: argparse.Namespac
     opened, _ = memory_now()
     num_steps = WARMUP + args.speed_steps if length else args.steps
     with anonymous_peak() as looks:
-        seconds = list(training_steps(model, task, num_steps=num_steps))
+        steps = list(training_steps(model, task, num_steps=num_steps))
     return {
-        "seconds": statistics.median(seconds[WARMUP:]),
+        "seconds": statistics.median(step.seconds for step in steps[WARMUP:]),
         "opened": opened,
         "peak": peak_memory(),
         "anonymous": max(looks),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,17 @@ class Shop:
     length: int
     """Behaviors of each user, all before the first impression."""
     num_categories: int = 100
-    content_dim: int = 64
+    content_dim: int | None = 64
+    """None: no content."""
+
+
+class Step(NamedTuple):
+    """A training step."""
+
+    seconds: float
+    """Its batch included."""
+    loss: float
+    """Of the clicks, nats."""
 
 
 def write_shop(folder: Path, shop: Shop) -> None:
@@ -71,6 +82,8 @@ def write_shop(folder: Path, shop: Shop) -> None:
         with BlobWriter(dataset / store / "images") as images:
             images.finish(np.full(rows, MISSING))
     write_json(dataset / "manifest.json", _manifest(shop).model_dump())
+    if shop.content_dim is None:
+        return
     with_vector = keys[FIRST_INDEX:][keys[FIRST_INDEX:] % WITHOUT_VECTOR > 0]
     vectors = random.standard_normal((len(with_vector), shop.content_dim), dtype=np.float32)
     write_snapshot(folder / "content" / ITEMS, with_vector, vectors, encoder="random")
@@ -138,8 +151,8 @@ def open_training(folder: Path, config: Config) -> tuple[Task, CiUBM]:
     return task, build_model(dataset, config, content_dim=None if content is None else content.dim)
 
 
-def training_steps(model: CiUBM, task: Task, *, num_steps: int) -> Iterator[float]:
-    """Make the first steps of a training as ``fit`` makes them; yield the seconds of each, its batch included."""
+def training_steps(model: CiUBM, task: Task, *, num_steps: int) -> Iterator[Step]:
+    """Make the first steps of a training as ``fit`` makes them."""
     optimizer = make_optimizer(model, task.config)
     rows = task.dataset.rows("train")
     in_epoch = math.ceil(len(rows) / task.config.batch_size)
@@ -147,10 +160,10 @@ def training_steps(model: CiUBM, task: Task, *, num_steps: int) -> Iterator[floa
     begun = time.perf_counter()
     for step, batch in enumerate(itertools.islice(batches, num_steps)):
         seed_step(task.config.seed, step)
-        take_step(model, optimizer, batch, task, step=step, num_steps=num_steps, counts=None)
+        loss = take_step(model, optimizer, batch, task, step=step, num_steps=num_steps, counts=None)
         ended = time.perf_counter()
-        yield ended - begun
-        begun = ended
+        yield Step(ended - begun, loss)
+        begun = time.perf_counter()
 
 
 def in_process(script: str, *words: object) -> dict[str, float]:
