@@ -83,6 +83,26 @@ def test_dice_equals_batch_norm_on_the_real_rows(training: bool):
     torch.testing.assert_close(dice.statistics.variance, norm.running_var)
 
 
+@pytest.mark.parametrize("num_rows", [1, 7, 4096, 5000])
+def test_dice_has_the_gradient_of_batch_norm_on_the_real_rows(num_rows: int):
+    # Mutant: the mean is taken for a constant.
+    dice = Dice(DICE_DIM, epsilon=1e-5).double()
+    alpha = torch.randn(DICE_DIM, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        dice.alpha.copy_(alpha)
+    x = (torch.randn(num_rows, DICE_DIM, dtype=torch.float64) * 3 + 1).requires_grad_()
+    mask = torch.rand(num_rows) < 0.6
+    mask[0] = True
+    weights = torch.randn(num_rows, DICE_DIM, dtype=torch.float64) * mask.unsqueeze(1)
+    real = x[mask]
+    scaled = (real - real.mean(dim=0)) * torch.rsqrt(real.var(dim=0, correction=0) + 1e-5)
+    gate = torch.sigmoid(scaled)
+    expected = torch.autograd.grad(((gate + (1 - gate) * alpha) * real * weights[mask]).sum(), [x, alpha])
+    found = torch.autograd.grad((dice(x, mask) * weights).sum(), [x, dice.alpha])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_dice_without_a_mask_counts_every_row():
     dice = Dice(DICE_DIM)
     x = torch.randn(9, DICE_DIM)

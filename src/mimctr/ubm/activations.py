@@ -1,11 +1,15 @@
 """Activations of the CTR networks, Dice among them (Zhou et al., KDD 2018, arXiv:1706.06978, Eq. 8 and 9)."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mimctr.distributed import total
+from mimctr.ubm.parts import ROWS
+from mimctr.ubm.products import full_precision
 from mimctr.ubm.statistics import RunningStatistics
 
 ActivationName = Literal["relu", "prelu", "sigmoid", "dice"]
@@ -38,9 +42,62 @@ class Dice(nn.Module):
             x: Any number of leading axes. Finite at padding too.
             mask: True at a real row; None = every row is real.
         """
-        mean, variance = self.statistics(x.flatten(0, -2), None if mask is None else mask.flatten())
-        gate = torch.sigmoid((x - mean) * torch.rsqrt(variance + self.epsilon))
+        rows = full_precision(x.flatten(0, -2))
+        real = None if mask is None else mask.flatten()
+        with torch.no_grad():
+            mean, variance = self.statistics(rows, real)
+            scale = torch.rsqrt(variance + self.epsilon)
+        if self.training and torch.is_grad_enabled():
+            return _DiceOfBatch.apply(rows, real, self.alpha, mean, scale).view(x.shape)
+        gate = torch.sigmoid((x - mean) * scale)
         return x * (self.alpha + (1 - self.alpha) * gate)
+
+
+class _DiceOfBatch(torch.autograd.Function):
+    """Dice whose mean and scale are those of the batch, and so have a gradient themselves; some rows at a time.
+
+    With ``g`` the gradient of ``f``, ``z = (s - E[s]) scale`` and ``q = g s (1 - alpha) p (1 - p)`` that of ``z``, the
+    gradient of a real ``s`` is, as for any batch norm,
+
+        g (alpha + (1 - alpha) p) + scale (q - mean(q) - z mean(q z)),
+
+    with means over the real rows of all processes.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, real: Tensor | None, alpha: Tensor, mean: Tensor, scale: Tensor
+    ) -> Tensor:
+        gate, out = torch.empty_like(x), torch.empty_like(x)
+        for rows, p, gated in _parts(x, gate, out):
+            torch.addcmul(-mean * scale, rows, scale, out=p).sigmoid_()
+            torch.addcmul(alpha, p, 1 - alpha, out=gated).mul_(rows)
+        ctx.save_for_backward(x, real, alpha, mean, scale, gate)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, real, alpha, mean, scale, gate = ctx.saved_tensors
+        of_alpha, summed, moment = (torch.zeros_like(alpha) for _ in range(3))
+        of_z, of_x = torch.empty_like(x), torch.empty_like(x)
+        for g, rows, p, q, direct in _parts(gradient, x, gate, of_z, of_x):
+            torch.mul(g, rows, out=q)
+            of_alpha += torch.mul(q, 1 - p).sum(dim=0)
+            q.mul_(p).mul_(1 - p).mul_(1 - alpha)
+            summed += q.sum(dim=0)
+            moment += torch.mul(q, rows - mean).sum(dim=0)
+            torch.addcmul(alpha, p, 1 - alpha, out=direct).mul_(g)
+        count = torch.tensor(float(len(x)), device=x.device) if real is None else real.sum()
+        count = total(count).clamp(min=1)
+        of_mean, of_scale = total(summed) / count, total(moment) * scale.square() / count
+        real = torch.ones_like(x[:, :1]) if real is None else real.unsqueeze(1).to(x.dtype)
+        for rows, counted, q, direct in _parts(x, real, of_z, of_x):
+            direct.addcmul_(q - (of_mean + (rows - mean) * of_scale) * counted, scale)
+        return of_x, None, of_alpha, None, None
+
+
+def _parts(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(matrix.split(ROWS) for matrix in matrices), strict=True)
 
 
 def make_activation(name: ActivationName, dim: int) -> nn.Module:

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from mimctr.batch import Lookup
 from mimctr.ubm.masking import zero_padding
+from mimctr.ubm.parts import impressions_at_once
 from mimctr.ubm.products import dots, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
 ContentScope = Literal["all", "retrieved"]
-FETCHED_AT_ONCE = 64
-"""Impressions whose behaviors' vectors are fetched together, so that they stay in a core's cache."""
 EPSILON = 1e-12
 """A vector shorter than this has no direction: its cosine with anything is 0."""
 
@@ -86,9 +85,8 @@ def _fetched_interest(
     learned: Bool[Tensor, "batch"] | None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     with torch.no_grad():
-        parts = [
-            slice(first, first + FETCHED_AT_ONCE) for first in range(0, max(len(target), 1), FETCHED_AT_ONCE)
-        ]
+        count = impressions_at_once(len(target), target.device)
+        parts = [slice(first, first + count) for first in range(0, max(len(target), 1), count)]
         found = [_relevance_and_interest(target[part], behaviors[part].fetch(), mask[part]) for part in parts]
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
     if learned is None or not target.requires_grad:

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mimctr.ubm.activations import ActivationName, activate, make_activation
+from mimctr.ubm.activations import ActivationName, Dice, activate, make_activation
 from mimctr.ubm.interface import History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
+from mimctr.ubm.parts import impressions_at_once
 from mimctr.ubm.products import weighted_sum
 
 
@@ -39,6 +40,11 @@ class ActivationUnit(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths[1:]))
         self.activations = nn.ModuleList(make_activation(activation, width) for width in hidden_dims)
         self.out = nn.Linear(hidden_dims[-1], 1)
+
+    @property
+    def reads_whole_batch(self) -> bool:
+        """Whether the relevance of one impression depends on the others, as Dice's statistics in training do."""
+        return self.training and any(isinstance(activation, Dice) for activation in self.activations)
 
     def forward(
         self,
@@ -88,8 +94,20 @@ class DIN(UserBehaviorModel):
 
     def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return ``sum_i a_i h_i``."""
-        mask = history.mask
-        behaviors = zero_padding(history.behaviors, mask)
+        behaviors = zero_padding(history.behaviors, history.mask)
+        whole = target, behaviors, history.mask
+        if self.relevance.reads_whole_batch:
+            return Interest(self._pool(*whole), kept=history.mask)
+        count = impressions_at_once(target.shape[0], target.device)
+        parts = zip(*(tensor.split(count) for tensor in whole), strict=True)
+        return Interest(torch.cat([self._pool(*part) for part in parts]), kept=history.mask)
+
+    def _pool(
+        self,
+        target: Float[Tensor, "batch dim"],
+        behaviors: Float[Tensor, "batch length dim"],
+        mask: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch dim"]:
         relevance = self.relevance(target, behaviors, mask) * self.factor  # (B, L)
         weights = masked_softmax(relevance, mask) if self.softmax else relevance.masked_fill(~mask, 0.0)
-        return Interest(weighted_sum(weights, behaviors), kept=mask)
+        return weighted_sum(weights, behaviors)

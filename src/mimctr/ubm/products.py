@@ -38,11 +38,9 @@ def _weighted_sum(weights: Tensor, many: Tensor) -> Tensor:
     return torch.bmm(weights.unsqueeze(1), many).squeeze(1)
 
 
-def _full_precision(*factors: Tensor) -> list[Tensor]:
-    """Return the factors as float32 at least: reading them is what takes the time, not multiplying."""
-    return [
-        factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor for factor in factors
-    ]
+def full_precision(x: Tensor) -> Tensor:
+    """Return ``x`` as float32 at least."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class _Dots(torch.autograd.Function):
@@ -50,7 +48,7 @@ class _Dots(torch.autograd.Function):
     def forward(ctx: Any, one: Tensor, many: Tensor) -> Tensor:
         ctx.dtypes = one.dtype, many.dtype
         with torch.autocast(one.device.type, enabled=False):
-            one, many = _full_precision(one, many)
+            one, many = full_precision(one), full_precision(many)
             ctx.save_for_backward(one, many)
             return _dots(one, many)
 
@@ -70,7 +68,7 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, many: Tensor) -> Tensor:
         ctx.dtypes = weights.dtype, many.dtype
         with torch.autocast(many.device.type, enabled=False):
-            weights, many = _full_precision(weights, many)
+            weights, many = full_precision(weights), full_precision(many)
             ctx.save_for_backward(weights, many)
             return _weighted_sum(weights, many)
 

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.distributed import sum_shares, total
+from mimctr.ubm.parts import ROWS
 
 
 class RunningStatistics(nn.Module):
@@ -42,8 +43,11 @@ class RunningStatistics(nn.Module):
         if num_rows < self.fewest:
             return self.mean, self.variance
         mean = sum_shares((real.T @ rows).squeeze(0) / num_rows.clamp(min=1))
-        deviation = (rows - mean) * real
-        variance = sum_shares(deviation.square().sum(dim=0) / num_rows.clamp(min=1))
+        parts = zip(rows.split(ROWS), real.split(ROWS), strict=True)
+        squares = sum(
+            (((part - mean) * counts).square().sum(dim=0) for part, counts in parts), start=0 * mean
+        )
+        variance = sum_shares(squares / num_rows.clamp(min=1))
         with torch.no_grad():
             weight = self.momentum * (num_rows > 0)
             unbiased = variance * num_rows / (num_rows - 1).clamp(min=1)
