@@ -11,7 +11,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -94,6 +94,13 @@ bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 # Minutes on an idle machine; more settings: make bench-peers ARGS='--rounds 5'
 bench-peers: $(VENV)/installed $(PEERS_VENV)/installed
 	$(BIN)/python benchmarks/bench_peers.py --peers $(PEERS_VENV)/bin/python $(ARGS)
+
+# What training a CTR model costs: content interest, long histories, large tables, and the machine's limits.
+bench-ctr: $(VENV)/installed
+	$(BIN)/python benchmarks/bench_content_cost.py
+	$(BIN)/python benchmarks/bench_long.py
+	$(BIN)/python benchmarks/bench_tables.py
+	$(BIN)/python benchmarks/bench_limits.py
 
 clean:
 	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) $(PEERS_VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class Settings:
     """Model and variant: a key of bench_peers.py's ROWS."""
     seed: int
     threads: int
+    """Of each process."""
     epochs: int
     batch_size: int
     length: int
@@ -33,6 +35,8 @@ class Settings:
     """Width of each embedding: user, item, category."""
     attention_dims: list[int]
     hidden_dims: list[int]
+    k: int
+    """Behaviors that a search keeps."""
     learning_rate: float
 
 
@@ -101,6 +105,8 @@ def main(
         return
     outcome = Outcome()
     train(args.folder, settings, outcome)
+    if os.environ.get("RANK", "0") != "0":  # another process of torchrun writes
+        return
     np.save(args.folder / "scores.npy", outcome.scores)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", *packages)}
     record = {"seconds": outcome.seconds, "versions": versions, "settings": asdict(settings)}

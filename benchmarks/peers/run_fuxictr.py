@@ -1,7 +1,15 @@
 """FuxiCTR's side of bench_peers.py: the models of its ``model_zoo/LongCTR``, with that folder's own loader.
 
 Sizes, learning rate and activations are given; everything else is the library's default, a loading process of its own
-(``num_workers=1``) and gradient clipping included.
+(``num_workers=1``) and gradient clipping included. What the options leave different from ours:
+
+* DIEN: no auxiliary loss; ours has none here either. Its batch norm is off.
+* SIM: besides the ``k`` behaviors found it attends to the newest ones, which ours has not: only to the newest one here,
+  the least it takes. One width for search, query and key (ours: 16 for the search, 16 a head), an output projection, a
+  network for the auxiliary task as large as the main one (ours: 32 units). No time gaps (ours: a bucket beside each
+  behavior found). Padding that is found; there is none here.
+* TWIN: that newest behavior too, and an output projection. Each head keeps ``k`` behaviors of its own (ours: ``k`` for
+  all heads). Its cross features cannot be switched on (ours: the time gap).
 """
 
 import json
@@ -20,8 +28,12 @@ from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
 ROWS = {
     "din": ("DIN", {"attention_hidden_activations": "Sigmoid"}),
     "din-dice": ("DIN", {"attention_hidden_activations": "Dice"}),
+    "din-best": ("DIN", {"attention_hidden_activations": "Sigmoid"}),
+    "dien": ("DIEN", {"batch_norm": False}),
+    "sim": ("SIM", {"num_heads": 2, "attention_dim": 32, "short_seq_len": 2}),
+    "twin": ("TWIN", {"num_heads": 4, "attention_dim": 64, "short_seq_len": 2}),
 }
-"""Model and settings of each row beside the shared ones."""
+"""Model and settings of each row beside the shared ones. ``short_seq_len`` of 2 means one behavior."""
 FILES = {"train": "train.parquet", "validation": "valid.parquet", "test": "test.parquet"}
 
 
@@ -56,6 +68,7 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         "embedding_dim": settings.dim,
         "dnn_hidden_units": settings.hidden_dims,
         "attention_hidden_units": settings.attention_dims,
+        "topk": settings.k,
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
         "optimizer": "adam",

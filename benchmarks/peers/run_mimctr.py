@@ -8,17 +8,23 @@ import torch
 from contest import Outcome, Settings, main, start_alike
 from market import SECONDS_BETWEEN, Log
 
+from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.data.split import DAY, SplitRule
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.ctr_fitting import Task, fit, predict
 from mimctr.recipes.ctr_model import build_model
+from mimctr.train.memory import keep_freed_memory
 from mimctr.train.run import Run
 
 ROWS = {
     "din": {"ubm": "din", "din_activation": "sigmoid"},
     "din-dice": {"ubm": "din", "din_activation": "dice"},
+    "din-best": {"ubm": "din", "din_activation": "sigmoid", "bf16": True},
+    "dien": {"ubm": "dien", "auxiliary_weight": 0.0},
+    "sim": {"ubm": "sim", "sim_num_heads": 2},
+    "twin": {"ubm": "twin", "twin_num_heads": 4},
 }
 """Settings of each row beside the shared ones; a new row is a line here and in the peers' files."""
 
@@ -42,7 +48,13 @@ def prepare(log: Log, folder: Path, settings: Settings) -> None:
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
-    """Train as ``mimctr train`` does; score the test part."""
+    """Train as ``mimctr train`` does, in as many processes as torchrun started; score the test part."""
+    keep_freed_memory()
+    with distributed.session():
+        _train(folder, settings, outcome)
+
+
+def _train(folder: Path, settings: Settings, outcome: Outcome) -> None:
     config = Config(
         variant="base",
         seed=settings.seed,
@@ -59,6 +71,8 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         embedding_dim=settings.dim,
         field_dim=settings.dim,
         hidden_dims=tuple(settings.hidden_dims),
+        sim_k=settings.k,
+        twin_k=settings.k,
         **ROWS[settings.row],
     )
     with outcome.timed("open"):

@@ -12,3 +12,4 @@ if HAS_PEERS:
         import fuxictr.pytorch.layers  # noqa: F401
         import model_zoo.LongCTR  # noqa: F401
         import recbole.model.layers  # noqa: F401
+        import torch_rechub.models.ranking  # noqa: F401

@@ -14,7 +14,8 @@ from mimctr.ubm.embeddings import Rows
 from mimctr.ubm.interface import History
 
 from .longctr import ITEM_DIM, NUM_ITEMS, longctr_inputs, make_longctr
-from .weights import copy_activation_unit, copy_dice, randomize
+from .padding import padded_right
+from .weights import copy_activation_unit, copy_dice, copy_network, randomize
 
 pytestmark = pytest.mark.needs_peers
 
@@ -62,12 +63,6 @@ def recbole_unit(activation: ActivationName, *, softmax: bool) -> tuple[nn.Modul
 
 
 UNITS = {"fuxictr": fuxictr_unit, "deepctr_torch": deepctr_torch_unit, "recbole": recbole_unit}
-
-
-def padded_right(behaviors: Tensor, mask: Tensor) -> Tensor:
-    """Real behaviors first, as DeepCTR-Torch and RecBole want them: they know a history by its length alone."""
-    order = mask.int().argsort(dim=1, descending=True, stable=True)
-    return behaviors.gather(1, order.unsqueeze(-1).expand_as(behaviors))
 
 
 def our_din(unit: nn.Module, activation: ActivationName, *, softmax: bool, scale: bool) -> DIN:
@@ -204,7 +199,7 @@ def test_recbole_s_dice_adapts_to_no_data():
 
 def test_a_whole_model_predicts_what_fuxictr_s_predicts(tmp_path: Path):
     """``model_zoo/LongCTR/DIN/DIN.py::DIN.forward``, from rows to probability. Its network reads ``[target, h_B]``;
-    ours also reads ``h_B * target``, as DIN's authors do, here with weights of zero.
+    ours also reads ``h_B * target``, as DIN's authors do.
     """
     theirs = make_longctr(
         "DIN",
@@ -218,16 +213,7 @@ def test_a_whole_model_predicts_what_fuxictr_s_predicts(tmp_path: Path):
     din = DIN(ITEM_DIM, hidden_dims=HIDDEN)
     copy_activation_unit(theirs.attention_layers, din.relevance)
     ours = DenseHalf(side_dim=0, dim=ITEM_DIM, ubm=din, hidden_dims=(8, 4)).eval()
-    linears = [part for part in theirs.dnn.modules() if isinstance(part, nn.Linear)]
-    with torch.no_grad():
-        first = ours.mlp.layers[0]
-        first.weight.zero_()
-        first.weight[:, :ITEM_DIM] = linears[0].weight[:, :ITEM_DIM]  # target
-        first.weight[:, 2 * ITEM_DIM :] = linears[0].weight[:, ITEM_DIM:]  # h_B
-        first.bias.copy_(linears[0].bias)
-    for their_layer, our_layer in zip(linears[1:], [*ours.mlp.layers[1:], ours.mlp.out], strict=True):
-        our_layer.load_state_dict(their_layer.state_dict())
-
+    copy_network(theirs.dnn, ours, dim=ITEM_DIM)
     inputs = longctr_inputs(torch.randint(1, NUM_ITEMS, (B,)), torch.randint(1, NUM_ITEMS, (B, L)) * MASK)
     rows = theirs.embedding_layer(inputs[1], flatten_emb=True).view(B, L + 1, ITEM_DIM)
     nothing = torch.zeros(B, L, dtype=torch.long)

@@ -20,7 +20,7 @@ from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.metrics import auc
 from mimctr.files import read_json
 from mimctr.recipes import ctr_fitting
-from mimctr.recipes.ctr_model import UBMS, build_ubm, load_model
+from mimctr.recipes.ctr_model import UBMS, build_model, build_ubm, load_model
 from mimctr.recipes.embed import ITEMS, QUERIES, open_content
 from mimctr.recipes.train import Config, main
 from mimctr.train.run import Run
@@ -543,6 +543,16 @@ def test_the_extensions_of_a_user_behavior_model_are_off_until_they_are_named():
     assert extended[0].search == "content"
     assert [name for name, _ in extended[0].named_parameters() if "mix" in name] == ["exact.mix.weights"]
     assert [name for name, _ in extended[1].named_parameters() if "mix" in name] == ["mix.weights"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_without_its_own_loss_dien_draws_no_negatives(weight: float, shop: Path):
+    dataset = CtrDataset.open(shop / "dataset")
+    config = Config(ubm="dien", variant="base", auxiliary_weight=weight)
+    model = build_model(dataset, config, content_dim=None).train()
+    batch = dataset.batch(np.arange(8), max_length=5)
+    assert (model.embedding(batch).negatives is None) == (weight == 0)
+    assert (model(batch).auxiliary is None) == (weight == 0)
 
 
 class TestBadInput:

@@ -72,7 +72,9 @@ class Config(BaseModel):
         0.02, ge=0, lt=1, description="Users, targets, texts made unknown in training."
     )
     auxiliary_weight: float = Field(
-        1.0, ge=0, description="Of the user behavior model's own loss (soft SIM, DIEN: alpha)."
+        1.0,
+        ge=0,
+        description="Of the user behavior model's own loss (soft SIM, DIEN: alpha); at 0 DIEN draws no negatives.",
     )
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(False, description="Matrix products in bfloat16.")

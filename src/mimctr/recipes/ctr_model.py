@@ -92,7 +92,7 @@ def build_embedding(
         unknown_rate=config.unknown_rate,
         lazy_above=config.lazy_rows_above,
         kinds_apart=ubm.takes_kinds_apart,
-        draws_negatives=ubm.needs_negatives,
+        draws_negatives=ubm.needs_negatives and config.auxiliary_weight > 0,
         shard_above=shard_above,
     )
 
