@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from mimctr.ubm.activations import ActivationName
 from mimctr.ubm.bst import TokenPooling
@@ -74,9 +74,11 @@ class Config(BaseModel):
         16, ge=1, description="Width of user, item and query text. The paper gives none."
     )
     field_dim: int = Field(8, ge=1, description="Width of every other field.")
-    dims: dict[str, int] = Field({}, description="Width by table name, where it is another one.")
+    dims: dict[str, PositiveInt] = Field({}, description="Width by table name, where it is another one.")
     min_count: int = Field(1, ge=1, description="Rarer users and items share the unknown row.")
-    hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
+    hidden_dims: tuple[PositiveInt, ...] = Field(
+        (256, 128, 64), min_length=1, description="Of the deep network."
+    )
     activation: ActivationName = Field("relu", description="Of the deep network.")
     interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")
 
@@ -142,6 +144,13 @@ class Config(BaseModel):
     plus_target_dim: int = Field(
         16, ge=0, description="MIM+: width of the target's projected vector; 0 = none."
     )
+
+    @field_validator("interests")
+    @classmethod
+    def _each_once(cls, interests: tuple[InterestName, ...]) -> tuple[InterestName, ...]:
+        if len(set(interests)) < len(interests):
+            raise ValueError("Input should name each interest once")
+        return interests
 
     @property
     def resolved_scope(self) -> ContentScope:
