@@ -1,7 +1,9 @@
 """Flat arrays on disk: .npy files, memory-mapped, never pickled."""
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,8 @@ def save_array(path: Path, array: ndarray) -> None:
         OSError: it cannot be written whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with _naming(path):
         np.save(path, array, allow_pickle=False)
-    except OSError as error:  # NumPy tells how much of a short write is missing, not why
-        number = error.errno or errno.ENOSPC
-        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: type) -> ndarray:
@@ -34,11 +33,12 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type) -> ndarray:
     if 0 in shape:
         save_array(path, np.empty(shape, dtype=dtype))
         return np.empty(shape, dtype=dtype)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open(
-        "r+b"
-    ) as file:  # a full disk is an error now; found by a write to the map, it would be a crash
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    with _naming(path):
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open(
+            "r+b"
+        ) as file:  # a full disk is an error now; found by writing to the map, it would be a crash
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
@@ -54,3 +54,13 @@ def open_array(path: Path) -> ndarray:
         raise RunError(f"{path}: no such file; the dataset is incomplete. Prepare it again.") from None
     except (ValueError, EOFError) as error:
         raise RunError(f"{path}: damaged ({error}). Prepare the dataset again.") from None
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written; of a short write NumPy tells how short it is, neither where nor why."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from None
