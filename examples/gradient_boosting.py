@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("features", type=Path)
     args = parser.parse_args()
+    for path, maker in ((args.dataset / "items.parquet", "prepare"), (args.features, "features")):
+        if not path.is_file():
+            parser.error(f"{path}: no such file. Run 'mimctr {maker}' first, or correct the path.")
     items = pl.read_parquet(args.dataset / "items.parquet", columns=["item_id", "category"])
     table = pl.read_parquet(args.features).join(items, on="item_id", how="left", maintain_order="left")
     rates = [f"rate_{name}" for name in ("user_id", "item_id", "category")]

@@ -1,5 +1,8 @@
 """Writes are whole or absent; hashes see names and bytes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mimctr.errors import RunError
@@ -60,3 +63,28 @@ def test_a_hash_sees_names_bytes_and_boundaries(tmp_path):
 def test_the_order_of_keys_does_not_change_a_hash():
     assert hash_json({"a": 1, "b": [1, 2]}) == hash_json({"b": [1, 2], "a": 1})
     assert hash_json({"a": 1}) != hash_json({"a": 2})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "from mimctr.weights import save_tensors; save_tensors(path, {'a': torch.zeros(10_000)})",
+        "from mimctr.data.arrays import save_array; save_array(path, np.zeros(10_000))",
+        "from mimctr.data.arrays import create_array; create_array(path, (10_000,), np.int64)",
+    ],
+)
+def test_a_disk_that_takes_no_more_is_told_with_the_file(write, tmp_path):
+    # No file of this process may exceed 4 KiB. Mutants: the library's own exception; a message without a path.
+    program = (
+        "import resource, sys, numpy as np, torch\n"
+        "from pathlib import Path\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "path = Path(sys.argv[1])\n"
+        f"try:\n    {write}\n"
+        "except OSError as error:\n    print(error)\n"
+    )
+    path = tmp_path / "some.npy"
+    printed = subprocess.run(
+        [sys.executable, "-c", program, path], check=True, capture_output=True, text=True
+    ).stdout
+    assert str(path) in printed

@@ -27,12 +27,19 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, meta: Mapping[str, Any] | None = None) -> str:
-    """Write ``tensors`` and JSON ``meta`` to one safetensors file, atomically; return the tensors' digest."""
+    """Write ``tensors`` and JSON ``meta`` to one safetensors file, atomically; return the tensors' digest.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     digest = digest_tensors(plain)
     metadata = {"digest": digest, "meta": json.dumps(dict(meta or {}), allow_nan=False)}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        try:
+            save_file(plain, temporary, metadata=metadata)
+        except SafetensorError as error:  # the system's own words: a full disk, say
+            raise OSError(f"{path}: {error}") from None
     return digest
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mimctr.center.snapshot import Snapshot, verify_snapshot, write_snapshot
 from mimctr.errors import CenterError, DataError, MimctrError, StaleSnapshot
+from mimctr.weights import load_tensors, save_tensors
 
 KEYS = np.array([70, 3, 900, 12])
 VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
@@ -91,4 +93,25 @@ def test_a_torn_file_and_a_missing_manifest_are_named(folder):
         Snapshot.open(folder, encoder="abc")
     (folder / "manifest.json").unlink()
     with pytest.raises(CenterError, match=r"holds no snapshot \(manifest\.json is missing\)"):
+        Snapshot.open(folder, encoder="abc")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"vectors": torch.zeros(4, 3)},
+            "promises int64 keys and float16 vectors, the file holds int64 and float32",
+        ),
+        ({"vectors": torch.zeros(4, 3).bfloat16()}, "the file holds int64 and bfloat16"),
+        ({"keys": torch.arange(4, dtype=torch.int32)}, "the file holds int32 and float16"),
+        ({"keys": torch.arange(3)}, "promises 4 x 3 vectors, the file holds 4 x 3 and 3 keys"),
+        ({"keys": torch.arange(4).flip(0)}, "its keys are not sorted"),
+    ],
+)
+def test_a_table_that_is_not_what_its_manifest_says_is_refused(changed, told, folder):
+    # Mutant: float32 or unsorted keys are opened, and items silently have no vector.
+    tensors, _ = load_tensors(folder / "vectors.safetensors")
+    save_tensors(folder / "vectors.safetensors", tensors | changed)
+    with pytest.raises(CenterError, match=told):
         Snapshot.open(folder, encoder="abc")

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mimctr.data import CtrDataset, prepare_tables
+from mimctr.errors import DataError
 
 from .conftest import START, edit, refusal
 
@@ -275,3 +276,69 @@ def test_a_needed_column_without_any_value_is_told(tables, write, tmp_path):
     tables["impressions"] = tables["impressions"].with_columns(click=pl.lit(None))
     [line] = refusal(write(tables), tmp_path / "out")
     assert line == "impressions.click: holds Null, not 0 or 1. First: None. Convert the column."
+
+
+def test_ids_beyond_64_bits_are_told_with_the_first(tables, write, tmp_path):
+    users = tables["impressions"]["user_id"].cast(pl.UInt64)
+    tables["impressions"] = tables["impressions"].with_columns(
+        user_id=users.set(users == 3, None).fill_null(2**64 - 7)
+    )
+    lines = refusal(write(tables), tmp_path / "out")
+    row, count = int((users == 3).arg_max()), int((users == 3).sum())
+    assert lines[0] == (
+        f"impressions.user_id: {count} of {len(users)} rows hold whole numbers beyond 64 bits with a sign. "
+        f"First: row {row}, 18446744073709551609. Give all ids of this kind as text, in every table."
+    )
+
+
+def test_a_negative_bid_is_told_with_its_limit(tables, write, tmp_path):
+    tables["impressions"] = tables["impressions"].with_columns(
+        bid=pl.Series([-1.0] + [0.5] * (len(tables["impressions"]) - 1))
+    )
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line == (
+        f"impressions.bid: 1 of {len(tables['impressions'])} rows are not finite numbers of at least 0. "
+        "First: row 0, -1.0. Correct them, or give null."
+    )
+
+
+def test_behaviors_in_the_future_of_all_impressions_are_refused(tables, write, tmp_path):
+    last = tables["impressions"]["time"].max()
+    tables["behaviors"] = tables["behaviors"].with_columns(pl.col("time") + 40_000)
+    count, first = len(tables["behaviors"]), tables["behaviors"]["time"].min()
+    assert first >= last
+    told = (
+        rf"^behaviors\.time: {count} of {count} rows are at or after the last impression, at {last}, so none is in a "
+        rf"history\. First: {first}\. Correct the times, or leave the table out: earlier clicks take its place\.$"
+    )
+    with pytest.raises(DataError, match=told):
+        prepare_tables(write(tables), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_behaviors_that_are_mostly_in_the_future_are_told(tables, write, tmp_path):
+    late = pl.when(pl.int_range(pl.len()) % 3 > 0).then(pl.col("time") + 40_000).otherwise("time")
+    tables["behaviors"] = tables["behaviors"].with_columns(time=late)
+    last, count = tables["impressions"]["time"].max(), len(tables["behaviors"])
+    num_late = int((tables["behaviors"]["time"] >= last).sum())
+    told = [
+        p.message
+        for p in prepare_tables(write(tables), tmp_path / "out").problems
+        if p.rule == "late-behavior"
+    ]
+    assert told == [
+        f"behaviors.time: {num_late} of {count} rows are at or after the last impression, at {last}; they are in no "
+        "history. Kept. Correct the times, or add later impressions."
+    ]
+
+
+def test_behaviors_of_strangers_are_told(tables, write, tmp_path):
+    tables["behaviors"] = tables["behaviors"].with_columns(pl.col("user_id") + 1000)
+    told = [
+        p.message for p in prepare_tables(write(tables), tmp_path / "out").problems if p.rule == "no-history"
+    ]
+    assert len(told) == 1
+    assert (
+        f"none of {len(tables['behaviors'])} behaviors is earlier than an impression of the same user."
+        in told[0]
+    )

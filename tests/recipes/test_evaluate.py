@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from mimctr.center.snapshot import write_snapshot
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import DataError, RunError
+from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.evaluate.results import read_results
 from mimctr.recipes import evaluate, prepare, report
 from mimctr.recipes.neighbors import choose_pairs
@@ -262,6 +262,16 @@ def test_models_of_other_tables_are_refused(run):
     dataset = CtrDataset.open(run / "dataset")
     write_model(run, dataset, "mim_plus", seed=0, strength=1.0, dataset_hash="f" * 64)
     with pytest.raises(RunError, match="mim_plus-seed0: it was trained on tables ffffffffffff"):
+        evaluate.main(run, run / "evaluate", CONFIG)
+
+
+def test_models_of_other_vectors_are_refused(run):
+    # Mutant: the coverage of one encoder's vectors told beside the results of another's.
+    dataset = CtrDataset.open(run / "dataset")
+    write_model(run, dataset, "mim_plus", seed=0, strength=1.0, content_fingerprint="f" * 64)
+    with pytest.raises(
+        StaleSnapshot, match="mim_plus-seed0: it was trained on vectors of encoder ffffffffffff"
+    ):
         evaluate.main(run, run / "evaluate", CONFIG)
 
 

@@ -163,6 +163,25 @@ class TestLearning:
         assert score(shop, tmp_path) > 0.78
 
 
+class TestAuxiliaryLoss:
+    @pytest.mark.parametrize("ubm", ["sim", "dien"])
+    def test_it_trains_what_it_is_for(self, ubm: str, shop: Path, tmp_path: Path):
+        # Mutant: an auxiliary loss that is computed and never added, so that its weight means nothing.
+        found = []
+        for weight in (0.0, 1.0):
+            train(
+                shop,
+                tmp_path / str(weight),
+                variant="base",
+                ubm=ubm,
+                auxiliary_weight=weight,
+                schedule="constant",
+            )
+            found.append(load_tensors(tmp_path / str(weight) / "model.safetensors")[0])
+        search = [name for name in found[0] if "ubm.soft" in name] if ubm == "sim" else list(found[0])
+        assert any(not torch.equal(found[0][name], found[1][name]) for name in search)
+
+
 class TestShuffledVectors:
     """What a model says of the test part when its items' vectors are permuted within category."""
 

@@ -1,5 +1,10 @@
 """A stage is made once per key, resumed when half made, and never deletes what is not its own."""
 
+import fcntl
+import os
+import subprocess
+import sys
+
 import pytest
 from pydantic import BaseModel
 
@@ -96,3 +101,72 @@ def test_a_missing_or_interrupted_input_is_refused(tmp_path):
     (half / "stage.started.json").write_text("{}")
     with pytest.raises(RunError, match="half: the stage that makes it was interrupted"):
         run_stage("x", tmp_path / "x", config=Config(), inputs={"a": half}, work=lambda: None)
+
+
+def test_a_folder_that_another_process_fills_is_left_to_it(make, tmp_path):
+    # Mutant: two processes write one checkpoint and one metrics file.
+    program = (
+        "import fcntl, os, sys\n"
+        "handle = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "fcntl.flock(handle, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    (tmp_path / "out").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "out"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="out: another process is filling it at this moment"):
+            make()
+        assert list((tmp_path / "out").iterdir()) == []
+        other.kill()  # -9: whoever is gone holds nothing
+    assert make() == [1]
+
+
+def test_the_folder_is_held_while_the_work_is_done_and_not_longer(make, tmp_path):
+    def again():
+        with pytest.raises(RunError, match="another process is filling it"):
+            make(size=2)
+        (tmp_path / "out" / "result").write_text("done")
+
+    make(work=again)
+    assert make(size=2) == [2]
+
+
+def test_a_kept_result_can_be_looked_at_by_many(make, tmp_path):
+    make()
+    handle = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert make() == [1]
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("Unable to allocate 7.45 GiB for an array"), "; 7.45 GiB more were asked for"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "; 2.00 GiB more were asked for"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes."
+            ),
+            "; 3.00 GiB more were asked for",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_a_lack_of_memory_is_told_with_what_would_need_less(error, told, source, tmp_path):
+    class Sized(BaseModel):
+        batch_size: int
+
+    def work():
+        raise error
+
+    for batch_size, advice in (
+        (3, "The batch size is 3: try batch_size = 1."),
+        (1, "Free some, or give it a"),
+    ):
+        with pytest.raises(RunError) as caught:
+            run_stage("demo", tmp_path / "out", config=Sized(batch_size=batch_size), inputs={}, work=work)
+        assert str(caught.value).startswith(f"demo {tmp_path / 'out'}: out of memory{told}. {advice}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX, Content, CtrBatch, Lookup
 from mimctr.center.snapshot import Snapshot
+from mimctr.errors import CenterError
 
 
 class ContentTable:
@@ -48,7 +49,15 @@ class ContentTable:
             items: Snapshot of the items.
             num_queries: Queries in the dataset; their keys in ``queries`` are 1 ... ``num_queries``.
             queries: Snapshot of the queries.
+
+        Raises:
+            CenterError: the vectors of the queries have another width than those of the items.
         """
+        if queries is not None and queries.dim != items.dim:
+            raise CenterError(
+                f"the vectors of the queries have {queries.dim} dimensions, those of the items {items.dim}. "
+                "Run 'mimctr embed' again."
+            )
         item_rows = items.rows(item_keys)
         item_rows[:FIRST_INDEX] = -1
         query_rows = np.full(num_queries + 1, -1)

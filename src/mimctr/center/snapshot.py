@@ -103,17 +103,25 @@ class Snapshot:
             )
         try:
             with safe_open(folder / VECTORS, framework="pt") as file:  # maps the file, copies nothing
-                keys, vectors = file.get_tensor("keys").numpy(), file.get_tensor("vectors").numpy()
+                tensors = {name: file.get_tensor(name) for name in ("keys", "vectors")}
         except (FileNotFoundError, SafetensorError) as error:
             raise CenterError(
                 f"{folder / VECTORS}: not readable ({error}). Run 'mimctr embed' again."
             ) from None
-        if vectors.shape != (manifest.num_vectors, manifest.dim) or len(keys) != manifest.num_vectors:
+        keys, vectors = tensors["keys"], tensors["vectors"]
+        dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in (keys, vectors)]
+        if dtypes != ["int64", manifest.dtype]:
+            raise CenterError(
+                f"{folder}: the manifest promises int64 keys and {manifest.dtype} vectors, the file holds {dtypes[0]} "
+                f"and {dtypes[1]}. Run 'mimctr embed' again."
+            )
+        if vectors.shape != (manifest.num_vectors, manifest.dim) or keys.shape != vectors.shape[:1]:
             raise CenterError(
                 f"{folder}: the manifest promises {manifest.num_vectors} x {manifest.dim} vectors, "
-                f"the file holds {vectors.shape[0]} x {vectors.shape[1]}. Run 'mimctr embed' again."
+                f"the file holds {' x '.join(map(str, vectors.shape))} and {len(keys)} keys. Run 'mimctr embed' again."
             )
-        return cls(keys, vectors, manifest)
+        _refuse_unsorted(folder, keys.numpy())
+        return cls(keys.numpy(), vectors.numpy(), manifest)
 
     def rows(self, item_keys: Int[ndarray, "*shape"]) -> Int[ndarray, "*shape"]:
         """Return the row of each key, -1 where the snapshot does not hold it.
@@ -214,7 +222,11 @@ def verify_snapshot(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     tensors, _ = load_tensors(folder / VECTORS)
-    keys = tensors["keys"].numpy()
+    _refuse_unsorted(folder, tensors["keys"].numpy())
+    return manifest
+
+
+def _refuse_unsorted(folder: Path, keys: Int[ndarray, "rows"]) -> None:
+    """See to it that every key can be found by a binary search."""
     if (np.diff(keys) <= 0).any():
         raise CenterError(f"{folder}: its keys are not sorted. Run 'mimctr embed' again.")
-    return manifest

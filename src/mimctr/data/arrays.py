@@ -1,5 +1,9 @@
 """Flat arrays on disk: .npy files, memory-mapped, never pickled."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +13,33 @@ from mimctr.errors import RunError
 
 
 def save_array(path: Path, array: ndarray) -> None:
-    """Write ``array`` as .npy."""
+    """Write ``array`` as .npy.
+
+    Raises:
+        OSError: it cannot be written whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array, allow_pickle=False)
+    with _naming(path):
+        np.save(path, array, allow_pickle=False)
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: type) -> ndarray:
-    """Return a new .npy file as a writable array, for data that is made column by column."""
+    """Return a new .npy file as a writable array, for data that is made column by column.
+
+    Raises:
+        OSError: there is no space for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if 0 in shape:
         save_array(path, np.empty(shape, dtype=dtype))
         return np.empty(shape, dtype=dtype)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with _naming(path):
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open(
+            "r+b"
+        ) as file:  # a full disk is an error now; found by writing to the map, it would be a crash
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def open_array(path: Path) -> ndarray:
@@ -35,3 +54,13 @@ def open_array(path: Path) -> ndarray:
         raise RunError(f"{path}: no such file; the dataset is incomplete. Prepare it again.") from None
     except (ValueError, EOFError) as error:
         raise RunError(f"{path}: damaged ({error}). Prepare the dataset again.") from None
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written; of a short write NumPy tells how short it is, neither where nor why."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from None

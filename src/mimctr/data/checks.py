@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from mimctr.data.blobs import MISSING
 from mimctr.data.contract import FIRST_TIME, LAST_TIME, Holds, TableContract
-from mimctr.data.convert import INTEGER_TEXT, is_categorical, to_integers, to_numbers, to_seconds
+from mimctr.data.convert import INTEGER_TEXT, is_categorical, to_numbers, to_seconds
 from mimctr.data.images import UNREADABLE, ImageReader
 from mimctr.data.logs import Table
 from mimctr.data.problems import Problems, Severity
@@ -74,16 +74,18 @@ class CheckedTable:
             return self._nothing(pl.Int64)
         if self.table.csv and like != pl.String and values.drop_nulls().str.contains(INTEGER_TEXT).all():
             values = values.cast(pl.Int64)
-        typed = values if values.dtype == pl.String else None
         if values.dtype.is_integer():
-            typed = to_integers(values)
-        if typed is None:
+            whole = values.cast(pl.Int64, strict=False)
+            if self._overflows(column, values, whole):
+                return self._nothing(pl.Int64)
+            values = whole
+        elif values.dtype != pl.String:
             self._wrong_type(column, values)
             return self._nothing(pl.Int64)
-        values = typed
         self._reject_nulls(column, values)
         if like is not None and values.dtype != like:
-            self._wrong_type(column, values, expected=f"{like}, as in the other tables")
+            odd = values.filter(~values.str.contains(INTEGER_TEXT)) if self.table.csv else values
+            self._wrong_type(column, values, expected=f"{like}, as in the other tables", odd=odd)
             return self._nothing(like)
         return values
 
@@ -143,7 +145,8 @@ class CheckedTable:
             self._wrong_type(column, values)
             return None
         good = numbers.is_between(low, high) & numbers.is_finite() | values.is_null()
-        limits = f" from {low:g} to {high:g}" if np.isfinite([low, high]).all() else ""
+        limits = f" from {low:g} to {high:g}" if np.isfinite(high) else f" of at least {low:g}"
+        limits = limits if np.isfinite(low) else ""
         bad = ~good.fill_null(False).to_numpy()
         self.reject(
             bad, "number", column, values, f"are not finite numbers{limits}", "Correct them, or give null."
@@ -274,8 +277,26 @@ class CheckedTable:
                 "Fill them in, or leave the rows out.",
             )
 
-    def _wrong_type(self, column: str, values: pl.Series, *, expected: str | None = None) -> None:
-        example = values.drop_nulls()
+    def _overflows(self, column: str, values: pl.Series, whole: pl.Series) -> bool:
+        """Report ids that were lost when ``values`` became the int64 ``whole``; return whether there are any."""
+        lost = (whole.is_null() & values.is_not_null()).to_numpy()
+        if lost.any():
+            row = int(lost.argmax())
+            self.report(
+                "wrong-type",
+                f"{int(lost.sum()):,} of {len(lost):,} rows hold whole numbers beyond 64 bits with a sign. First: row "
+                f"{row}, {values[row]}. Give all ids of this kind as text, in every table.",
+                column=column,
+                count=int(lost.sum()),
+                total=len(lost),
+            )
+        return bool(lost.any())
+
+    def _wrong_type(
+        self, column: str, values: pl.Series, *, expected: str | None = None, odd: pl.Series | None = None
+    ) -> None:
+        """Report a column of another type than ``expected``; its first value among ``odd`` is the example."""
+        example = (values if odd is None else odd).drop_nulls()
         self.report(
             "wrong-type",
             f"holds {values.dtype}, not {expected or self._holds.get(column, Holds.FIELD).value}. "

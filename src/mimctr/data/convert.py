@@ -13,19 +13,13 @@ def is_categorical(dtype: pl.DataType) -> bool:
     return dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
 
 
-def to_integers(values: pl.Series) -> pl.Series | None:
-    """Return Int64; None where a value does not fit."""
-    whole = values.cast(pl.Int64, strict=False)
-    return whole if whole.null_count() == values.null_count() else None
-
-
 def to_seconds(values: pl.Series, *, csv: bool) -> pl.Series | None:
-    """Return Int64 seconds UTC, null where a CSV cell is no time; None for a column of another type.
+    """Return Int64 seconds UTC, null where a CSV cell is no time or a number is too large; None for another type.
 
     A datetime with a time zone is converted; one without is UTC. Fractions of a second are cut off.
     """
     if values.dtype.is_integer():
-        return to_integers(values)
+        return values.cast(pl.Int64, strict=False)
     if values.dtype in (pl.Date, pl.Datetime):
         return values.dt.epoch("s")
     if not csv:

@@ -47,6 +47,7 @@ class Manifest(BaseModel):
     problem_counts: dict[str, int] = Field(
         description="Rows (or values) by rule that was broken and tolerated."
     )
+    checksums: dict[str, int] = Field({}, description="CRC-32 of every array and table, by relative name.")
 
     @property
     def split(self) -> Split:
@@ -61,6 +62,10 @@ class Manifest(BaseModel):
             RunError: it is missing, damaged or of another schema version.
         """
         path = folder / "manifest.json"
+        if not path.is_file():
+            raise RunError(
+                f"{folder}: holds no dataset ({path.name} is missing). Run 'mimctr prepare' first."
+            )
         values = read_json(path)
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:

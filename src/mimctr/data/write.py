@@ -12,6 +12,7 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.arrays import create_array, save_array
 from mimctr.data.blobs import MISSING
 from mimctr.data.catalogue import write_counts, write_items
+from mimctr.data.checksums import checksum_files
 from mimctr.data.histories import Histories, build_histories, history_ends
 from mimctr.data.ingest import Events, Items, Raw
 from mimctr.data.manifest import SCHEMA_VERSION, Fields, Manifest
@@ -26,7 +27,7 @@ from mimctr.data.vocabulary import (
     factorize,
     write_vocabularies,
 )
-from mimctr.errors import ConfigError
+from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
 
 SEARCH_RULE = "searches: query = the image that was searched with"
@@ -53,8 +54,11 @@ def write_dataset(
     split = split_times(impressions.time, split_rule)
 
     kinds, histories = _histories(behaviors, impressions, num_users=len(users))
+    ends = history_ends(histories, user=impressions.user, time=impressions.time)
+    _check_histories(histories, impressions, ends, problems, given=behaviors is not None)
+    _note_one_class(impressions, split, problems)
     num_queries, queries, search_queries = _write_queries(folder / "queries", raw, impressions, searches)
-    _write_log(folder, impressions, queries, histories)
+    _write_log(folder, impressions, queries, histories, ends)
     train = split.rows(impressions.time, "train")
     fields = _write_fields(
         folder, raw, impressions, order, train=train, num_users=len(users), min_count=min_count
@@ -95,6 +99,7 @@ def write_dataset(
         pair_rule=rule,
         source_hash=source_hash,
         problem_counts=problems.counts(),
+        checksums=checksum_files(folder),
     )
     write_json(folder / "manifest.json", manifest.model_dump())
     return manifest
@@ -166,7 +171,11 @@ def _write_queries(
 
 
 def _write_log(
-    folder: Path, impressions: Events, queries: Int[ndarray, "impressions"], histories: Histories
+    folder: Path,
+    impressions: Events,
+    queries: Int[ndarray, "impressions"],
+    histories: Histories,
+    ends: Int[ndarray, "impressions"],
 ) -> None:
     """Write the behaviors, and the impressions with the end of their history."""
     for name in ("offsets", "item", "time", "kind"):
@@ -176,7 +185,7 @@ def _write_log(
         "time": impressions.time,
         "click": impressions.click,
         "query": queries.astype(np.int32),
-        "end": history_ends(histories, user=impressions.user, time=impressions.time),
+        "end": ends,
         "true_probability": impressions.true_probability,
         "bid": impressions.bid,
     }
@@ -254,6 +263,76 @@ def _pairs_from_searches(searches: Events, queries: Int[ndarray, "searches"], sp
         }
     )
     return finish_pairs(pairs.sort("time", maintain_order=True), split)
+
+
+def _check_histories(
+    histories: Histories,
+    impressions: Events,
+    ends: Int[ndarray, "impressions"],
+    problems: Problems,
+    *,
+    given: bool,
+) -> None:
+    """Refuse a table of behaviors that is wholly in the future; say where most of it is, or where nothing is seen.
+
+    Args:
+        histories: Every user's behaviors.
+        impressions: Sorted by time.
+        ends: Where the history of each impression ends.
+        problems: Where objections go.
+        given: Whether the behaviors are a table of their own, not clicks.
+
+    Raises:
+        DataError: a table of behaviors is given, and every one of them is at or after the last impression.
+    """
+    last, total = int(impressions.time[-1]), len(histories.time)
+    num_late = int((histories.time >= last).sum())
+    if given and num_late == total:
+        raise DataError(
+            f"behaviors.time: {total:,} of {total:,} rows are at or after the last impression, at {last}, so none is "
+            f"in a history. First: {histories.time.min()}. Correct the times, or leave the table out: earlier clicks "
+            "take its place."
+        )
+    if (ends == histories.offsets[impressions.user]).all():
+        problems.add(
+            "no-history",
+            f"none of {total:,} behaviors is earlier than an impression of the same user. Kept; every interest is "
+            "empty. Correct times and user ids, or add behaviors.",
+            table="behaviors",
+            severity="warning",
+            count=total,
+            total=total,
+        )
+    elif 2 * num_late > total:
+        problems.add(
+            "late-behavior",
+            f"{num_late:,} of {total:,} rows are at or after the last impression, at {last}; they are in no history. "
+            "Kept. Correct the times, or add later impressions.",
+            table="behaviors",
+            column="time",
+            severity="warning",
+            count=num_late,
+            total=total,
+        )
+
+
+def _note_one_class(impressions: Events, split: Split, problems: Problems) -> None:
+    """Say which parts have clicks only, or none: nothing is learned from such a part, and nothing ranked there."""
+    assert impressions.click is not None, "a required column is missing without a problem"
+    for part in PARTS:
+        rows = split.rows(impressions.time, part)
+        clicks = int(impressions.click[rows.start : rows.stop].sum())
+        if clicks in (0, len(rows)):
+            problems.add(
+                "one-class",
+                f"all {len(rows):,} impressions of the {part} part have the label {int(clicks > 0)}; clicks can "
+                "neither be learned nor be ranked there. Correct the labels, or choose other lengths for the split.",
+                table="impressions",
+                column="click",
+                severity="warning",
+                count=len(rows),
+                total=len(impressions.time),
+            )
 
 
 def _note_no_pairs(problems: Problems, table: str) -> None:

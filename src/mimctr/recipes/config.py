@@ -2,10 +2,11 @@
 
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from mimctr.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
+LARGEST_INTEGER = 2**62
+"""Of a setting: it and twice it are int64."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -71,10 +74,16 @@ def build_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
     Raises:
         ConfigError: one line per mistake: the key, what is wrong, and for an unknown key the nearest known one.
     """
+    unfit = [f"{where}: {name}: {wrong}." for name, wrong in _unfit_numbers(values)]
+    if unfit:
+        raise ConfigError("\n".join(unfit))
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(model, detail, where) for detail in error.errors()]
+        bad = {detail["loc"][:-1] for detail in error.errors()}
+        # A list with a bad element is also too short, in pydantic's eyes: the element says it.
+        told = [d for d in error.errors() if not (d["type"] == "too_short" and d["loc"] in bad)]
+        lines = [_explain(model, detail, where) for detail in told]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -103,6 +112,20 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml_value, value))}]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _unfit_numbers(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key of every number that no file can keep, and what is wrong with it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _unfit_numbers(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _unfit_numbers(inner, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name, f"Input should be a finite number, got {value!r}"
+    elif isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        yield name, f"Input should be a whole number of at most {LARGEST_INTEGER:,}, got {value:,}"
 
 
 def _explain(model: type[BaseModel], detail: Any, where: str) -> str:

@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
+from mimctr.data.arrays import create_array
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, is_main, largest_batch, rank, size, total
@@ -209,11 +210,9 @@ def decode_pictures(
     if not count:
         return np.zeros(shape, dtype=np.uint8)
     if is_main():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = create_array(path, shape, np.uint8)
         for row, picture in enumerate(track(pictures, total=count, description="decode", unit="pictures")):
             pixels[row] = encoder.pixels([picture])[0].numpy()
-        pixels.flush()
     barrier()
     mapped = np.load(path, mmap_mode="r")
     barrier()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from mimctr.errors import ConfigError
 from mimctr.ubm.activations import ActivationName
@@ -105,7 +105,9 @@ class Config(BaseModel):
         description="Rows that the entries of a table share, by table name, in place of a row each. What is rarer than "
         "min_count, or not in the training part, is not hashed: it stays unknown, and takes no known entry's row.",
     )
-    hidden_dims: tuple[int, ...] = Field((256, 128, 64), min_length=1, description="Of the deep network.")
+    hidden_dims: tuple[PositiveInt, ...] = Field(
+        (256, 128, 64), min_length=1, description="Of the deep network."
+    )
     activation: ActivationName = Field("relu", description="Of the deep network.")
     interest_norm: NormName = Field("none", description="How h_B is normalized before the deep network.")
     cross_layers: int = Field(0, ge=0, description="Cross layers of DCN-v2 in the deep network; 0 = none.")
@@ -181,6 +183,13 @@ class Config(BaseModel):
     plus_target_dim: int = Field(
         16, ge=0, description="MIM+: width of the target's projected vector; 0 = none."
     )
+
+    @field_validator("interests")
+    @classmethod
+    def _each_once(cls, interests: tuple[InterestName, ...]) -> tuple[InterestName, ...]:
+        if len(set(interests)) < len(interests):
+            raise ValueError("Input should name each interest once")
+        return interests
 
     @property
     def resolved_scope(self) -> ContentScope:

@@ -17,6 +17,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"device: unknown device '{name}'. Use 'auto', 'cpu' or 'cuda'.") from None
+    if device.type in ("meta", "lazy"):  # they hold no numbers
+        raise ConfigError(f"device: nothing can be computed on '{name}'. Use 'auto', 'cpu' or 'cuda'.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: '{name}' asked for, but PyTorch sees no GPU here. Use 'auto' or 'cpu'.")
     return device

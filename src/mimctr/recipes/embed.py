@@ -17,10 +17,10 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
 from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, write_snapshot
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, from_main, rank, size
+from mimctr.distributed import barrier, from_main, is_main, rank, size
 from mimctr.encoders.backends import BackendName
 from mimctr.encoders.vectors import ItemVectors, Modality
-from mimctr.errors import EncoderError, RunError
+from mimctr.errors import EncoderError, RunError, StaleSnapshot
 from mimctr.files import read_json, write_json
 from mimctr.progress import track
 from mimctr.recipes.catalogue import ITEMS_AT_ONCE
@@ -228,12 +228,41 @@ def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = Non
         encoder: Fingerprint that both must have; None takes that of the items, and the queries' must agree.
 
     Raises:
-        StaleSnapshot: a snapshot came from another encoder.
+        StaleSnapshot: a snapshot came from another encoder, or from another catalogue.
+        CenterError: a snapshot is missing or damaged, or the queries' is of another width.
     """
     fingerprint = encoder or read_manifest(folder / ITEMS).fingerprint
-    return ContentTable.from_snapshots(
+    table = ContentTable.from_snapshots(
         dataset.item_keys,
         Snapshot.open(folder / ITEMS, encoder=fingerprint),
         num_queries=len(dataset.queries),
         queries=Snapshot.open(folder / QUERIES, encoder=fingerprint),
     )
+    _check_age(table, dataset, folder)
+    return table
+
+
+def _check_age(table: ContentTable, dataset: CtrDataset, folder: Path) -> None:
+    """Warn of items that came into the catalogue after the snapshot: they have content, and no vector.
+
+    Raises:
+        StaleSnapshot: no item of the catalogue has a vector.
+    """
+    known = table.item_rows[FIRST_INDEX:] >= 0
+    if not known.any():
+        raise StaleSnapshot(
+            f"{folder}: none of its {len(table.snapshot):,} vectors belongs to one of the {dataset.num_items:,} items "
+            f"of {dataset.folder}. Run 'mimctr embed' on this dataset."
+        )
+    has_content = (dataset.item_images.numbers >= 0) | dataset.items["title"].is_not_null().to_numpy()
+    newer = int((has_content & ~known).sum())
+    if newer and is_main():
+        logger.warning(
+            "%s: older than the catalogue of %s: %s of %s items (%.1f %%) have a picture or a title, but no vector. "
+            "Run 'mimctr embed' again.",
+            folder,
+            dataset.folder,
+            f"{newer:,}",
+            f"{dataset.num_items:,}",
+            100 * newer / dataset.num_items,
+        )

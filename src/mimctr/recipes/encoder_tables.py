@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
@@ -58,7 +58,7 @@ class Recipe(BaseModel):
         csft_recipe.Config(), description="Of MIM; its plain geometry is every row's."
     )
     search: search_recipe.Config = search_recipe.Config()
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="Of pre-training and C-SFT.")
+    seeds: list[NonNegativeInt] = Field([0, 1, 2], min_length=1, description="Of pre-training and C-SFT.")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {},
         description="Settings of [csft] with the values to try. Every row with C-SFT takes what is best on validation "

@@ -12,9 +12,11 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimctr.batch import FIRST_INDEX
+from mimctr.center.snapshot import read_manifest
+from mimctr.data.checksums import verify_dataset
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import PARTS
-from mimctr.errors import RunError
+from mimctr.errors import RunError, StaleSnapshot
 from mimctr.evaluate.cohorts import (
     age_slices,
     arrival_slices,
@@ -39,7 +41,7 @@ from mimctr.evaluate.results import (
 )
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 from mimctr.files import read_json
-from mimctr.recipes.embed import open_content
+from mimctr.recipes.embed import ITEMS, open_content
 from mimctr.recipes.export import export_predictions
 from mimctr.recipes.neighbors import draw_neighbors
 from mimctr.weights import load_tensors
@@ -75,6 +77,7 @@ class ModelRecord(BaseModel):
     encoder: str | None
     seed: int
     dataset_hash: str
+    content_fingerprint: str | None = None
     config: dict
 
 
@@ -88,8 +91,10 @@ def main(run: Path, out: Path, config: Config) -> Results:
         config: Settings.
 
     Raises:
-        RunError: there is no trained model, or one was trained on another test part.
+        RunError: there is no trained model, one was trained on another test part, or a file of the dataset is damaged.
+        StaleSnapshot: a model was trained on other vectors than those of the run.
     """
+    verify_dataset(run / "dataset")
     dataset = CtrDataset.open(run / "dataset")
     name = config.dataset_name or run.resolve().name
     rows = np.array(dataset.rows("test"))
@@ -192,6 +197,7 @@ def read_models(
                 f"{dataset_hash[:12]}. Train it again on this dataset."
             )
         encoder = None if record.encoder == "none" else record.encoder
+        _refuse_other_vectors(path.parent, record, run / "embed" / (encoder or ""))
         tensors, _ = load_tensors(path.parent / "predictions.safetensors")
         if not np.array_equal(tensors["row"].numpy(), rows):
             raise RunError(
@@ -220,6 +226,23 @@ def read_models(
         )
     _warn_of_unshuffled(predictions)
     return models, predictions
+
+
+def _refuse_other_vectors(model: Path, record: ModelRecord, embedded: Path) -> None:
+    """See to it that the run's vectors, whose coverage is reported, are those that the model was trained on.
+
+    Raises:
+        StaleSnapshot: they came from another encoder.
+    """
+    trained_on = record.content_fingerprint
+    if trained_on is None or not (embedded / ITEMS).is_dir():
+        return
+    found = read_manifest(embedded / ITEMS).fingerprint
+    if found != trained_on:
+        raise StaleSnapshot(
+            f"{model}: it was trained on vectors of encoder {trained_on[:12]}, {embedded} holds those of {found[:12]}. "
+            "Train it again on these, or run 'mimctr embed' with that encoder."
+        )
 
 
 def _warn_of_unshuffled(predictions: list[Predictions]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mimctr.batch import CtrBatch
 from mimctr.center.attach import ContentTable
+from mimctr.data.checksums import verify_dataset
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import PARTS
 from mimctr.files import atomic_path
@@ -49,7 +50,11 @@ def main(dataset: Path, content: Path, out: Path, config: Config) -> None:
         content: Folder that ``mimctr embed`` wrote.
         out: Folder for the file.
         config: Settings.
+
+    Raises:
+        RunError: a file of the dataset is damaged.
     """
+    verify_dataset(dataset)
     data = CtrDataset.open(dataset)
     table = open_content(data, content)
     out.mkdir(parents=True, exist_ok=True)

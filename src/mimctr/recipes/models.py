@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config as TrainConfig
@@ -32,7 +32,7 @@ class Models(BaseModel):
     encoders: list[Encoder] = Field(
         ["csft"], min_length=1, description="Whose vectors the content variants read."
     )
-    seeds: list[int] = Field(
+    seeds: list[NonNegativeInt] = Field(
         [0], min_length=1, description="One training each; the table shows mean and deviation."
     )
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(

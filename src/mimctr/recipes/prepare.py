@@ -4,11 +4,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mimctr.data.contract import FIRST_TIME, LAST_TIME
 from mimctr.data.pairs import PairRule
 from mimctr.data.prepare import prepare_tables
 from mimctr.data.problems import Summary
-from mimctr.data.split import SplitRule
+from mimctr.data.split import DAY, SplitRule
 from mimctr.files import read_json
+
+LONGEST_DAYS = (LAST_TIME - FIRST_TIME) / DAY
+"""More than all times that a table may hold."""
 
 
 class Config(BaseModel):
@@ -16,9 +20,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    test_days: float | None = Field(None, gt=0, description="Length of the test part, days.")
-    validation_days: float | None = Field(None, gt=0, description="Length of the validation part, days.")
-    warmup_days: float = Field(0.0, ge=0, description="First days, whose impressions only fill histories.")
+    test_days: float | None = Field(None, gt=0, le=LONGEST_DAYS, description="Length of the test part, days.")
+    validation_days: float | None = Field(
+        None, gt=0, le=LONGEST_DAYS, description="Length of the validation part, days."
+    )
+    warmup_days: float = Field(
+        0.0, ge=0, le=LONGEST_DAYS, description="First days, whose impressions only fill histories."
+    )
     test_fraction: float = Field(
         0.1,
         gt=0,
@@ -39,7 +47,7 @@ class Config(BaseModel):
         ("purchase",), min_length=1, description="Kinds of behavior whose image is the query."
     )
     pair_window_days: float = Field(
-        30.0, gt=0, description="Most days from the query's behavior to the positive."
+        30.0, gt=0, le=LONGEST_DAYS, description="Most days from the query's behavior to the positive."
     )
     pair_same_field: str | None = Field(
         None, description="Item field, such as category, in which query and positive agree."

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from mimctr.batch import CtrBatch
 from mimctr.center.attach import ContentTable
+from mimctr.data.checksums import verify_dataset
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import is_main
+from mimctr.data.split import Part
+from mimctr.distributed import from_main, is_main
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
 from mimctr.recipes.ctr_config import Config, Ubm, Variant, check_extensions
@@ -27,6 +29,7 @@ from mimctr.recipes.ctr_fitting import Task, fit, measure, predict, rank_metrics
 from mimctr.recipes.ctr_model import RECORD, WEIGHTS, build_model, field_sizes
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.embed import open_content
+from mimctr.train.memory import explain_out_of_memory
 from mimctr.train.run import Run
 from mimctr.ubm.content_interest import cosine
 from mimctr.ubm.masking import masked_mean
@@ -55,9 +58,11 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
 
     Raises:
         ConfigError: the variant reads content and none is given, or a setting is for another variant.
-        DataError: the training part is empty.
+        RunError: a file of the dataset is damaged.
+        DataError: the training part is empty, or it or the validation part has one class only.
     """
     check_extensions(config)
+    from_main(lambda: verify_dataset(dataset))
     data = CtrDataset.open(dataset)
     vectors = open_vectors(data, content, config)
     task = Task(dataset=data, content=vectors, config=config, device=pick_device(config.device))
@@ -65,6 +70,7 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         raise DataError(
             f"{dataset}: its training part has no impressions. Let the validation part start later."
         )
+    refuse_one_class(data)
     out.mkdir(parents=True, exist_ok=True)
     if config.variant == "untrained_cosine":
         facts, validation = score_untrained(task, out)
@@ -78,10 +84,30 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
     return validation
 
 
+def refuse_one_class(dataset: CtrDataset) -> None:
+    """See to it that there is something to learn, and something to rank for the early stop.
+
+    Raises:
+        DataError: the training or the validation part has clicks only, or none.
+    """
+    parts: tuple[Part, ...] = ("train", "validation")
+    for part in parts:
+        rows = dataset.rows(part)
+        clicks = int(dataset.impressions.click[rows.start : rows.stop].sum())
+        if clicks in (0, len(rows)):
+            raise DataError(
+                f"{dataset.folder}: all {len(rows):,} impressions of its {part} part have the label {int(clicks > 0)}, "
+                "and a training needs both. Correct the labels, or prepare it with another split."
+            )
+
+
 def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:
     """Train, save the best weights and score the test part; return facts for the record and validation metrics."""
     content_dim = None if task.content is None else task.content.dim
-    model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
+    with explain_out_of_memory(
+        f"{out}: the model", "Choose a smaller embedding_dim or hidden_dims, or a larger min_count."
+    ):
+        model = build_model(task.dataset, task.config, content_dim=content_dim).to(task.device)
     with closing(make_run(out, task.config)) as run:
         progress = fit(model, run, task)
     weights = whole_state(model)

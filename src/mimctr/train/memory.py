@@ -1,9 +1,14 @@
-"""Memory of this process: its peak, and whether freed blocks are kept."""
+"""Memory of this process: its peak, whether freed blocks are kept, and what is said where there is none left."""
 
+import contextlib
 import ctypes
+import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from mimctr.errors import RunError
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -11,6 +16,9 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Names of glibc's settings (malloc.h)."""
 LARGEST_KEPT = 32 * 2**20
 """Bytes; the most that glibc takes as its threshold."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Words of PyTorch's errors where there is no memory: on a GPU, on a CPU; only they tell."""
+ASKED = re.compile(r"(?:[Tt]ried to|Unable to) allocate ([\d.]+) (bytes|[KMGTPE]iB)")
 
 
 def keep_freed_memory() -> None:
@@ -42,3 +50,28 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(where: str, advice: str) -> Iterator[None]:
+    """Say what to do where memory does not suffice, in place of the allocator's own words.
+
+    Args:
+        where: What needs the memory.
+        advice: What would need less, a sentence.
+
+    Raises:
+        RunError: PyTorch, NumPy or Python found no memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        asked = ASKED.search(str(error))
+        more = f"; {_in_words(*asked.groups())} more were asked for" if asked else ""
+        raise RunError(f"{where}: out of memory{more}. {advice}") from None
+
+
+def _in_words(amount: str, unit: str) -> str:
+    return f"{int(amount) / 2**30:,.2f} GiB" if unit == "bytes" else f"{amount} {unit}"

@@ -4,11 +4,14 @@ A stage is a function that fills a folder. Its key is the hash of its config and
 is written last, so a folder that holds one is complete.
 """
 
+import contextlib
+import fcntl
 import logging
+import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +20,7 @@ import mimctr
 from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.files import hash_json, hash_path, read_json, write_json
-from mimctr.train.memory import keep_freed_memory, peak_memory, reset_peak_memory
+from mimctr.train.memory import explain_out_of_memory, keep_freed_memory, peak_memory, reset_peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -98,20 +101,37 @@ def run_stage(
         together: All processes share the work; else the first one does it alone, and the others wait.
 
     Raises:
-        RunError: ``out`` holds something that no stage made, or another stage's result.
+        RunError: ``out`` holds something that no stage made, or another stage's result; another process is filling it;
+            memory does not suffice.
     """
     settings = config.model_dump(mode="json")
     key, keys = distributed.from_main(lambda: _key(name, settings, inputs))
-    if distributed.from_main(lambda: _is_kept(name, out, key, settings, keys)):
+    if distributed.from_main(lambda: _is_kept(name, out, key)):
         return read_record(out)
+    with _claimed(out) if distributed.is_main() else contextlib.nullcontext():
+        return _fill(name, out, key, keys, settings, work, together=together)
+
+
+def _fill(
+    name: str,
+    out: Path,
+    key: str,
+    keys: dict[str, str],
+    settings: dict,
+    work: Callable[[], object],
+    *,
+    together: bool,
+) -> StageRecord:
+    distributed.from_main(lambda: _make_ready(name, out, key, settings, keys))
     keep_freed_memory()
     reset_peak_memory()
     begun = time.monotonic()
-    if together:
-        work()
-    elif distributed.is_main():
-        with distributed.alone():
+    with explain_out_of_memory(f"{name} {out}", _advice(settings)):
+        if together:
             work()
+        elif distributed.is_main():
+            with distributed.alone():
+                work()
     distributed.barrier()
     if distributed.is_main():
         record = StageRecord(
@@ -135,30 +155,62 @@ def _key(name: str, settings: dict, inputs: Mapping[str, Path]) -> tuple[str, di
     return hash_json({"name": name, "format": FORMAT, "config": settings, "inputs": keys}), keys
 
 
-def _is_kept(name: str, out: Path, key: str, settings: dict, keys: dict[str, str]) -> bool:
-    """Return whether ``out`` holds the result already; if not, make it ready to be filled."""
+def _is_kept(name: str, out: Path, key: str) -> bool:
+    """Return whether ``out`` holds the result already."""
+    if not (out / RECORD).is_file() or read_record(out).key != key:
+        return False
+    logger.info("%s: unchanged, kept %s", name, out)
+    return True
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Hold the folder ``out`` (made if missing) for this process; however the process ends, it holds it no more.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{out}: another process is filling it at this moment. Wait for it, or choose another folder."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make_ready(name: str, out: Path, key: str, settings: dict, keys: dict[str, str]) -> None:
+    """Make ``out`` ready to be filled, or to be filled further."""
     if (out / RECORD).is_file():
         record = read_record(out)
-        if record.key == key:
-            logger.info("%s: unchanged, kept %s", name, out)
-            return True
         if record.name != name:
             raise RunError(
                 f"{out}: holds the result of '{record.name}', not of '{name}'. Choose another folder."
             )
         logger.info("%s: %s; making %s anew", name, _difference(record, settings, keys), out)
-        shutil.rmtree(out)
-    elif out.exists() and any(out.iterdir()):
+        _empty(out)
+    elif any(out.iterdir()):
         if not (out / STARTED).is_file():
             raise RunError(f"{out}: not empty, and no stage of mimctr made it. Choose another folder.")
         if read_json(out / STARTED)["key"] != key:
             logger.info("%s: half made from other settings; making %s anew", name, out)
-            shutil.rmtree(out)
+            _empty(out)
         else:
             logger.info("%s: resuming %s", name, out)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / STARTED, {"name": name, "key": key})
-    return False
+
+
+def _advice(settings: dict) -> str:
+    """Say what would need less memory."""
+    size = settings.get("batch_size")
+    if size is None or size == 1:
+        return "Free some, or give it a machine with more."
+    return f"The batch size is {size:,}: try batch_size = {size // 2}."
 
 
 def fill_folder(out: Path, write: Callable[[Path], object]) -> None:
@@ -167,13 +219,18 @@ def fill_folder(out: Path, write: Callable[[Path], object]) -> None:
     For work that is written whole and cannot be resumed: what an interrupted attempt left is removed first.
     """
     making = out / "making"
-    for child in out.iterdir():
-        if child.name != STARTED:
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    _empty(out, but=STARTED)
     write(making)
     for child in making.iterdir():
         child.rename(out / child.name)
     making.rmdir()
+
+
+def _empty(folder: Path, *, but: str = "") -> None:
+    """Remove everything in ``folder`` but the file of that name."""
+    for child in folder.iterdir():
+        if child.name != but:
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
 
 
 def _difference(record: StageRecord, settings: dict, keys: dict[str, str]) -> str:
