@@ -115,3 +115,12 @@ def test_dice_learns_nothing_from_a_batch_without_behaviors():
     before = dice.statistics.variance.clone()
     assert dice(torch.randn(B, L, DICE_DIM), torch.zeros(B, L, dtype=torch.bool)).isfinite().all()
     assert torch.equal(dice.statistics.variance, before)
+
+
+def test_dice_starts_at_the_slope_of_the_authors_code():
+    # Mutant: PReLU's 0.25.
+    dice = Dice(4)
+    x = torch.randn(2, 4)
+    gate = dice.eval()(x) / x
+    assert torch.equal(dice.alpha, torch.zeros(4))
+    torch.testing.assert_close(gate, torch.sigmoid(x / (1 + 1e-8) ** 0.5))
