@@ -226,8 +226,8 @@ MUTANTS = [
     Mutant(
         "cosines that are known already count outside the scope",
         "ubm/content_interest.py",
-        "relevance = relevance.masked_fill(~mask, 0.0)",
-        "relevance = relevance + 0.0",
+        "else relevance.masked_fill(~mask, 0.0)",
+        "else relevance + 0.0",
         "tests/ubm/test_content_interest.py::test_cosines_that_are_known_already_count_where_the_mask_says",
     ),
     Mutant(
@@ -603,7 +603,7 @@ MUTANTS = [
     ),
     Mutant(
         "a batch of one loses its axis",
-        "ubm/content_interest.py",
+        "ubm/products.py",
         "many.transpose(1, 2)).squeeze(1)",
         "many.transpose(1, 2)).squeeze()",
         "tests/ubm/test_contract.py",
@@ -611,8 +611,8 @@ MUTANTS = [
     Mutant(
         "Eq. (7) takes a softmax of the cosines",
         "ubm/content_interest.py",
-        "weights = relevance.unsqueeze(1)",
-        "weights = relevance.softmax(dim=1).unsqueeze(1)",
+        "return relevance, weighted_sum(relevance, behaviors)",
+        "return relevance, weighted_sum(relevance.softmax(dim=1), behaviors)",
         "tests/ubm/test_content_interest.py",
     ),
     Mutant(
@@ -639,7 +639,7 @@ MUTANTS = [
     Mutant(
         "SIM's time gaps are positions",
         "ubm/sim.py",
-        "self.time(time_gaps)]",
+        "self.time(found.time_gaps)]",
         "self.time(mask.long().flip(1).cumsum(1).flip(1))]",
         "tests/ubm/test_sim.py",
     ),

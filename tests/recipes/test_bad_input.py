@@ -144,7 +144,7 @@ class TestSettings:
     def test_the_width_of_a_table_that_is_not_there_is_told(self, shop, tmp_path):
         # Mutant: a misspelt table keeps its width, silently.
         with pytest.raises(
-            ConfigError, match=r"dims: there is no table 'itm'\. Tables: item, user, item_category"
+            ConfigError, match=r"dims: 'itm' is no table of this model\. Did you mean 'item'\?"
         ):
             train(shop / "dataset", None, tmp_path / "out", dims={"itm": 3})
 

@@ -95,7 +95,7 @@ class TestSpaces:
             ),
             (
                 {"learning_rate": "log:1:inf"},
-                "a range goes from a lower to a higher number, got 'log:1:inf'.",
+                "learning_rate: Input should be a finite number, got inf.",
             ),
             ({"dropout": "linear:0.5"}, "dropout: a range has the form linear:low:high, got 'linear:0.5'."),
             ({"dropout": "linear:a:b"}, "dropout: a range has the form linear:low:high, got 'linear:a:b'."),

@@ -12,6 +12,7 @@ from mimctr.errors import ConfigError
 from mimctr.ubm.ciubm import CiUBM, DenseHalf, ExportableDense
 from mimctr.ubm.embeddings import EmbeddingHalf, Rows
 from mimctr.ubm.interface import UserBehaviorModel
+from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.mlp import BatchNorm, Mlp
 
 from .conftest import LENGTHS, UBMS, B, make_dense
@@ -135,3 +136,12 @@ def test_the_dense_half_can_be_exported_for_any_batch_size(
     program = torch.export.export(ExportableDense(dense).eval(), inputs, dynamic_shapes=any_batch)
     fewer = tuple(tensor[1:4] for tensor in inputs)
     torch.testing.assert_close(program.module()(*fewer), dense(rows, content).logit[1:4])
+
+
+def test_logits_are_in_full_precision_under_autocast(rows: Rows):
+    # Mutant: rounded to bfloat16, they tie.
+    dense = make_dense(AvgPooling(D), "base").eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logit = dense(rows).logit
+    assert logit.dtype == torch.float32
+    assert not torch.equal(logit, logit.bfloat16().float())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import ConfigError, RunError
+from mimctr.errors import RunError
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config, Ubm
 from mimctr.ubm.bst import BST
@@ -16,7 +16,7 @@ from mimctr.ubm.ciubm import CiUBM, DenseHalf
 from mimctr.ubm.content_module import ContentAwareInterest
 from mimctr.ubm.dien import DIEN
 from mimctr.ubm.din import DIN
-from mimctr.ubm.embeddings import EmbeddingHalf, FieldSizes, table_name, trained_rows
+from mimctr.ubm.embeddings import EmbeddingHalf, FieldSizes, trained_rows
 from mimctr.ubm.extensions import Extensions
 from mimctr.ubm.interface import UserBehaviorModel
 from mimctr.ubm.mean import AvgPooling
@@ -80,12 +80,6 @@ def build_embedding(
 ) -> EmbeddingHalf:
     """Return fresh tables, as the config's user behavior model wants its rows."""
     ubm = UBMS[config.ubm]
-    names = ["item", "user", *(table_name(side, field) for side, own in fields.items() for field in own)]
-    unknown = [name for name in config.dims if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"dims: there is no table '{unknown[0]}'. Tables: {', '.join(dict.fromkeys(names))}."
-        )
     return EmbeddingHalf(
         item_rows=item_rows,
         user_rows=user_rows,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
+from mimctr.ubm.products import full_precision
 from mimctr.ubm.statistics import RunningStatistics
 
 
@@ -36,7 +37,8 @@ class Mlp(nn.Module):
             x = activate(activation, layer(x))
             if self.dropout > 0:
                 x = F.dropout(x, self.dropout, training=self.training)
-        return self.out(x).squeeze(-1)
+        with torch.autocast(x.device.type, enabled=False):  # logits in bfloat16 would tie
+            return self.out(full_precision(x)).squeeze(-1)
 
 
 class BatchNorm(nn.Module):
