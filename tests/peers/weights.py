@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from mimctr.ubm.activation_unit import ActivationUnit
 from mimctr.ubm.activations import Dice
 from mimctr.ubm.ciubm import DenseHalf
 from mimctr.ubm.dien import AUGRU
-from mimctr.ubm.din import ActivationUnit
 
 
 def randomize(module: nn.Module) -> None:

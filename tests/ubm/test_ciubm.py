@@ -15,7 +15,7 @@ from mimctr.ubm.interface import UserBehaviorModel
 from mimctr.ubm.mean import AvgPooling
 from mimctr.ubm.mlp import BatchNorm, Mlp
 
-from .conftest import LENGTHS, UBMS, B, make_dense
+from .conftest import LENGTHS, UBMS, B, D, make_dense
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mimctr.ubm.din import ActivationUnit
+from mimctr.ubm.activation_unit import ActivationUnit
 from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
 from mimctr.ubm.masking import masked_softmax, zero_padding
 from mimctr.ubm.products import dots
