@@ -4,7 +4,6 @@ Almost all of the time of DIN is spent here, on one row per behavior. So its pro
 out, over some impressions at a time: what a layer writes is still in the cache when the next one reads it.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
-from mimctr.ubm.parts import impressions_at_once
+from mimctr.ubm.parts import parts
 
 OF_THEIR_OUTPUT: dict[type[nn.Module], Any] = {
     nn.Sigmoid: (torch.Tensor.sigmoid_, torch.ops.aten.sigmoid_backward),
@@ -127,7 +126,7 @@ class _FirstLayer(torch.autograd.Function):
         dtype = _compute_dtype(target)
         out = behaviors.new_empty(*behaviors.shape[:2], len(weight), dtype=dtype)
         with torch.autocast(target.device.type, enabled=False):
-            for part in _parts(target):
+            for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
                 some = target[part].to(dtype), behaviors[part].to(dtype)
                 first_layer(*some, weight.to(dtype), bias.to(dtype), out=out[part])
         return out
@@ -136,7 +135,7 @@ class _FirstLayer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         target, behaviors, weight = ctx.saved_tensors
         gradients = _FirstLayerGradient(target, behaviors, weight)
-        for part in _parts(target):
+        for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
             gradients.add(part, gradient[part])
         return gradients.total()
 
@@ -155,7 +154,7 @@ class _Relevance(torch.autograd.Function):
         relevance = behaviors.new_empty(size, length, dtype=dtype)
         activate_, _ = OF_THEIR_OUTPUT[activation]
         with torch.autocast(target.device.type, enabled=False):
-            for part in _parts(target):
+            for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
                 some = target[part].to(dtype), behaviors[part].to(dtype)
                 first_layer(*some, cast[0], cast[1], out=values[0][part])
                 x = activate_(_rows(values[0][part]))
@@ -176,7 +175,7 @@ class _Relevance(torch.autograd.Function):
         gradients = [torch.zeros_like(weight) for weight in weights]
         of_first = _FirstLayerGradient(target, behaviors, weights[0])
         _, of_activation = OF_THEIR_OUTPUT[ctx.activation]
-        for part in _parts(target):
+        for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
             of_z = gradient[part].reshape(-1, 1).to(dtype)
             for number in range(num_layers, 0, -1):
                 x = _rows(values[number - 1][part])
@@ -195,8 +194,3 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 def _rows(x: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows width"]:
     return x.view(-1, x.shape[-1])
-
-
-def _parts(target: Tensor) -> Iterator[slice]:
-    count = impressions_at_once(target.device) or len(target)
-    return (slice(first, first + count) for first in range(0, len(target), max(count, 1)))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mimctr.batch import Lookup
 from mimctr.ubm.masking import zero_padding
-from mimctr.ubm.parts import impressions_at_once
+from mimctr.ubm.parts import parts
 from mimctr.ubm.products import dots, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
@@ -90,9 +90,10 @@ def _fetched_interest(
     learned: Bool[Tensor, "batch"] | None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     with torch.no_grad():
-        count = impressions_at_once(target.device) or max(len(target), 1)
-        parts = [slice(first, first + count) for first in range(0, max(len(target), 1), count)]
-        found = [_relevance_and_interest(target[part], behaviors[part].fetch(), mask[part]) for part in parts]
+        found = [
+            _relevance_and_interest(target[part], behaviors[part].fetch(), mask[part])
+            for part in parts(mask.shape[0], mask.shape[1], target.device)
+        ]
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
     if learned is None or not target.requires_grad:
         return relevance, content

@@ -2,12 +2,17 @@
 
 import torch
 
-IMPRESSIONS = 64
-"""Impressions with their behaviors."""
 ROWS = 4096
-"""Rows of a matrix."""
+"""Rows of a matrix that are worked on together."""
 
 
-def impressions_at_once(device: torch.device) -> int | None:
-    """Return how many impressions are worked on together: few where caches are small, None = all elsewhere."""
-    return IMPRESSIONS if device.type == "cpu" and not torch.compiler.is_compiling() else None
+def parts(size: int, length: int, device: torch.device) -> list[slice]:
+    """Return the impressions that are worked on together: on a CPU, such that they have some ``ROWS`` behaviors.
+
+    Args:
+        size: Impressions of the batch.
+        length: Behaviors of an impression.
+        device: Of what is worked on; no other than a CPU has a cache to keep to.
+    """
+    count = max(ROWS // max(length, 1), 1) if device.type == "cpu" else max(size, 1)
+    return [slice(first, first + count) for first in range(0, max(size, 1), count)]
