@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 
 from mimctr.batch import FIRST_INDEX, UNKNOWN
@@ -78,6 +79,8 @@ def write_shop(folder: Path, shop: Shop) -> None:
     save_array(dataset / "items" / "keys.npy", keys)
     save_array(dataset / "items" / "train_counts.npy", np.ones(num_indices, dtype=np.int64))
     save_array(dataset / "users" / "train_counts.npy", np.ones(shop.num_users + FIRST_INDEX, dtype=np.int64))
+    titles = pl.Series("title", [None], dtype=pl.String).extend_constant(None, shop.num_items - 1)
+    titles.to_frame().write_parquet(dataset / "items.parquet")
     for store, rows in (("items", shop.num_items), ("queries", 0)):
         with BlobWriter(dataset / store / "images") as images:
             images.finish(np.full(rows, MISSING))

@@ -212,21 +212,21 @@ def take_step(
     share = clicks
     if output.auxiliary is not None:
         share = clicks + config.auxiliary_weight * output.auxiliary.loss_share(batch.clicks)
-    loss = distributed.total(share).item()
+    optimizer.zero_grad()
+    share.backward()
+    loss, click_loss = distributed.total(torch.stack([share, clicks])).tolist()
     if not math.isfinite(loss):
         raise RunError(
             f"train: the loss is {loss} at step {step}; training has diverged. "
             "Lower the learning rate, or look for extreme values in the input."
         )
-    optimizer.zero_grad()
-    share.backward()
     distributed.sum_gradients(model.parameters())
     if config.max_gradient_norm > 0:
         clip_gradients(model.parameters(), config.max_gradient_norm)
     if counts is not None:
         add_penalty(model.embedding, batch, counts, l2=config.embedding_l2)
     optimizer.step()
-    return distributed.total(clicks).item()
+    return click_loss
 
 
 def restore(model: CiUBM, optimizer: LazyAdam, run: Run, config: Config) -> tuple[int, Progress]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -254,7 +255,8 @@ def _check_age(table: ContentTable, dataset: CtrDataset, folder: Path) -> None:
             f"{folder}: none of its {len(table.snapshot):,} vectors belongs to one of the {dataset.num_items:,} items "
             f"of {dataset.folder}. Run 'mimctr embed' on this dataset."
         )
-    has_content = (dataset.item_images.numbers >= 0) | dataset.items["title"].is_not_null().to_numpy()
+    titled = pl.scan_parquet(dataset.folder / "items.parquet").select(pl.col("title").is_not_null())
+    has_content = (dataset.item_images.numbers >= 0) | titled.collect()["title"].to_numpy()
     newer = int((has_content & ~known).sum())
     if newer and is_main():
         logger.warning(
