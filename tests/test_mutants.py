@@ -168,10 +168,17 @@ MUTANTS = [
         "tests/ubm/test_sharded.py::test_three_processes_with_a_part_each_are_one_with_the_whole",
     ),
     Mutant(
+        "W3 gets no gradient from q - k",
+        "ubm/activation_unit.py",
+        "of_first - self.of_sum, ",
+        "of_first, ",
+        "tests/ubm/test_din.py::test_the_decomposition_has_the_plain_form_s_gradient",
+    ),
+    Mutant(
         "q - k has a wrong sign in the first layer of DIN's activation unit",
-        "ubm/din.py",
-        "factor = w2 - w3 + ",
-        "factor = w2 + w3 + ",
+        "ubm/activation_unit.py",
+        "torch.addcmul(w2 - w3, ",
+        "torch.addcmul(w2 + w3, ",
         "tests/ubm/test_din.py::test_the_decomposed_first_layer_equals_the_plain_form",
     ),
     Mutant(
@@ -226,15 +233,15 @@ MUTANTS = [
     Mutant(
         "cosines that are known already count outside the scope",
         "ubm/content_interest.py",
-        "else relevance.masked_fill(~mask, 0.0)",
-        "else relevance + 0.0",
+        "known = None if relevance is None else relevance.masked_fill(~mask, 0.0)",
+        "known = relevance",
         "tests/ubm/test_content_interest.py::test_cosines_that_are_known_already_count_where_the_mask_says",
     ),
     Mutant(
         "padding reaches Eq. (7)",
         "ubm/content_interest.py",
-        "behaviors = zero_padding(behaviors, mask)",
-        "behaviors = behaviors.clone()",
+        "vectors = zero_padding(behaviors_content, mask)",
+        "vectors = behaviors_content.clone()",
         "tests/ubm/test_contract.py",
     ),
     Mutant(

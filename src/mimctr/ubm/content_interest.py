@@ -48,6 +48,7 @@ def content_interest(
     behaviors_content: Float[Tensor, "batch length content"] | Lookup,
     behaviors: Float[Tensor, "batch length dim"],
     mask: Bool[Tensor, "batch length"],
+    real: Bool[Tensor, "batch length"] | None = None,
     learned: Bool[Tensor, "batch"] | None = None,
     relevance: Float[Tensor, "batch length"] | None = None,
 ) -> ContentInterest:
@@ -57,49 +58,52 @@ def content_interest(
         target_content: ``h_t^MM``; a zero vector gives zero interests.
         behaviors_content: ``h_i^MM`` of each behavior; anything where ``mask`` is False. A lookup is fetched some
             impressions at a time, and nothing of it is kept for a backward pass.
-        behaviors: ``h_i^ID`` of each behavior; anything where ``mask`` is False.
+        behaviors: ``h_i^ID`` of each behavior; anything where ``real`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
+        real: True at a real behavior, whose row is finite; None: ``mask``.
         learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
         relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
-    if isinstance(behaviors_content, Lookup) and relevance is None:
-        relevance, content = _fetched_interest(target_content, behaviors_content, mask, learned)
+    if isinstance(behaviors_content, Lookup):
+        counted = Lookup(table=behaviors_content.table, rows=behaviors_content.rows.masked_fill(~mask, -1))
+        vectors = None if relevance is None else counted.fetch()
     else:
-        if isinstance(behaviors_content, Lookup):
-            behaviors_content = behaviors_content.fetch()
-        relevance, content = _relevance_and_interest(target_content, behaviors_content, mask, relevance)
-    fusion = weighted_sum(relevance, zero_padding(behaviors, mask))  # (B, D)
+        vectors = zero_padding(behaviors_content, mask)
+    if vectors is None:
+        relevance, content = _fetched_interest(target_content, counted, learned)
+    else:
+        known = None if relevance is None else relevance.masked_fill(~mask, 0.0)
+        relevance, content = _relevance_and_interest(target_content, vectors, known)
+    fusion = weighted_sum(relevance, zero_padding(behaviors, mask if real is None else real))  # (B, D)
     return ContentInterest(content, fusion, relevance)
 
 
 def _relevance_and_interest(
     target: Float[Tensor, "batch content"],
     behaviors: Float[Tensor, "batch length content"],
-    mask: Bool[Tensor, "batch length"],
     relevance: Float[Tensor, "batch length"] | None = None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
-    behaviors = zero_padding(behaviors, mask)
-    relevance = cosine(target, behaviors) if relevance is None else relevance.masked_fill(~mask, 0.0)
+    """Return both of Eq. (7); ``behaviors`` are zero where they do not count."""
+    if relevance is None:
+        relevance = cosine(target, behaviors)
     return relevance, weighted_sum(relevance, behaviors)
 
 
 def _fetched_interest(
-    target: Float[Tensor, "batch content"],
-    behaviors: Lookup,
-    mask: Bool[Tensor, "batch length"],
-    learned: Bool[Tensor, "batch"] | None,
+    target: Float[Tensor, "batch content"], behaviors: Lookup, learned: Bool[Tensor, "batch"] | None
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
+    size, length = behaviors.rows.shape
     with torch.no_grad():
         found = [
-            _relevance_and_interest(target[part], behaviors[part].fetch(), mask[part])
-            for part in parts(mask.shape[0], mask.shape[1], target.device)
+            _relevance_and_interest(target[part], behaviors[part].fetch())
+            for part in parts(size, length, target.device)
         ]
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
     if learned is None or not target.requires_grad:
         return relevance, content
     rows = learned.nonzero().squeeze(1)
     some = Lookup(table=behaviors.table, rows=behaviors.rows[rows])
-    of_rows = _relevance_and_interest(target[rows], some.fetch(), mask[rows])
+    of_rows = _relevance_and_interest(target[rows], some.fetch())
     return relevance.index_copy(0, rows, of_rows[0]), content.index_copy(0, rows, of_rows[1])
 
 

@@ -124,6 +124,7 @@ class ContentAwareInterest(nn.Module):
             behaviors_content=content.behaviors,
             behaviors=behaviors,
             mask=counted,
+            real=mask,
             learned=None if self.unknown_target is None else ~has_content,
             relevance=None if compared is None else compared.cosine,
         )
