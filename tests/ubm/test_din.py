@@ -9,6 +9,7 @@ from torch import nn
 from mimctr.ubm.activations import Dice
 from mimctr.ubm.din import DIN
 from mimctr.ubm.embeddings import Rows
+from mimctr.ubm.interface import History
 
 from .conftest import LENGTHS, MASK, B, D, L
 
@@ -124,3 +125,14 @@ def test_dice_starts_at_the_slope_of_the_authors_code():
     gate = dice.eval()(x) / x
     assert torch.equal(dice.alpha, torch.zeros(4))
     torch.testing.assert_close(gate, torch.sigmoid(x / (1 + 1e-8) ** 0.5))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "prelu", "dice"])
+def test_a_process_without_impressions_has_gradients_of_zero(activation: str):
+    din = DIN(D, activation=activation)
+    target, behaviors = torch.zeros(0, D, requires_grad=True), torch.zeros(0, L, D, requires_grad=True)
+    mask, nothing = torch.zeros(0, L, dtype=torch.bool), torch.zeros(0, L, dtype=torch.long)
+    interest = din(target, History(behaviors, mask, nothing, mask, nothing)).vector
+    assert interest.shape == (0, D)
+    interest.sum().backward()
+    assert all(not parameter.grad.any() for parameter in din.parameters() if parameter.grad is not None)

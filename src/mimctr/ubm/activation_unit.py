@@ -182,7 +182,7 @@ class _Relevance(torch.autograd.Function):
                 gradients[2 * number] += of_z.T @ x
                 gradients[2 * number + 1] += of_z.sum(dim=0)
                 of_z = of_activation(of_z @ matrices[number], x)
-            of_first.add(part, of_z.view(*behaviors[part].shape[:2], -1))
+            of_first.add(part, of_z.view(*behaviors[part].shape[:2], len(weights[0])))
         of_target, of_behaviors, *gradients[:2] = of_first.total()
         return None, of_target, of_behaviors, *gradients
 
