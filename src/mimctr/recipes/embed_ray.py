@@ -60,9 +60,10 @@ def encode_on_ray(open_encoder: Callable[[], ShardEncoder], shards: list[Shard])
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"Ray: {reason}. What is on disk is kept; run it again.") from None
-    finally:
-        if started_here:
-            ray.shutdown()
+    if (
+        started_here
+    ):  # after an error it ends with the process: threads still at work would take the process with them
+        ray.shutdown()
 
 
 def _encode(ray: Any, open_encoder: Callable[[], ShardEncoder], shards: list[Shard]) -> Iterator[Shard]:
