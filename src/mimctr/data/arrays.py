@@ -35,10 +35,10 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type) -> ndarray:
         return np.empty(shape, dtype=dtype)
     with _naming(path):
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        with path.open(
-            "r+b"
-        ) as file:  # a full disk is an error now; found by writing to the map, it would be a crash
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            # A full disk is an error now. Found by writing to the map, it would be a crash.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 

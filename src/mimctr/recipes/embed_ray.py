@@ -60,9 +60,8 @@ def encode_on_ray(open_encoder: Callable[[], ShardEncoder], shards: list[Shard])
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"Ray: {reason}. What is on disk is kept; run it again.") from None
-    if (
-        started_here
-    ):  # after an error it ends with the process: threads still at work would take the process with them
+    # After an error it ends with the process: threads still at work would take the process with them.
+    if started_here:
         ray.shutdown()
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.errors import ConfigError, RunError
 from mimctr.evaluate.sweeps import Choices, Space, State, Sweep, Trial
 from mimctr.files import atomic_path, write_json
 from mimctr.recipes.config import to_toml
@@ -26,7 +26,7 @@ from mimctr.recipes.ctr_fitting import Task, Watch, fit
 from mimctr.recipes.ctr_model import build_model
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.sweep_space import distribution, from_optuna, nearest, read_spaces, settings_of
-from mimctr.recipes.train import make_run, open_vectors
+from mimctr.recipes.train import make_run, open_dataset, open_vectors
 from mimctr.report.sweep import sweep_figure
 from mimctr.train.run import Run
 from mimctr.train.stage import input_key
@@ -113,16 +113,16 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
 
     Raises:
         ConfigError: what is searched does not suit the settings, or ``out`` holds another sweep.
-        DataError: the training part is empty.
-        RunError: every trial failed.
+        DataError: the training part is empty, or it or the validation part has one class only.
+        RunError: every trial failed, or a file of the dataset is damaged.
     """
     if distributed.size() > 1:
         raise ConfigError("sweep: runs in one process. Start it without torchrun.")
     optuna = _optuna()
     spaces = read_spaces(config.search, train)
-    data = CtrDataset.open(dataset)
+    data = open_dataset(dataset)
     job = Job(dataset=data, content=content, out=out, config=config, train=train, spaces=spaces)
-    refuse_unfit_data(job)
+    refuse_unfit_settings(job)
     keys = {"dataset": input_key(dataset)} | ({} if content is None else {"content": input_key(content)})
     study = open_study(optuna, job, keys)
     while not is_over(study, config):
@@ -139,16 +139,13 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
     return sweep
 
 
-def refuse_unfit_data(job: Job) -> None:
+def refuse_unfit_settings(job: Job) -> None:
     """Open what the trials read, before any of them starts.
 
     Raises:
         ConfigError: a variant reads content and none is given, a variant is not trained, or the settings do not go
             together.
-        DataError: the training part is empty.
     """
-    if not len(job.dataset.rows("train")):
-        raise DataError(f"{job.dataset.folder}: its training part has no impressions.")
     searched = job.spaces.get("variant")
     for variant in searched.values if isinstance(searched, Choices) else [job.train.variant]:
         if variant == "untrained_cosine":

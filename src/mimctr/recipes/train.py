@@ -62,15 +62,9 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         DataError: the training part is empty, or it or the validation part has one class only.
     """
     check_extensions(config)
-    from_main(lambda: verify_dataset(dataset))
-    data = CtrDataset.open(dataset)
+    data = open_dataset(dataset)
     vectors = open_vectors(data, content, config)
     task = Task(dataset=data, content=vectors, config=config, device=pick_device(config.device))
-    if not len(data.rows("train")):
-        raise DataError(
-            f"{dataset}: its training part has no impressions. Let the validation part start later."
-        )
-    refuse_one_class(data)
     out.mkdir(parents=True, exist_ok=True)
     if config.variant == "untrained_cosine":
         facts, validation = score_untrained(task, out)
@@ -84,12 +78,19 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
     return validation
 
 
-def refuse_one_class(dataset: CtrDataset) -> None:
-    """See to it that there is something to learn, and something to rank for the early stop.
+def open_dataset(folder: Path) -> CtrDataset:
+    """Open a dataset in which there is something to learn, and something to rank for the early stop.
 
     Raises:
-        DataError: the training or the validation part has clicks only, or none.
+        RunError: the folder is no dataset, or a file of it is damaged.
+        DataError: the training part is empty, or it or the validation part has clicks only, or none.
     """
+    from_main(lambda: verify_dataset(folder))
+    dataset = CtrDataset.open(folder)
+    if not len(dataset.rows("train")):
+        raise DataError(
+            f"{folder}: its training part has no impressions. Let the validation part start later."
+        )
     parts: tuple[Part, ...] = ("train", "validation")
     for part in parts:
         rows = dataset.rows(part)
@@ -99,6 +100,7 @@ def refuse_one_class(dataset: CtrDataset) -> None:
                 f"{dataset.folder}: all {len(rows):,} impressions of its {part} part have the label {int(clicks > 0)}, "
                 "and a training needs both. Correct the labels, or prepare it with another split."
             )
+    return dataset
 
 
 def train(task: Task, out: Path) -> tuple[dict[str, int], dict[str, float]]:

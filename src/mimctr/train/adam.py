@@ -21,26 +21,6 @@ class LazyAdam(torch.optim.Adam):
         super().__init__(params, **settings)
         self.register_step_pre_hook(_move_rows_first)
 
-    def _move_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        assert parameter.grad is not None, "looked at by the caller"
-        gradient = parameter.grad.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-        weights = parameter.index_select(0, rows)
-        if group["weight_decay"]:
-            values = values.add(weights, alpha=group["weight_decay"])
-        beta1, beta2 = group["betas"]
-        mean = _average(state["exp_avg"], rows, values, beta1)
-        square = _average(state["exp_avg_sq"], rows, values.square(), beta2)
-        step = state["step"].item()
-        scale = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
-        weights.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
-        parameter.index_copy_(0, rows, weights)
-
 
 @torch.no_grad()
 def _move_rows_first(optimizer: Any, *_: Any) -> None:
@@ -48,8 +28,28 @@ def _move_rows_first(optimizer: Any, *_: Any) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None and parameter.grad.is_sparse:
-                optimizer._move_rows(parameter, group)
+                _move_rows(parameter, group, optimizer.state[parameter])
                 parameter.grad = None
+
+
+def _move_rows(parameter: nn.Parameter, group: dict[str, Any], state: dict[str, Any]) -> None:
+    if not state:
+        state["step"] = torch.zeros((), device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    state["step"] += 1
+    assert parameter.grad is not None, "looked at by the caller"
+    gradient = parameter.grad.coalesce()
+    rows, values = gradient.indices()[0], gradient.values()
+    weights = parameter.index_select(0, rows)
+    if group["weight_decay"]:
+        values = values.add(weights, alpha=group["weight_decay"])
+    beta1, beta2 = group["betas"]
+    mean = _average(state["exp_avg"], rows, values, beta1)
+    square = _average(state["exp_avg_sq"], rows, values.square(), beta2)
+    step = state["step"].item()
+    scale = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
+    weights.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
+    parameter.index_copy_(0, rows, weights)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

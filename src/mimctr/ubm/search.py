@@ -71,9 +71,8 @@ def take_kept(history: History, kept: Bool[Tensor, "batch length"], k: int) -> H
     relevance = history.relevance
     positions, real = kept_positions(kept, k)  # (B, k)
     first = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1) * kept.shape[1]
-    rows = history.behaviors.flatten(0, 1).index_select(
-        0, (first + positions).flatten()
-    )  # gather() goes by element
+    # By row: gather() goes by element, and takes over ten times as long.
+    rows = history.behaviors.flatten(0, 1).index_select(0, (first + positions).flatten())
     return History(
         behaviors=rows.unflatten(0, positions.shape),
         mask=real,

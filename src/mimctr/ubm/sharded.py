@@ -79,9 +79,8 @@ def count_parameters(model: nn.Module) -> int:
 def _draw(num_rows: int, dim: int, *, std: float, own: slice) -> Float[Tensor, "own dim"]:
     """Return the rows ``own`` of what ``nn.init.normal_`` draws for a whole table, and draw no less than it does."""
     kept = torch.empty(own.stop - own.start, dim)
-    height = 16 * max(
-        DRAWN_AT_ONCE // (16 * dim), 1
-    )  # PyTorch draws 16 numbers at a time, the last of a tensor apart
+    # PyTorch draws 16 numbers at a time, the last of a tensor apart.
+    height = 16 * max(DRAWN_AT_ONCE // (16 * dim), 1)
     start = 0
     while start < num_rows:
         stop = start + height if start + 2 * height <= num_rows else num_rows
