@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
+from mimctr.ubm.linear import Linear, product
 from mimctr.ubm.parts import parts
 
 OF_THEIR_OUTPUT: dict[type[nn.Module], Any] = {
@@ -40,7 +41,7 @@ class ActivationUnit(nn.Module):
         super().__init__()
         widths = [4 * dim, *hidden_dims]
         self.first = nn.Linear(widths[0], widths[1])
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths[1:]))
+        self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths[1:]))
         self.activations = nn.ModuleList(make_activation(activation, width) for width in hidden_dims)
         self.out = nn.Linear(hidden_dims[-1], 1)
 
@@ -75,17 +76,12 @@ def first_layer(
     out: Tensor | None = None,
 ) -> Float[Tensor, "batch length hidden"]:
     """Return the first layer's value, before its activation."""
-    w1, _, w3, _ = weight.T.chunk(4)  # (D, hidden) each
+    w1, w2, w3, w4 = weight.T.chunk(4)  # (D, hidden) each
     constant = torch.addmm(bias, target, w1 + w3)  # (B, hidden)
-    factor = _factor(target, weight)
+    factor = torch.addcmul(w2 - w3, target.unsqueeze(-1), w4)  # (B, D, hidden)
     if out is None:
         return torch.baddbmm(constant.unsqueeze(1), behaviors, factor)
     return torch.baddbmm(constant.unsqueeze(1), behaviors, factor, out=out)
-
-
-def _factor(target: Tensor, weight: Tensor) -> Float[Tensor, "batch dim hidden"]:
-    _, w2, w3, w4 = weight.T.chunk(4)
-    return torch.addcmul(w2 - w3, target.unsqueeze(-1), w4)
 
 
 class _FirstLayerGradient:
@@ -102,12 +98,15 @@ class _FirstLayerGradient:
         """Take in the gradient of some impressions."""
         weight, dtype = self.weight.to(gradient.dtype), self.of_target.dtype
         target, behaviors = (x[part].to(gradient.dtype) for x in (self.target, self.behaviors))
+        _, w2, w3, w4 = weight.T.chunk(4)
         self.of_constant[part] = gradient.sum(dim=1)
-        self.of_behaviors[part] = torch.bmm(gradient, _factor(target, weight).transpose(1, 2))
+        of_both = product(gradient.flatten(0, 1), torch.cat([w2 - w3, w4]))  # of k and of q ∘ k: (rows, 2 D)
+        alone, times_target = of_both.view(*behaviors.shape[:2], 2 * behaviors.shape[2]).chunk(2, dim=-1)
+        self.of_behaviors[part] = torch.addcmul(alone, times_target, target.unsqueeze(1))
+        self.of_target[part] = (behaviors * times_target).sum(dim=1)
         of_factor = torch.bmm(behaviors.transpose(1, 2), gradient).to(dtype)  # (B, D, hidden)
         self.of_sum += of_factor.sum(dim=0)
         self.of_product += (of_factor * self.target[part].unsqueeze(-1)).sum(dim=0)
-        self.of_target[part] = (of_factor * self.weight.T.chunk(4)[3]).sum(dim=-1)
 
     def total(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the gradients of target, behaviors, weight and bias."""
@@ -150,38 +149,37 @@ class _Relevance(torch.autograd.Function):
         dtype = _compute_dtype(target)
         cast = [weight.to(dtype) for weight in weights]
         size, length = behaviors.shape[:2]
-        values = [behaviors.new_empty(size, length, len(weight), dtype=dtype) for weight in cast[:-2:2]]
+        values = []
         relevance = behaviors.new_empty(size, length, dtype=dtype)
         activate_, _ = OF_THEIR_OUTPUT[activation]
         with torch.autocast(target.device.type, enabled=False):
             for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
                 some = target[part].to(dtype), behaviors[part].to(dtype)
-                first_layer(*some, cast[0], cast[1], out=values[0][part])
-                x = activate_(_rows(values[0][part]))
-                for value, weight, bias in zip(values[1:], cast[2:-2:2], cast[3:-2:2], strict=True):
-                    x = activate_(torch.addmm(bias, x, weight.T, out=_rows(value[part])))
-                torch.addmv(cast[-1], x, cast[-2][0], out=relevance[part].view(-1))
-        ctx.activation = activation
+                values.append(activate_(first_layer(*some, *cast[:2]).flatten(0, 1)))
+                for weight, bias in zip(cast[2:-2:2], cast[3:-2:2], strict=True):
+                    values.append(activate_(product(values[-1], weight, bias)))
+                torch.addmv(cast[-1], values[-1], cast[-2][0], out=relevance[part].view(-1))
+        ctx.activation, ctx.dtype, ctx.num_layers = activation, dtype, len(weights) // 2 - 1
         ctx.save_for_backward(target, behaviors, *weights, *values)
         return relevance.to(target.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         target, behaviors, *saved = ctx.saved_tensors
-        num_layers = (len(saved) - 2) // 3
-        weights, values = saved[: 2 * num_layers + 2], saved[2 * num_layers + 2 :]
-        dtype = values[0].dtype
+        num_layers = ctx.num_layers
+        weights, values = saved[: 2 * num_layers + 2], iter(saved[2 * num_layers + 2 :])
+        dtype = ctx.dtype
         matrices = [weight.to(dtype) for weight in weights[::2]]
         gradients = [torch.zeros_like(weight) for weight in weights]
         of_first = _FirstLayerGradient(target, behaviors, weights[0])
         _, of_activation = OF_THEIR_OUTPUT[ctx.activation]
         for part in parts(behaviors.shape[0], behaviors.shape[1], target.device):
             of_z = gradient[part].reshape(-1, 1).to(dtype)
-            for number in range(num_layers, 0, -1):
-                x = _rows(values[number - 1][part])
+            layers = [next(values) for _ in range(num_layers)]
+            for number, x in zip(range(num_layers, 0, -1), reversed(layers), strict=True):
                 gradients[2 * number] += of_z.T @ x
                 gradients[2 * number + 1] += of_z.sum(dim=0)
-                of_z = of_activation(of_z @ matrices[number], x)
+                of_z = of_activation(product(of_z, matrices[number].T), x)
             of_first.add(part, of_z.view(*behaviors[part].shape[:2], len(weights[0])))
         of_target, of_behaviors, *gradients[:2] = of_first.total()
         return None, of_target, of_behaviors, *gradients
@@ -190,7 +188,3 @@ class _Relevance(torch.autograd.Function):
 def _compute_dtype(x: Tensor) -> torch.dtype:
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def _rows(x: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows width"]:
-    return x.view(-1, x.shape[-1])

@@ -79,20 +79,24 @@ class _DiceOfBatch(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, real, alpha, mean, scale, gate = ctx.saved_tensors
         of_alpha, summed, moment = (torch.zeros_like(alpha) for _ in range(3))
-        of_z, of_x = torch.empty_like(x), torch.empty_like(x)
-        for g, rows, p, q, direct in _parts(gradient, x, gate, of_z, of_x):
-            torch.mul(g, rows, out=q)
-            of_alpha += torch.mul(q, 1 - p).sum(dim=0)
-            q.mul_(p).mul_(1 - p).mul_(1 - alpha)
-            summed += q.sum(dim=0)
-            moment += torch.mul(q, rows - mean).sum(dim=0)
+        slope, of_x = torch.empty_like(x), torch.empty_like(x)  # q = slope (1 - alpha)
+        for g, rows, p, slopes, direct in _parts(gradient, x, gate, slope, of_x):
+            of_gate = g * rows
+            of_alpha += of_gate.sum(dim=0) - (of_gate * p).sum(dim=0)
+            torch.ops.aten.sigmoid_backward.grad_input(of_gate, p, grad_input=slopes)
+            summed += slopes.sum(dim=0)
+            moment += (rows - mean).mul_(slopes).sum(dim=0)
             torch.addcmul(alpha, p, 1 - alpha, out=direct).mul_(g)
         count = torch.tensor(float(len(x)), device=x.device) if real is None else real.sum()
-        count = total(count).clamp(min=1)
-        of_mean, of_scale = total(summed) / count, total(moment) * scale.square() / count
-        real = torch.ones_like(x[:, :1]) if real is None else real.unsqueeze(1).to(x.dtype)
-        for rows, counted, q, direct in _parts(x, real, of_z, of_x):
-            direct.addcmul_(q - (of_mean + (rows - mean) * of_scale) * counted, scale)
+        factor = scale * (1 - alpha)
+        share = factor / total(count).clamp(min=1)
+        of_row = total(moment) * scale.square() * share
+        constant = total(summed) * share - mean * of_row
+        for rows, slopes, direct in _parts(x, slope, of_x):
+            direct.addcmul_(slopes, factor).sub_(torch.addcmul(constant, rows, of_row))
+        if real is not None:
+            padding = (~real).nonzero().squeeze(1)  # not part of the means
+            of_x.index_add_(0, padding, torch.addcmul(constant, x[padding], of_row))
         return of_x, None, of_alpha, None, None
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
+from mimctr.ubm.linear import Linear
 from mimctr.ubm.products import full_precision
 from mimctr.ubm.statistics import RunningStatistics
 
@@ -26,7 +27,7 @@ class Mlp(nn.Module):
         self, dim: int, *, hidden_dims: tuple[int, ...], activation: ActivationName, dropout: float
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([dim, *hidden_dims]))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise([dim, *hidden_dims]))
         self.activations = nn.ModuleList(make_activation(activation, width) for width in hidden_dims)
         self.out = nn.Linear([dim, *hidden_dims][-1], 1)
         self.dropout = dropout

@@ -44,9 +44,7 @@ class RunningStatistics(nn.Module):
             return self.mean, self.variance
         mean = sum_shares((real.T @ rows).squeeze(0) / num_rows.clamp(min=1))
         parts = zip(rows.split(ROWS), real.split(ROWS), strict=True)
-        squares = sum(
-            (((part - mean) * counts).square().sum(dim=0) for part, counts in parts), start=0 * mean
-        )
+        squares = sum((counts.T @ (part - mean).square()).squeeze(0) for part, counts in parts)
         variance = sum_shares(squares / num_rows.clamp(min=1))
         with torch.no_grad():
             weight = self.momentum * (num_rows > 0)
