@@ -10,14 +10,14 @@ One generated log; the same rows and the same split for all; each library in a p
 own loading and its own defaults; the same sizes, distribution of first weights, learning rate, number of threads, fp32.
 Each round trains every library once, with another seed, in an order that alternates.
 
-``din-best`` is ours at its best against the others at what they have: bfloat16, and two processes of one thread each.
+``din-best`` is ours at its best against the others at what they have: bfloat16.
 
 Test AUC is compared first: who learns less is not slower, but does something else. After one epoch nobody has learned
 all there is; ``--epochs 5`` shows where each ends. Ours and RecBole's deep network read the product of interest and
 target, as DIN's authors' does; FuxiCTR's and DeepCTR-Torch's do not, and learn later what DIN can find here.
 
 Samples per second are training impressions by the seconds of the whole fit, a look at the validation part after each
-epoch included; opening the prepared files is shown apart.
+epoch included; opening the prepared files is shown apart, and PyTorch's own imports are over before either.
 
 Prints a table a row, then one line of JSON with the same numbers. Ends with an error if ours learns less than a peer,
 or, on an idle machine, is not as much faster as wanted.
@@ -51,8 +51,6 @@ ROWS: dict[str, dict[str, float]] = {
     "din-best": {"fuxictr": 3.0},
 }
 """Row -> peer -> how many times as fast ours is wanted. What a row means to a library stands in its peers/run_*.py."""
-PROCESSES = {"din-best": 2}
-"""Row -> processes that ours trains in, the threads shared among them; one elsewhere."""
 LIKE = {"din-best": "din"}
 """Row -> row whose test AUC ours must keep, where both are trained: what makes it faster may not cost any."""
 SIZES = {
@@ -160,14 +158,15 @@ def train_in_rounds(row: str, log: Log, folder: Path, args: argparse.Namespace) 
 def run(library: str, task: str, folder: Path, args: argparse.Namespace, *, row: str, seed: int) -> dict:
     """Run one task of a library in a process of its own; return what it wrote down."""
     sizes = SIZES | {"batch_size": args.batch, "length": args.length, "learning_rate": args.learning_rate}
-    processes = PROCESSES.get(row, 1) if library == OURS and task == "train" else 1
-    threads = max(args.threads // processes, 1)
-    settings = json.dumps({"row": row, "seed": seed, "threads": threads, "epochs": args.epochs, **sizes})
+    settings = json.dumps({"row": row, "seed": seed, "threads": args.threads, "epochs": args.epochs, **sizes})
     command = [sys.executable if library == OURS else str(args.peers.absolute())]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    script = str(SCRIPTS / f"run_{library}.py")
-    command += [script, task, str(folder / "log.npz"), str(folder / library), settings]
+    command += [
+        str(SCRIPTS / f"run_{library}.py"),
+        task,
+        str(folder / "log.npz"),
+        str(folder / library),
+        settings,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(

@@ -8,7 +8,6 @@ import torch
 from contest import Outcome, Settings, main, start_alike
 from market import SECONDS_BETWEEN, Log
 
-from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.data.split import DAY, SplitRule
@@ -48,13 +47,8 @@ def prepare(log: Log, folder: Path, settings: Settings) -> None:
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
-    """Train as ``mimctr train`` does, in as many processes as torchrun started; score the test part."""
+    """Train as ``mimctr train`` does; score the test part."""
     keep_freed_memory()
-    with distributed.session():
-        _train(folder, settings, outcome)
-
-
-def _train(folder: Path, settings: Settings, outcome: Outcome) -> None:
     config = Config(
         variant="base",
         seed=settings.seed,

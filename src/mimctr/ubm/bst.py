@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.ubm.interface import History, Interest, UserBehaviorModel
+from mimctr.ubm.linear import Linear
 from mimctr.ubm.masking import zero_padding
 from mimctr.ubm.times import TimeGapEmbedding
 
@@ -34,10 +35,10 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.projections = nn.Linear(dim, 3 * dim, bias=False)
-        self.heads = nn.Linear(dim, dim, bias=False)
-        self.hidden = nn.Linear(dim, 4 * dim)
-        self.out = nn.Linear(4 * dim, dim)
+        self.projections = Linear(dim, 3 * dim, bias=False)
+        self.heads = Linear(dim, dim, bias=False)
+        self.hidden = Linear(dim, 4 * dim)
+        self.out = Linear(4 * dim, dim)
         self.attention_norm = nn.LayerNorm(dim)
         self.feed_forward_norm = nn.LayerNorm(dim)
 
@@ -51,9 +52,14 @@ class TransformerBlock(nn.Module):
             mask: True at a real token; at least one a row.
         """
         projected = self.projections(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, A)
-        queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, A) each
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None, None, :])
-        tokens = self.attention_norm(tokens + self._drop(self.heads(attended.transpose(1, 2).flatten(2))))
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4).flatten(1, 2).unbind(0)  # (B * H, T, A) each
+        padding = torch.zeros_like(mask, dtype=queries.dtype).masked_fill(~mask, float("-inf"))
+        padding = padding.repeat_interleave(self.num_heads, dim=0).unsqueeze(1)  # (B * H, 1, T)
+        # Heads this small take PyTorch's fused attention twice as long.
+        scores = torch.baddbmm(padding, queries, keys.transpose(1, 2), alpha=queries.shape[-1] ** -0.5)
+        attended = torch.bmm(scores.softmax(dim=-1), values)  # (B * H, T, A)
+        joined = attended.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)  # (B, T, D)
+        tokens = self.attention_norm(tokens + self._drop(self.heads(joined)))
         return self.feed_forward_norm(tokens + self._drop(self.out(F.leaky_relu(self.hidden(tokens)))))
 
     def _drop(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimctr.errors import ConfigError
+from mimctr.ubm.linear import Linear
 
 CrossStructure = Literal["stacked", "parallel"]
 """Where the cross layers stand: before the hidden layers, or beside them."""
@@ -46,5 +47,5 @@ class CrossNetwork(nn.Module):
 
 def _matrix(dim: int, rank: int | None) -> nn.Module:
     if rank is None:
-        return nn.Linear(dim, dim)
-    return nn.Sequential(nn.Linear(dim, rank, bias=False), nn.Linear(rank, dim))
+        return Linear(dim, dim)
+    return nn.Sequential(Linear(dim, rank, bias=False), Linear(rank, dim))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mimctr.ubm.activation_unit import ActivationUnit
 from mimctr.ubm.interface import Auxiliary, History, Interest, UserBehaviorModel
+from mimctr.ubm.linear import Linear
 from mimctr.ubm.masking import masked_softmax, zero_padding
 from mimctr.ubm.products import dots
 
@@ -41,7 +42,7 @@ class AUGRU(nn.Module):
     def __init__(self, dim: int, *, cell: CellName) -> None:
         super().__init__()
         self.cell = cell
-        self.inputs = nn.Linear(dim, 3 * dim)
+        self.inputs = Linear(dim, 3 * dim)
         self.gates = nn.Linear(dim, 2 * dim, bias=False)
         self.candidate = nn.Linear(dim, dim, bias=False)
 

@@ -37,10 +37,10 @@ def linear(
 
 
 def product(
-    x: Float[Tensor, "rows inputs"],
+    x: Float[Tensor, "*rows inputs"],
     weight: Float[Tensor, "outputs inputs"],
     bias: Float[Tensor, "outputs"] | None = None,
-) -> Float[Tensor, "rows outputs"]:
+) -> Float[Tensor, "*rows outputs"]:
     """Return ``x W^T + b``, without gradients, outside of autocast."""
     if _is_for_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
