@@ -92,9 +92,23 @@ MUTANTS = [
     Mutant(
         "Dice takes the mean of a batch for a constant",
         "ubm/activations.py",
-        "q - (of_mean + (rows - mean) * of_scale) * counted",
-        "q - (rows - mean) * of_scale * counted",
+        "constant = total(summed) * share - mean * of_row",
+        "constant = -mean * of_row",
         "tests/ubm/test_din.py::test_dice_has_the_gradient_of_batch_norm_on_the_real_rows",
+    ),
+    Mutant(
+        "the mean and scale of Dice have a gradient for padding",
+        "ubm/activations.py",
+        "        if real is not None:\n            padding = ",
+        "        if False:\n            padding = ",
+        "tests/ubm/test_din.py::test_dice_has_the_gradient_of_batch_norm_on_the_real_rows",
+    ),
+    Mutant(
+        "the gradient of a large product's weight is that of its transpose",
+        "ubm/linear.py",
+        "product(gradients.T, rows.T)",
+        "product(rows.T, gradients.T).reshape(weight.shape)",
+        "tests/ubm/test_linear.py::test_value_and_gradients_are_those_of_a_linear_layer_in_float64",
     ),
     Mutant(
         "a cross layer multiplies by its own input",
