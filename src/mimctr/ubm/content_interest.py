@@ -8,7 +8,7 @@ the ID embeddings (fusion interest). A vector that is not there drops out of bot
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mimctr.batch import Lookup
@@ -18,6 +18,8 @@ from mimctr.ubm.products import dots, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
 ContentScope = Literal["all", "retrieved"]
+FETCHED = 16_384
+"""Vectors that are fetched together."""
 EPSILON = 1e-12
 """A vector shorter than this has no direction: its cosine with anything is 0."""
 
@@ -64,17 +66,19 @@ def content_interest(
         learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
         relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
-    if isinstance(behaviors_content, Lookup):
-        counted = Lookup(table=behaviors_content.table, rows=behaviors_content.rows.masked_fill(~mask, -1))
-        vectors = None if relevance is None else counted.fetch()
+    trained = None
+    if isinstance(behaviors_content, Lookup) and relevance is None:
+        trained = None if learned is None else learned.nonzero().squeeze(1)
+        relevance, content = _fetched_interest(target_content, behaviors_content.only(mask), trained)
     else:
-        vectors = zero_padding(behaviors_content, mask)
-    if vectors is None:
-        relevance, content = _fetched_interest(target_content, counted, learned)
-    else:
+        if isinstance(behaviors_content, Lookup):
+            vectors = behaviors_content.only(mask).fetch()
+        else:
+            vectors = zero_padding(behaviors_content, mask)
         known = None if relevance is None else relevance.masked_fill(~mask, 0.0)
         relevance, content = _relevance_and_interest(target_content, vectors, known)
-    fusion = weighted_sum(relevance, zero_padding(behaviors, mask if real is None else real))  # (B, D)
+    finite = zero_padding(behaviors, mask if real is None else real)
+    fusion = weighted_sum(relevance, finite, trained)  # (B, D)
     return ContentInterest(content, fusion, relevance)
 
 
@@ -90,21 +94,22 @@ def _relevance_and_interest(
 
 
 def _fetched_interest(
-    target: Float[Tensor, "batch content"], behaviors: Lookup, learned: Bool[Tensor, "batch"] | None
+    target: Float[Tensor, "batch content"], behaviors: Lookup, trained: Int[Tensor, "trained"] | None
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     size, length = behaviors.rows.shape
+    missing = behaviors.rows < 0
     with torch.no_grad():
-        found = [
-            _relevance_and_interest(target[part], behaviors[part].fetch())
-            for part in parts(size, length, target.device)
-        ]
+        found = []
+        for part in parts(size, length, target.device, rows=FETCHED):
+            vectors = behaviors[part].fetch_any()
+            relevance = cosine(target[part], vectors).masked_fill_(missing[part], 0.0)
+            found.append((relevance, weighted_sum(relevance, vectors)))
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
-    if learned is None or not target.requires_grad:
+    if trained is None or not target.requires_grad:
         return relevance, content
-    rows = learned.nonzero().squeeze(1)
-    some = Lookup(table=behaviors.table, rows=behaviors.rows[rows])
-    of_rows = _relevance_and_interest(target[rows], some.fetch())
-    return relevance.index_copy(0, rows, of_rows[0]), content.index_copy(0, rows, of_rows[1])
+    some = Lookup(table=behaviors.table, rows=behaviors.rows[trained])
+    of_some = _relevance_and_interest(target[trained], some.fetch())
+    return relevance.index_copy(0, trained, of_some[0]), content.index_copy(0, trained, of_some[1])
 
 
 def concatenate_interests(
