@@ -49,7 +49,7 @@ class Lookup:
         """Return the same without the vectors where ``mask`` is False."""
         return Lookup(table=self.table, rows=self.rows.masked_fill(~mask, -1))
 
-    def __getitem__(self, part: slice) -> "Lookup":
+    def __getitem__(self, part: slice | Int[Tensor, "chosen"]) -> "Lookup":
         return Lookup(table=self.table, rows=self.rows[part])
 
     def _stored(self) -> Float[Tensor, "*shape content"]:

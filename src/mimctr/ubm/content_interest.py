@@ -5,10 +5,10 @@ normalized by a softmax, and possibly negative. It weights the content embedding
 the ID embeddings (fusion interest). A vector that is not there drops out of both sums.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mimctr.batch import Lookup
@@ -69,7 +69,8 @@ def content_interest(
     trained = None
     if isinstance(behaviors_content, Lookup) and relevance is None:
         trained = None if learned is None else learned.nonzero().squeeze(1)
-        relevance, content = _fetched_interest(target_content, behaviors_content.only(mask), trained)
+        target = target_content.detach() if trained is None else target_content
+        relevance, content = _FetchedInterest.apply(target, behaviors_content.only(mask), trained)
     else:
         if isinstance(behaviors_content, Lookup):
             vectors = behaviors_content.only(mask).fetch()
@@ -93,23 +94,38 @@ def _relevance_and_interest(
     return relevance, weighted_sum(relevance, behaviors)
 
 
-def _fetched_interest(
-    target: Float[Tensor, "batch content"], behaviors: Lookup, trained: Int[Tensor, "trained"] | None
-) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
-    size, length = behaviors.rows.shape
-    missing = behaviors.rows < 0
-    with torch.no_grad():
+class _FetchedInterest(torch.autograd.Function):
+    """Both of Eq. (7), the vectors fetched some impressions at a time; the gradient written out.
+
+    With ``s_i = dL/da_i + dL/dh . b_i`` that of the target is ``sum_i s_i b_i / (|t| |b_i|) - (sum_i s_i a_i) t / |t|^2``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, target: Tensor, behaviors: Lookup, trained: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        size, length = behaviors.rows.shape
+        missing = behaviors.rows < 0
         found = []
         for part in parts(size, length, target.device, rows=FETCHED):
             vectors = behaviors[part].fetch_any()
             relevance = cosine(target[part], vectors).masked_fill_(missing[part], 0.0)
             found.append((relevance, weighted_sum(relevance, vectors)))
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
-    if trained is None or not target.requires_grad:
+        ctx.save_for_backward(target, relevance, trained)
+        ctx.behaviors = behaviors
         return relevance, content
-    some = Lookup(table=behaviors.table, rows=behaviors.rows[trained])
-    of_some = _relevance_and_interest(target[trained], some.fetch())
-    return relevance.index_copy(0, trained, of_some[0]), content.index_copy(0, trained, of_some[1])
+
+    @staticmethod
+    def backward(ctx: Any, of_relevance: Tensor, of_content: Tensor) -> tuple[Tensor | None, ...]:
+        whole, relevance, trained = ctx.saved_tensors
+        target, vectors = whole[trained], ctx.behaviors[trained].fetch()
+        slopes = of_relevance[trained] + dots(of_content[trained], vectors)
+        length = target.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
+        lengths = vectors.norm(dim=-1) * length
+        along = (slopes * relevance[trained]).masked_fill(lengths < EPSILON, 0.0).sum(dim=1, keepdim=True)
+        of_target = weighted_sum(slopes / lengths.clamp(min=EPSILON), vectors) - along * target / length.square()
+        return torch.zeros_like(whole).index_copy_(0, trained, of_target), None, None
 
 
 def concatenate_interests(
