@@ -27,7 +27,7 @@ class Lookup:
     """Vectors that have been found but not fetched: which rows of a table."""
 
     table: Float[Tensor, "vectors content"]
-    """On the CPU; a snapshot's is memory-mapped, in float16."""
+    """On the CPU, finite; a snapshot's is memory-mapped, in float16."""
     rows: Int[Tensor, "*shape"]
     """-1 where there is no vector."""
 

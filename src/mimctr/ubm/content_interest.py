@@ -63,7 +63,7 @@ def content_interest(
         behaviors: ``h_i^ID`` of each behavior; anything where ``real`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
         real: True at a real behavior, whose row is finite; None: ``mask``.
-        learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
+        learned: True at a target whose vector is learned: of a lookup, no other's has a gradient; None: none has.
         relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
     trained = None
@@ -97,13 +97,12 @@ def _relevance_and_interest(
 class _FetchedInterest(torch.autograd.Function):
     """Both of Eq. (7), the vectors fetched some impressions at a time; the gradient written out.
 
-    With ``s_i = dL/da_i + dL/dh . b_i`` that of the target is ``sum_i s_i b_i / (|t| |b_i|) - (sum_i s_i a_i) t / |t|^2``.
+    With ``s_i = dL/da_i + dL/dh . b_i``, that of the target is
+    ``sum_i s_i b_i / (|t| |b_i|) - (sum_i s_i a_i) t / |t|^2``.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, target: Tensor, behaviors: Lookup, trained: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, target: Tensor, behaviors: Lookup, trained: Tensor | None) -> tuple[Tensor, Tensor]:
         size, length = behaviors.rows.shape
         missing = behaviors.rows < 0
         found = []
@@ -124,7 +123,9 @@ class _FetchedInterest(torch.autograd.Function):
         length = target.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         lengths = vectors.norm(dim=-1) * length
         along = (slopes * relevance[trained]).masked_fill(lengths < EPSILON, 0.0).sum(dim=1, keepdim=True)
-        of_target = weighted_sum(slopes / lengths.clamp(min=EPSILON), vectors) - along * target / length.square()
+        of_target = (
+            weighted_sum(slopes / lengths.clamp(min=EPSILON), vectors) - along * target / length.square()
+        )
         return torch.zeros_like(whole).index_copy_(0, trained, of_target), None, None
 
 
