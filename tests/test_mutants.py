@@ -261,9 +261,30 @@ MUTANTS = [
     Mutant(
         "the learned vector of a target gets no gradient where vectors are fetched part by part",
         "ubm/content_interest.py",
-        "learned is None or not target.requires_grad",
-        "True",
+        "target_content.detach() if trained is None else target_content",
+        "target_content.detach()",
         "tests/ubm/test_content_interest.py::test_fetched_part_by_part_is_as_fetched_at_once",
+    ),
+    Mutant(
+        "a missing vector counts as the one that was fetched in its place",
+        "ubm/content_interest.py",
+        "cosine(target[part], vectors).masked_fill_(missing[part], 0.0)",
+        "cosine(target[part], vectors)",
+        "tests/ubm/test_content_interest.py::test_fetched_part_by_part_is_as_fetched_at_once",
+    ),
+    Mutant(
+        "the gradient of a fetched cosine has a part along the target",
+        "ubm/content_interest.py",
+        " - along * target / length.square()",
+        "",
+        "tests/ubm/test_content_interest.py::test_the_gradient_of_a_learned_target_is_autograds_in_float64",
+    ),
+    Mutant(
+        "the fusion interest tells a learned target nothing",
+        "ubm/products.py",
+        "torch.zeros_like(weights).index_copy_(0, trained, of_some)",
+        "torch.zeros_like(weights)",
+        "tests/ubm/test_products.py::test_weights_have_a_gradient_where_it_is_wanted",
     ),
     Mutant(
         "the copies of a row are summed in the order of the batch",

@@ -27,7 +27,7 @@ class Lookup:
     """Vectors that have been found but not fetched: which rows of a table."""
 
     table: Float[Tensor, "vectors content"]
-    """On the CPU; a snapshot's is memory-mapped, in float16."""
+    """On the CPU, finite; a snapshot's is memory-mapped, in float16."""
     rows: Int[Tensor, "*shape"]
     """-1 where there is no vector."""
 
@@ -35,22 +35,34 @@ class Lookup:
         """Return the vectors as float32, on the CPU; zero where there is none."""
         return self._stored().float()
 
+    def fetch_any(self) -> Float[Tensor, "*shape content"]:
+        """Return the same, faster: where there is no vector, a finite one whose weight the caller makes 0."""
+        return self._any_stored().float()
+
     def to(self, device: torch.device | str) -> "Lookup | Float[Tensor, '*shape content']":
         """Return the same on the CPU; the vectors themselves, as float32, on another device."""
         if torch.device(device).type == "cpu":
             return self
         return self._stored().to(device).float()
 
-    def __getitem__(self, part: slice) -> "Lookup":
+    def only(self, mask: Bool[Tensor, "*shape"]) -> "Lookup":
+        """Return the same without the vectors where ``mask`` is False."""
+        return Lookup(table=self.table, rows=self.rows.masked_fill(~mask, -1))
+
+    def __getitem__(self, part: slice | Int[Tensor, "chosen"]) -> "Lookup":
         return Lookup(table=self.table, rows=self.rows[part])
 
     def _stored(self) -> Float[Tensor, "*shape content"]:
-        rows = self.rows.flatten()
-        missing = (rows < 0).nonzero().squeeze(1)
-        if len(missing) == len(rows):
-            return self.table.new_zeros(*self.rows.shape, self.table.shape[1])
-        vectors = self.table.index_select(0, rows.clamp(min=0))
-        return vectors.index_fill_(0, missing, 0.0).view(*self.rows.shape, -1)
+        vectors = self._any_stored()
+        missing = (self.rows.flatten() < 0).nonzero().squeeze(1)
+        vectors.view(-1, self.table.shape[1]).index_fill_(0, missing, 0.0)
+        return vectors
+
+    def _any_stored(self) -> Float[Tensor, "*shape content"]:
+        size = (*self.rows.shape, self.table.shape[1])
+        if len(self.table) == 0:
+            return self.table.new_zeros(size)
+        return self.table.index_select(0, self.rows.flatten().clamp(min=0)).view(size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,9 @@ def test_equals_a_double_loop(rows: Rows, content: Content):
 
 
 @pytest.mark.parametrize("size", [1, 64, 65, 200])
-def test_fetched_part_by_part_is_as_fetched_at_once(size: int):
+def test_fetched_part_by_part_is_as_fetched_at_once(size: int, monkeypatch: pytest.MonkeyPatch):
+    # Mutants: another vector in a missing one's place counts; a learned target's relevance without gradient.
+    monkeypatch.setattr("mimctr.ubm.content_interest.FETCHED", 64 * L)
     generator = torch.Generator().manual_seed(size)
     lookup = Lookup(
         table=torch.randn(20, C, generator=generator).half(),
@@ -81,9 +83,65 @@ def test_fetched_part_by_part_is_as_fetched_at_once(size: int):
         torch.testing.assert_close(part_by_part, at_once)
 
 
+def test_the_gradient_of_a_learned_target_is_autograds_in_float64():
+    # Mutant: the cosine's gradient without the part along the target.
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(20, C, generator=generator).half()
+    table[3] = 0
+    rows = torch.randint(-1, 20, (8, 30), generator=generator)
+    rows[0, :2] = torch.tensor([3, -1])
+    target, behaviors = torch.randn(8, C, generator=generator), torch.randn(8, 30, D, generator=generator)
+    target[2] = 0
+    learned = torch.tensor([True, False, True, True, False, False, True, False])
+    weights = [torch.randn(8, width, generator=generator) for width in (C, D, 30)]
+    gradients = []
+    for lookup, dtype in ((True, torch.float32), (False, torch.float64)):
+        leaf = target.to(dtype, copy=True).requires_grad_()
+        contents = Lookup(table=table, rows=rows)
+        found = content_interest(
+            target_content=leaf,
+            behaviors_content=contents if lookup else contents.fetch().to(dtype),
+            behaviors=behaviors.to(dtype),
+            mask=rows >= 0,
+            learned=learned,
+        )
+        sum((part * weight).sum() for part, weight in zip(found, weights, strict=True)).backward()
+        gradients.append(leaf.grad)
+    written_out, autograds = gradients
+    finite = learned & (target.norm(dim=1) > 0)
+    torch.testing.assert_close(written_out[finite].double(), autograds[finite], rtol=1e-4, atol=1e-4)
+    assert written_out.isfinite().all()
+    assert torch.equal(written_out[~learned], torch.zeros(4, C))
+
+
+def test_a_batch_without_a_learned_target_gives_the_learned_vector_a_gradient_of_zero():
+    # Adam goes on with its momentum where the gradient is zero, and stands still where there is none.
+    unknown = torch.randn(C, requires_grad=True)
+    learned = torch.zeros(2, dtype=torch.bool)
+    found = content_interest(
+        target_content=torch.where(learned.unsqueeze(1), unknown, torch.randn(2, C)),
+        behaviors_content=Lookup(table=torch.randn(5, C).half(), rows=torch.tensor([[0, 4], [-1, 2]])),
+        behaviors=torch.randn(2, 2, D),
+        mask=torch.tensor([[True, True], [False, True]]),
+        learned=learned,
+    )
+    sum(part.sum() for part in found).backward()
+    assert torch.equal(unknown.grad, torch.zeros(C))
+
+
 def test_a_lookup_without_any_vector_is_zero():
     lookup = Lookup(table=torch.empty(0, C, dtype=torch.float16), rows=torch.full((2, 3), -1))
     assert torch.equal(lookup.fetch(), torch.zeros(2, 3, C))
+
+
+def test_fetched_with_any_vector_in_a_missing_ones_place_is_the_same_elsewhere():
+    lookup = Lookup(table=torch.randn(5, C).half(), rows=torch.tensor([[0, -1, 4], [2, 2, -1]]))
+    known = lookup.rows >= 0
+    assert torch.equal(lookup.fetch_any()[known], lookup.fetch()[known])
+    assert lookup.fetch_any().isfinite().all()
+    assert not lookup.fetch()[~known].any()
+    empty = Lookup(table=torch.empty(0, C, dtype=torch.float16), rows=torch.full((2, 3), -1))
+    assert torch.equal(empty.fetch_any(), torch.zeros(2, 3, C))
 
 
 @pytest.mark.parametrize("c", [1e-3, 0.5, 300.0])

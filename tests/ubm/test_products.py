@@ -28,6 +28,21 @@ def test_gradients_are_those_of_finite_differences(tensors):
         assert torch.autograd.gradcheck(weighted_sum, (weights, many))
 
 
+@pytest.mark.parametrize("trained", [[], [2], [0, 3]], ids=str)
+def test_weights_have_a_gradient_where_it_is_wanted(trained: list[int]):
+    # Mutant: nowhere.
+    weights, many = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5, 3, requires_grad=True)
+    factors = torch.randn(4, 3)
+    whole = torch.autograd.grad((torch.einsum("bl,bld->bd", weights, many) * factors).sum(), (weights, many))
+    found = torch.autograd.grad(
+        (weighted_sum(weights, many, torch.tensor(trained, dtype=torch.int64)) * factors).sum(),
+        (weights, many),
+    )
+    expected = torch.zeros(4, 5)
+    expected[trained] = whole[0][trained]
+    torch.testing.assert_close(found, (expected, whole[1]))
+
+
 @pytest.mark.parametrize("product", [dots, weighted_sum])
 def test_a_factor_without_gradient_gets_none(product):
     first = torch.randn(3, 5 if product is weighted_sum else 4, requires_grad=True)

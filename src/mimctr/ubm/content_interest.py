@@ -5,7 +5,7 @@ normalized by a softmax, and possibly negative. It weights the content embedding
 the ID embeddings (fusion interest). A vector that is not there drops out of both sums.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,8 @@ from mimctr.ubm.products import dots, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
 ContentScope = Literal["all", "retrieved"]
+FETCHED = 16_384
+"""Vectors that are fetched together."""
 EPSILON = 1e-12
 """A vector shorter than this has no direction: its cosine with anything is 0."""
 
@@ -61,20 +63,23 @@ def content_interest(
         behaviors: ``h_i^ID`` of each behavior; anything where ``real`` is False.
         mask: True at a behavior that counts: real, with a content embedding, and within the scope.
         real: True at a real behavior, whose row is finite; None: ``mask``.
-        learned: True at a target whose vector is learned: of a lookup, no other's has a gradient.
+        learned: True at a target whose vector is learned: of a lookup, no other's has a gradient; None: none has.
         relevance: The cosines, if they are known already; finite, and not looked at where ``mask`` is False.
     """
-    if isinstance(behaviors_content, Lookup):
-        counted = Lookup(table=behaviors_content.table, rows=behaviors_content.rows.masked_fill(~mask, -1))
-        vectors = None if relevance is None else counted.fetch()
+    trained = None
+    if isinstance(behaviors_content, Lookup) and relevance is None:
+        trained = None if learned is None else learned.nonzero().squeeze(1)
+        target = target_content.detach() if trained is None else target_content
+        relevance, content = _FetchedInterest.apply(target, behaviors_content.only(mask), trained)
     else:
-        vectors = zero_padding(behaviors_content, mask)
-    if vectors is None:
-        relevance, content = _fetched_interest(target_content, counted, learned)
-    else:
+        if isinstance(behaviors_content, Lookup):
+            vectors = behaviors_content.only(mask).fetch()
+        else:
+            vectors = zero_padding(behaviors_content, mask)
         known = None if relevance is None else relevance.masked_fill(~mask, 0.0)
         relevance, content = _relevance_and_interest(target_content, vectors, known)
-    fusion = weighted_sum(relevance, zero_padding(behaviors, mask if real is None else real))  # (B, D)
+    finite = zero_padding(behaviors, mask if real is None else real)
+    fusion = weighted_sum(relevance, finite, trained)  # (B, D)
     return ContentInterest(content, fusion, relevance)
 
 
@@ -89,22 +94,39 @@ def _relevance_and_interest(
     return relevance, weighted_sum(relevance, behaviors)
 
 
-def _fetched_interest(
-    target: Float[Tensor, "batch content"], behaviors: Lookup, learned: Bool[Tensor, "batch"] | None
-) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
-    size, length = behaviors.rows.shape
-    with torch.no_grad():
-        found = [
-            _relevance_and_interest(target[part], behaviors[part].fetch())
-            for part in parts(size, length, target.device)
-        ]
+class _FetchedInterest(torch.autograd.Function):
+    """Both of Eq. (7), the vectors fetched some impressions at a time; the gradient written out.
+
+    With ``s_i = dL/da_i + dL/dh . b_i``, that of the target is
+    ``sum_i s_i b_i / (|t| |b_i|) - (sum_i s_i a_i) t / |t|^2``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, behaviors: Lookup, trained: Tensor | None) -> tuple[Tensor, Tensor]:
+        size, length = behaviors.rows.shape
+        missing = behaviors.rows < 0
+        found = []
+        for part in parts(size, length, target.device, rows=FETCHED):
+            vectors = behaviors[part].fetch_any()
+            relevance = cosine(target[part], vectors).masked_fill_(missing[part], 0.0)
+            found.append((relevance, weighted_sum(relevance, vectors)))
         relevance, content = (torch.cat(pieces) for pieces in zip(*found, strict=True))
-    if learned is None or not target.requires_grad:
+        ctx.save_for_backward(target, relevance, trained)
+        ctx.behaviors = behaviors
         return relevance, content
-    rows = learned.nonzero().squeeze(1)
-    some = Lookup(table=behaviors.table, rows=behaviors.rows[rows])
-    of_rows = _relevance_and_interest(target[rows], some.fetch())
-    return relevance.index_copy(0, rows, of_rows[0]), content.index_copy(0, rows, of_rows[1])
+
+    @staticmethod
+    def backward(ctx: Any, of_relevance: Tensor, of_content: Tensor) -> tuple[Tensor | None, ...]:
+        whole, relevance, trained = ctx.saved_tensors
+        target, vectors = whole[trained], ctx.behaviors[trained].fetch()
+        slopes = of_relevance[trained] + dots(of_content[trained], vectors)
+        length = target.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
+        lengths = vectors.norm(dim=-1) * length
+        along = (slopes * relevance[trained]).masked_fill(lengths < EPSILON, 0.0).sum(dim=1, keepdim=True)
+        of_target = (
+            weighted_sum(slopes / lengths.clamp(min=EPSILON), vectors) - along * target / length.square()
+        )
+        return torch.zeros_like(whole).index_copy_(0, trained, of_target), None, None
 
 
 def concatenate_interests(

@@ -8,7 +8,7 @@ sum reads badly.
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -22,12 +22,20 @@ def dots(
 
 
 def weighted_sum(
-    weights: Float[Tensor, "batch length"], many: Float[Tensor, "batch length dim"]
+    weights: Float[Tensor, "batch length"],
+    many: Float[Tensor, "batch length dim"],
+    trained: Int[Tensor, "trained"] | None = None,
 ) -> Float[Tensor, "batch dim"]:
-    """Return the sum of the rows of ``many``, each times its weight."""
+    """Return the sum of the rows of ``many``, each times its weight.
+
+    Args:
+        weights: Of the rows.
+        many: The rows.
+        trained: Where in the batch ``weights`` have a gradient that is wanted; None: everywhere.
+    """
     if torch.compiler.is_compiling():
         return _weighted_sum(weights, many)
-    return _WeightedSum.apply(weights, many)
+    return _WeightedSum.apply(weights, many, trained)
 
 
 def _dots(one: Tensor, many: Tensor) -> Tensor:
@@ -65,19 +73,22 @@ class _Dots(torch.autograd.Function):
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, many: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, many: Tensor, trained: Tensor | None) -> Tensor:
         ctx.dtypes = weights.dtype, many.dtype
         with torch.autocast(many.device.type, enabled=False):
             weights, many = full_precision(weights), full_precision(many)
-            ctx.save_for_backward(weights, many)
+            ctx.save_for_backward(weights, many, trained)
             return _weighted_sum(weights, many)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, many = ctx.saved_tensors
-        return (
-            _dots(gradient, many).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None,
-            (weights.unsqueeze(-1) * gradient.unsqueeze(1)).to(ctx.dtypes[1])
-            if ctx.needs_input_grad[1]
-            else None,
-        )
+        weights, many, trained = ctx.saved_tensors
+        of_weights = of_many = None
+        if ctx.needs_input_grad[0] and trained is None:
+            of_weights = _dots(gradient, many).to(ctx.dtypes[0])
+        elif ctx.needs_input_grad[0]:
+            of_some = _dots(gradient[trained], many[trained])
+            of_weights = torch.zeros_like(weights).index_copy_(0, trained, of_some).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            of_many = (weights.unsqueeze(-1) * gradient.unsqueeze(1)).to(ctx.dtypes[1])
+        return of_weights, of_many, None
