@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mimctr.cli import app
 from mimctr.errors import ConfigError, RunError
 from mimctr.evaluate.sweeps import Choices, Range, Sweep
-from mimctr.recipes import ctr_fitting, sweep
+from mimctr.recipes import ctr_fitting, sweep, sweep_study
 from mimctr.recipes.config import load_config
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.sweep_space import read_spaces
@@ -262,13 +262,13 @@ class TestGoingOn:
         alone = run(shop, out, minutes=1e-9)
         assert [trial.state for trial in alone.trials] == ["finished"]
         looks = []
-        real = sweep.seconds_of
+        real = sweep_study.seconds_of
 
         def hurried(study: Any) -> float:
             looks.append(study)
             return real(study) if len(looks) < 3 else 1e9
 
-        monkeypatch.setattr(sweep, "seconds_of", hurried)
+        monkeypatch.setattr(sweep_study, "seconds_of", hurried)
         stopped = run(shop, out, minutes=60)
         assert [trial.state for trial in stopped.trials] == ["finished", "unfinished"]
         monkeypatch.undo()
