@@ -707,6 +707,20 @@ MUTANTS = [
         "tests/train/test_stage.py",
     ),
     Mutant(
+        "a model is trained on damaged vectors",
+        "recipes/embed.py",
+        "    from_main(lambda: verify_content(folder))\n",
+        "",
+        "tests/recipes/test_bad_input.py::TestDamage::test_a_flipped_bit_of_the_vectors_is_told_before_the_first_step",
+    ),
+    Mutant(
+        "vectors that agree with themselves are taken for the manifest's",
+        "center/snapshot.py",
+        "if digest_tensors(tensors) != manifest.digest:",
+        "if False:",
+        "tests/center/test_snapshot.py::test_the_vectors_of_another_snapshot_are_found_by_verify",
+    ),
+    Mutant(
         "a part of one class is trained on",
         "recipes/train.py",
         "if clicks in (0, len(rows)):",

@@ -14,7 +14,7 @@ from mimctr.center.snapshot import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.errors import CenterError, ConfigError, DataError, RunError, StaleSnapshot
-from mimctr.recipes import ctr_fitting, features, stages
+from mimctr.recipes import ctr_fitting, features, stages, sweep
 from mimctr.recipes.config import build_config
 from mimctr.recipes.embed import ITEMS, QUERIES
 from mimctr.recipes.prepare import Config as PrepareConfig
@@ -225,6 +225,29 @@ class TestDamage:
         ):
             with pytest.raises(RunError, match=rf"{name}: its bytes do not match its checksum"):
                 recipe()
+
+    @pytest.mark.parametrize("name", [ITEMS, QUERIES])
+    def test_a_flipped_bit_of_the_vectors_is_told_before_the_first_step(
+        self, name, shop, tmp_path, monkeypatch
+    ):
+        # Mutant: what is memory-mapped is trained on as it is.
+        content = tmp_path / "content"
+        for part, num in ((ITEMS, NUM_ITEMS), (QUERIES, 5)):
+            keys = np.arange(num) if part == QUERIES else CtrDataset.open(shop / "dataset").items["item_key"]
+            write_snapshot(content / part, np.array(keys), np.ones((num, DIM)), encoder="random")
+        path = content / name / "vectors.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        monkeypatch.setattr(ctr_fitting, "take_step", lambda *_, **__: pytest.fail("a step was made"))
+        space = {"search": {"dropout": "0.0,0.1"}}
+        config = Config(**SMALL, variant="mim", ubm="mean")
+        for recipe in (
+            lambda: train(shop / "dataset", content, tmp_path / "out", variant="mim"),
+            lambda: sweep.main(shop / "dataset", content, tmp_path / "out", sweep.Config(**space), config),
+            lambda: features.main(shop / "dataset", content, tmp_path / "out", features.Config()),
+        ):
+            with pytest.raises(CenterError, match=rf"{name}/vectors\.safetensors: its bytes do not match"):
+                recipe()
+        assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_is_no_dataset_is_told(self, shop, tmp_path):
         with pytest.raises(RunError, match=r"tables: holds no dataset \(manifest.json is missing\)"):
