@@ -39,17 +39,20 @@ def command(
     """Search settings of 'mimctr train' by validation AUC, within a time; needs mimctr[sweep]."""
     from mimctr.recipes import sweep, train
     from mimctr.recipes.config import load_config
+    from mimctr.recipes.sweep_space import search_assignments
     from mimctr.report.sweep import sweep_table
 
     budget = {"minutes": minutes, "num_trials": num_trials}
     given = [f"{name}={value}" for name, value in budget.items() if value is not None]
-    given += [f"search.{text}" for text in search or []]
+    given += search_assignments(search or [])
     finished = sweep.main(
         dataset,
         content,
         out,
-        load_config(sweep.Config, config, section=NAME, assignments=given),
-        load_config(train.Config, config, section="train", assignments=settings or []),
+        load_config(
+            sweep.Config, config, section=NAME, assignments=given, beside=["train"], option="command line"
+        ),
+        load_config(train.Config, config, section="train", assignments=settings or [], beside=[NAME]),
     )
     if as_json:
         print(finished.model_dump_json(indent=2))

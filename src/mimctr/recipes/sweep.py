@@ -18,6 +18,7 @@ from mimctr.evaluate.sweeps import Choices, Space, State, Sweep, Trial
 from mimctr.files import atomic_path, write_json
 from mimctr.recipes.config import to_toml
 from mimctr.recipes.ctr_config import Config as TrainConfig
+from mimctr.recipes.ctr_config import check_settings
 from mimctr.recipes.ctr_fitting import Task, Watch, fit
 from mimctr.recipes.ctr_model import build_model
 from mimctr.recipes.device import pick_device
@@ -33,7 +34,7 @@ from mimctr.recipes.sweep_study import (
 from mimctr.recipes.train import make_run, open_dataset, open_vectors
 from mimctr.report.sweep import sweep_figure
 from mimctr.train.run import Run
-from mimctr.train.stage import input_key
+from mimctr.train.stage import claimed, input_key
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +93,8 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
     Raises:
         ConfigError: what is searched does not suit the settings, or ``out`` holds another sweep.
         DataError: the training part is empty, or it or the validation part has one class only.
-        RunError: every trial failed, or a file of the dataset is damaged.
+        CenterError: the vectors are missing or damaged.
+        RunError: every trial failed, a file of the dataset is damaged, or another process works in ``out``.
     """
     if distributed.size() > 1:
         raise ConfigError("sweep: runs in one process. Start it without torchrun.")
@@ -101,14 +103,16 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
     data = open_dataset(dataset)
     job = Job(dataset=data, content=content, out=out, config=config, train=train, spaces=spaces)
     refuse_unfit_settings(job)
-    study = open_study(out, config, made_of=describe(job), first=job.first)
-    while not is_over(study, config):
-        try:
-            run_trial(study, job, next_trial(study, out, config, spaces))
-        finally:
-            sweep = write_sweep(study, job)
-        tell_progress(sweep, config)
-    sweep = write_sweep(study, job)
+    made_of = describe(job)
+    with claimed(out):
+        study = open_study(out, config, made_of=made_of, first=job.first)
+        while not is_over(study, config):
+            try:
+                run_trial(study, job, next_trial(study, out, config, spaces))
+            finally:
+                sweep = write_sweep(study, job)
+            tell_progress(sweep, config)
+        sweep = write_sweep(study, job)
     if sweep.best is None:
         raise RunError(
             f"{out}: all {len(sweep.trials)} trials failed. The first one: {sweep.trials[0].reason}"
@@ -129,6 +133,7 @@ def refuse_unfit_settings(job: Job) -> None:
             raise ConfigError("sweep: the variant 'untrained_cosine' is not trained. Leave it out.")
         open_vectors(job.dataset, job.content, settings_of({"variant": variant}, job.train))
     config = settings_of(job.values(job.first), job.train)
+    check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
     build_model(job.dataset, config, content_dim=None if content is None else content.dim)
 
@@ -178,6 +183,7 @@ def run_trial(study: "optuna.Study", job: Job, trial: "optuna.Trial") -> None:
 
 def train_one(job: Job, run: Run, config: TrainConfig, watch: Watch) -> float:
     """Return the best validation AUC of a training: that of the weights that ``mimctr train`` would keep."""
+    check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
     task = Task(dataset=job.dataset, content=content, config=config, device=pick_device(config.device))
     model = build_model(job.dataset, config, content_dim=None if content is None else content.dim)

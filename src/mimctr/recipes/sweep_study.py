@@ -60,7 +60,7 @@ def open_study(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=config.num_random_trials),
     )
     before = study.user_attrs.get(MADE_OF, made_of)
-    changed = [name for name in {**made_of, **before} if made_of.get(name) != before.get(name)]
+    changed = _differences(made_of, before)
     if changed:
         raise ConfigError(
             f"{folder}: holds a sweep with another {', '.join(changed)}. Choose another folder, or remove it."
@@ -117,6 +117,18 @@ def is_over(study: "optuna.Study", config: Config) -> bool:
     over = finished_trials(study)
     has_result = any(trial.state.name == "COMPLETE" for trial in over)
     return len(over) >= config.num_trials or (has_result and seconds_of(study) >= 60 * config.minutes)
+
+
+def _differences(made_of: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs; of a table, those of its differing entries."""
+    found = []
+    for name in {**made_of, **before}:
+        here, there = made_of.get(name), before.get(name)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found += [f"{name}.{key}" for key in {**here, **there} if here.get(key) != there.get(key)]
+        elif here != there:
+            found.append(name)
+    return found
 
 
 def _storage(folder: Path) -> "optuna.storages.JournalStorage":
