@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mimctr.batch import Content
 from mimctr.data.dataset import CtrDataset
+from mimctr.errors import MimctrError
 from mimctr.evaluate.metrics import auc
 from mimctr.recipes.embed import open_content
 from mimctr.ubm.content_module import ContentAwareInterest
@@ -102,10 +103,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    dataset = CtrDataset.open(args.dataset)
+    try:
+        dataset = CtrDataset.open(args.dataset)
+        vectors = content_vectors(dataset, args.content)
+    except MimctrError as error:
+        parser.error(str(error))
     columns = feature_columns(dataset, args.max_length)
     own = DIN(columns, list(HISTORY), dnn_hidden_units=HIDDEN_DIMS, seed=args.seed)
-    aware = ContentDIN(columns, content_vectors(dataset, args.content), seed=args.seed)
+    aware = ContentDIN(columns, vectors, seed=args.seed)
     train, test = (inputs(dataset, part, args.max_length) for part in ("train", "test"))
     found = []
     for name, model in (("DIN", own), ("DIN with content", aware)):

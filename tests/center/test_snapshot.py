@@ -1,5 +1,6 @@
 """The snapshot answers what was written, refuses other encoders, and is never changed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimctr.center.snapshot import Snapshot, verify_snapshot, write_snapshot
-from mimctr.errors import CenterError, DataError, MimctrError, StaleSnapshot
+from mimctr.errors import CenterError, DataError, StaleSnapshot
 from mimctr.weights import load_tensors, save_tensors
 
 KEYS = np.array([70, 3, 900, 12])
@@ -82,7 +83,16 @@ def test_a_flipped_bit_is_found_by_verify(folder):
     data = bytearray(path.read_bytes())
     data[-1] ^= 4
     path.write_bytes(data)
-    with pytest.raises(MimctrError, match="do not match its checksum"):
+    with pytest.raises(CenterError, match=r"its bytes do not match the checksum in manifest\.json"):
+        verify_snapshot(folder)
+
+
+def test_the_vectors_of_another_snapshot_are_found_by_verify(folder, tmp_path):
+    # Mutant: a file that agrees with itself is taken for the manifest's.
+    write_snapshot(tmp_path / "other", KEYS, VECTORS + 1, encoder="abc")
+    shutil.copy(tmp_path / "other" / "vectors.safetensors", folder)
+    Snapshot.open(folder, encoder="abc")
+    with pytest.raises(CenterError, match="it is damaged, or another snapshot's"):
         verify_snapshot(folder)
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import tomllib
 
 import polars as pl
 import pytest
@@ -9,11 +11,14 @@ from typer.testing import CliRunner
 
 from mimctr import __version__
 from mimctr.cli import app
+from mimctr.recipes.config import build_config
+from mimctr.recipes.settings import CONFIGS
 
 RUNNER = CliRunner()
 COMMANDS = [
     *("run", "bazaar", "fashion", "prepare", "foundation", "pretrain"),
-    *("plain", "csft", "embed", "train", "sweep", "evaluate", "report", "encoder-tables"),
+    *("plain", "csft", "embed", "features", "train", "sweep", "evaluate", "report", "encoder-tables"),
+    *("encoders", "settings"),
 ]
 
 
@@ -117,6 +122,20 @@ def test_lenient_says_what_it_dropped(tmp_path):
     accepted = mimctr("prepare", tmp_path / "t", "--out", tmp_path / "d", "--lenient")
     assert accepted.exit_code == 0
     assert "dropped: items.item_id: 2 of 302 rows repeat an item_id." in accepted.stdout
+
+
+@pytest.mark.parametrize("stage", list(CONFIGS))
+def test_listed_settings_are_a_section_of_a_recipe_with_every_default(stage):
+    shown = mimctr("settings", stage).stdout
+    assert build_config(CONFIGS[stage], tomllib.loads(shown)[stage], where=stage) == CONFIGS[stage]()
+    for name, field in CONFIGS[stage].model_fields.items():
+        assert re.search(rf"^(# )?{name} =", shown, flags=re.MULTILINE)
+        assert field.description.split()[0] in shown
+
+
+def test_settings_of_something_else_are_told_with_what_has_some():
+    assert mimctr("settings", "trian").stderr == "mimctr: settings: 'trian' has none. Did you mean 'train'?\n"
+    assert "There are: prepare, foundation, " in mimctr("settings", "xyz").stderr
 
 
 def test_encoders_are_listed_with_their_sizes():

@@ -18,6 +18,19 @@ pytestmark = pytest.mark.needs_peers
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepctr_torch_din.py"
 
 
+@pytest.mark.parametrize("missing", ["dataset", "content"])
+def test_a_missing_folder_is_one_line(missing: str, tmp_path: Path):
+    if missing == "content":
+        write_shop(tmp_path / "tables")
+        prepare_tables(tmp_path / "tables", tmp_path / "dataset")
+    command = [sys.executable, EXAMPLE, tmp_path / "dataset", tmp_path / "content"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / missing}" in done.stderr.splitlines()[-1]
+    assert done.stderr.rstrip().endswith("first.")
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["vectors of the items", "vectors of other items"])
 def test_content_tells_deepctr_torch_s_din_of_items_that_it_never_saw(told: bool, tmp_path: Path):
     # Mutants: the content vectors of other items; content that does not reach the network.

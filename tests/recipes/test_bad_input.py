@@ -9,12 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
 from mimctr.center.snapshot import write_snapshot
+from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.errors import CenterError, ConfigError, DataError, RunError, StaleSnapshot
-from mimctr.recipes import ctr_fitting, features, stages
+from mimctr.recipes import ctr_fitting, features, stages, sweep
 from mimctr.recipes.config import build_config
 from mimctr.recipes.embed import ITEMS, QUERIES
 from mimctr.recipes.prepare import Config as PrepareConfig
@@ -45,6 +48,10 @@ def write_content(folder: Path, keys: np.ndarray, *, query_dim: int = DIM) -> Pa
 
 def train(dataset: Path, content: Path | None, out: Path, **settings: object) -> None:
     main(dataset, content, out, Config(**(SMALL | {"variant": "base", "ubm": "mean"} | settings)))
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 class TestOneClass:
@@ -120,12 +127,20 @@ class TestSettings:
             ),
             ({"hidden_dims": [0]}, r"hidden_dims\.0: Input should be greater than 0, got 0\.$"),
             ({"hidden_dims": [8, -1]}, r"hidden_dims\.1: Input should be greater than 0, got -1\.$"),
-            ({"hidden_dims": []}, r"hidden_dims: Tuple should have at least 1 item"),
+            ({"hidden_dims": []}, r"hidden_dims: List should have at least 1 item"),
             ({"dims": {"item": -2}}, r"dims\.item: Input should be greater than 0, got -2\."),
             (
                 {"interests": ["id", "id"]},
                 r"interests: Input should name each interest once, got \['id', 'id'\]\.",
             ),
+            ({"hidden_dims": 8}, r"hidden_dims: Input should be a list, as in \[a, b\], got 8\."),
+            ({"dims": 8}, r"dims: Input should be a table, as in \{name = value\}, got 8\."),
+            ({"learning_rate": 0}, r"learning_rate: Input should be greater than 0, got 0\."),
+            (
+                {"max_gradient_norm": -1},
+                r"max_gradient_norm: Input should be greater than or equal to 0, got -1\.",
+            ),
+            ({"bf16": "float64"}, r"bf16: Input should be a valid boolean, .* got 'float64'\."),
             ({"ubm": "dein"}, r"ubm: Input should be 'mean', 'din', .* got 'dein'\."),
             ({"bst_num_heads": 0}, r"bst_num_heads: Input should be greater than or equal to 1, got 0\."),
             ({"twin_q": 3}, r"twin_q: unknown key\. Did you mean 'twin_k'\?"),
@@ -148,9 +163,89 @@ class TestSettings:
         ):
             train(shop / "dataset", None, tmp_path / "out", dims={"itm": 3})
 
+    @pytest.mark.parametrize("setting", ["cross_rank=4", 'cross_structure="parallel"'])
+    def test_what_is_for_cross_layers_is_refused_without_any(self, setting, shop, tmp_path):
+        # Mutant: a plain network is trained and called one with cross layers.
+        shown = command("train", shop / "dataset", "--out", tmp_path / "out", "--set", setting)
+        assert shown.exit_code == 1
+        assert shown.stderr.endswith(": there are no cross layers. Set cross_layers, too, or leave it out.\n")
+
     def test_a_device_that_holds_no_numbers_is_refused(self, shop, tmp_path):
         with pytest.raises(ConfigError, match="device: nothing can be computed on 'meta'"):
             train(shop / "dataset", None, tmp_path / "out", device="meta")
+
+
+class TestCommands:
+    """What a user types."""
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["--set", "learning_rate"], "--set learning_rate: must have the form key=value."),
+            (
+                ["--set", "train.epochs=2"],
+                "--set train.epochs=2: keys stand here without 'train.': --set epochs=2.",
+            ),
+            (
+                ["--config", "r.toml"],
+                "r.toml: has no section [train], only: trian. Put the settings below a line [train].",
+            ),
+        ],
+    )
+    def test_settings_that_would_have_no_effect_are_refused(self, words, told, shop, tmp_path, monkeypatch):
+        # Mutant: a misspelt section is read as none, and the defaults are trained.
+        monkeypatch.chdir(tmp_path)
+        Path("r.toml").write_text("[trian]\nepochs = 2\n")
+        shown = command("train", shop / "dataset", "--out", "out", *words)
+        assert (shown.exit_code, shown.stderr) == (1, f"mimctr: {told}\n")
+        assert not Path("out").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ([], "content: the variant 'mim' reads content vectors, and none are given."),
+            (["--set", "variant=base", "--set", "hash_buckets.itm=5"], "'itm' is no table of this model."),
+            (
+                ["--set", "variant=base", "--set", "sim_search=content"],
+                "sim_search = 'content': an extension",
+            ),
+            (["--set", "variant=base", "--set", "attention_mix=true"], "attention_mix = true: an extension"),
+        ],
+    )
+    def test_a_refusal_leaves_nothing_half_made(self, words, told, shop, tmp_path):
+        shown = command("train", shop / "dataset", "--out", tmp_path / "out", *words)
+        assert shown.exit_code == 1
+        assert shown.stderr.count("\n") == 1
+        assert told in shown.stderr
+        assert list((tmp_path / "out").iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["--search", "dropout"], "--search dropout: must have the form setting=values: "),
+            (
+                ["--search", "train.dropout=0.1,0.2"],
+                "--search train.dropout=0.1,0.2: 'train.dropout' is no set",
+            ),
+            (["--minutes", "0"], "command line [sweep]: minutes: Input should be greater than 0, got 0.0."),
+            (
+                ["--num-trials", "-2"],
+                "command line [sweep]: num_trials: Input should be greater than or equal",
+            ),
+            (["--set", "sim_search=content"], "sim_search = 'content': an extension"),
+            (["--config", "r.toml"], "r.toml: has no section [sweep], only: trian."),
+        ],
+    )
+    def test_a_sweep_that_cannot_be_is_one_line(self, words, told, shop, tmp_path, monkeypatch):
+        # Mutant: trials of Base with an extension that only MIM+ may have.
+        monkeypatch.chdir(tmp_path)
+        Path("r.toml").write_text("[trian]\nepochs = 2\n")
+        base = ["--out", "out", "--set", "variant=base", "--search", "epochs=1,2"]
+        shown = command("sweep", shop / "dataset", *base, *words)
+        assert shown.exit_code == 1
+        assert shown.stderr.startswith(f"mimctr: {told}")
+        assert shown.stderr.count("\n") == 1
+        assert not Path("out").exists()
 
 
 class TestMemory:
@@ -225,6 +320,29 @@ class TestDamage:
         ):
             with pytest.raises(RunError, match=rf"{name}: its bytes do not match its checksum"):
                 recipe()
+
+    @pytest.mark.parametrize("name", [ITEMS, QUERIES])
+    def test_a_flipped_bit_of_the_vectors_is_told_before_the_first_step(
+        self, name, shop, tmp_path, monkeypatch
+    ):
+        # Mutant: what is memory-mapped is trained on as it is.
+        content = tmp_path / "content"
+        for part, num in ((ITEMS, NUM_ITEMS), (QUERIES, 5)):
+            keys = np.arange(num) if part == QUERIES else CtrDataset.open(shop / "dataset").items["item_key"]
+            write_snapshot(content / part, np.array(keys), np.ones((num, DIM)), encoder="random")
+        path = content / name / "vectors.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        monkeypatch.setattr(ctr_fitting, "take_step", lambda *_, **__: pytest.fail("a step was made"))
+        space = {"search": {"dropout": "0.0,0.1"}}
+        config = Config(**SMALL, variant="mim", ubm="mean")
+        for recipe in (
+            lambda: train(shop / "dataset", content, tmp_path / "out", variant="mim"),
+            lambda: sweep.main(shop / "dataset", content, tmp_path / "out", sweep.Config(**space), config),
+            lambda: features.main(shop / "dataset", content, tmp_path / "out", features.Config()),
+        ):
+            with pytest.raises(CenterError, match=rf"{name}/vectors\.safetensors: its bytes do not match"):
+                recipe()
+        assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_is_no_dataset_is_told(self, shop, tmp_path):
         with pytest.raises(RunError, match=r"tables: holds no dataset \(manifest.json is missing\)"):

@@ -78,7 +78,7 @@ def test_broken_and_missing_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("assignment", ["epochs", "=3"])
 def test_an_assignment_without_key_or_value_is_refused(assignment):
-    with pytest.raises(ConfigError, match=r"must have the form section\.key=value"):
+    with pytest.raises(ConfigError, match=r"--set .*: must have the form key=value\."):
         override({}, [assignment])
 
 

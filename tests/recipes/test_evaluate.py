@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,10 @@ from mimctr.center.snapshot import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.evaluate.results import read_results
-from mimctr.recipes import evaluate, prepare, report
+from mimctr.recipes import evaluate, prepare, report, stages
 from mimctr.recipes.neighbors import choose_pairs
+from mimctr.report.headline import headline
+from mimctr.report.summary import Summary
 from mimctr.weights import load_tensors, save_tensors
 
 START = 1_600_000_000
@@ -87,8 +90,8 @@ def run(tmp_path, dataset_folder):
     return tmp_path
 
 
-def write_model(run, dataset, variant, *, seed, strength, **changes):
-    folder = run / "train" / f"mean-{variant}-seed{seed}"
+def write_model(run, dataset, variant, *, seed, strength, name=None, **changes):
+    folder = run / "train" / (name or f"mean-{variant}-seed{seed}")
     folder.mkdir(parents=True)
     rows = dataset.rows("test")
     truth = dataset.impressions.true_probability[rows.start : rows.stop]
@@ -256,6 +259,69 @@ def test_the_report_of_an_evaluated_run_is_one_page(run):
     page = report.main(run, run / "report").read_text()
     assert "small" in page
     assert "Base+MIM" in page
+
+
+def test_what_is_left_out_is_told(run, caplog):
+    # Mutant: an unfinished training is passed over in silence.
+    for name in ("mean-mim-seed2", "sim-mim-seed0"):
+        (run / "train" / name).mkdir()
+        (run / "train" / name / "checkpoint.safetensors").write_bytes(b"half")
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    assert len(results.models) == 4
+    assert (
+        "train: left out 2 of 6 folders without model.json, which a training writes last: mean-mim-seed2, "
+        "sim-mim-seed0. Finish them with 'mimctr train', or remove them." in caplog.text
+    )
+
+
+def test_unfinished_trainings_alone_are_refused(tmp_path, dataset_folder):
+    (tmp_path / "dataset").symlink_to(dataset_folder)
+    (tmp_path / "train" / "mean-mim-seed2").mkdir(parents=True)
+    with pytest.raises(
+        RunError, match=r"no trained model, but 1 of 1 folders without .*: mean-mim-seed2\. Fin"
+    ):
+        evaluate.main(tmp_path, tmp_path / "evaluate", CONFIG)
+
+
+def test_an_unfinished_training_of_the_command_line_is_refused(run):
+    (run / "train" / "mean-mim-seed2").mkdir()
+    (run / "train" / "mean-mim-seed2" / "stage.started.json").write_text("{}")
+    with pytest.raises(RunError, match="mean-mim-seed2: the stage that makes it was interrupted"):
+        stages.evaluate(run, run / "evaluate", CONFIG)
+
+
+ABLATED = {"config": {"interests": ["id", "content"]}}
+
+
+def test_an_ablation_is_named_by_what_it_lacks(run):
+    # Mutant: called Base+MIM, or refused beside it as a second model of the same name.
+    dataset = CtrDataset.open(run / "dataset")
+    write_model(run, dataset, "mim", seed=0, strength=0.5, name="ablated", **ABLATED)
+    write_model(run, dataset, "mim_plus", seed=0, strength=0.5, config={"interests": ["content"]})
+    write_model(run, dataset, "base", seed=2, strength=0.5, **ABLATED)  # has the ID interest alone anyway
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    variants = {"base", "mim", "mim_without_fusion", "mim_plus_without_id_fusion"}
+    assert {model.variant for model in results.models} == variants
+    assert {row.variant for row in results.rows} == variants
+    against = {item.against for item in results.comparisons if item.variant == "mim_without_fusion"}
+    assert against == {"base", "mim"}
+    labels = ["Base", "Base+MIM", "Base+MIM w/o fusion interest", "MIM+ w/o ID and fusion interests"]
+    assert [row.label for row in Summary(results).table()] == labels
+    page = report.main(run, run / "report").read_text()
+    for label in labels:
+        assert label in page
+
+
+def test_a_report_about_an_ablation_says_so(run):
+    dataset = CtrDataset.open(run / "dataset")
+    for seed in (0, 1):
+        shutil.rmtree(run / "train" / f"mean-mim-seed{seed}")
+        write_model(run, dataset, "mim", seed=seed, strength=2.0, **ABLATED)
+    summary = Summary(evaluate.main(run, run / "evaluate", CONFIG))
+    assert headline(summary).startswith("Content interest (Base+MIM w/o fusion interest) ")
+    page = report.main(run, run / "report").read_text()
+    assert "Base+MIM w/o fusion interest" in page
+    assert '<th class="number">Base+MIM</th>' not in page
 
 
 def test_models_of_other_tables_are_refused(run):

@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from mimctr.cli import app
 from mimctr.errors import ConfigError, RunError
 from mimctr.evaluate.sweeps import Choices, Range, Sweep
-from mimctr.recipes import ctr_fitting, sweep
+from mimctr.recipes import ctr_fitting, sweep, sweep_study
 from mimctr.recipes.config import load_config
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.sweep_space import read_spaces
 from mimctr.recipes.train import main as train_main
+from mimctr.train.stage import claimed
 from recipes.test_train import SMALL, shop, turn_test_clicks  # noqa: F401
 
 SEARCH = {"learning_rate": "log:1e-4:1e-1", "hidden_dims": "[8],[16,8]", "sim_k": "linear:2:9"}
@@ -262,13 +263,13 @@ class TestGoingOn:
         alone = run(shop, out, minutes=1e-9)
         assert [trial.state for trial in alone.trials] == ["finished"]
         looks = []
-        real = sweep.seconds_of
+        real = sweep_study.seconds_of
 
         def hurried(study: Any) -> float:
             looks.append(study)
             return real(study) if len(looks) < 3 else 1e9
 
-        monkeypatch.setattr(sweep, "seconds_of", hurried)
+        monkeypatch.setattr(sweep_study, "seconds_of", hurried)
         stopped = run(shop, out, minutes=60)
         assert [trial.state for trial in stopped.trials] == ["finished", "unfinished"]
         monkeypatch.undo()
@@ -277,9 +278,9 @@ class TestGoingOn:
     @pytest.mark.parametrize(
         ("changed", "what"),
         [
-            ({"search": {"dropout": "0.1,0.2"}}, "search"),
-            ({"train": {"epochs": 2}}, "settings"),
-            ({"seed": 1}, "sweep"),
+            ({"search": SEARCH | {"dropout": "0.1,0.2"}}, "search.dropout"),
+            ({"train": {"epochs": 2}}, "settings.epochs"),
+            ({"seed": 1}, "sweep.seed"),
         ],
     )
     def test_another_sweep_is_not_mixed_in(
@@ -313,6 +314,19 @@ class TestBadInput:
             with pytest.raises(ConfigError, match=line):
                 run(shop, tmp_path / "out", train=settings)
         assert not (tmp_path / "out").exists()
+
+    def test_settings_that_do_not_go_together_are_a_failed_trial(self, shop: Path, tmp_path: Path):  # noqa: F811
+        # Mutant: Base+MIM with MIM+'s search is tried, and may be the best.
+        search = {"sim_search": ["soft", "content"]}
+        found = run(shop, tmp_path / "out", search=search, num_trials=4, train={"variant": "mim"})
+        by_search = {trial.settings["sim_search"]: (trial.state, trial.reason) for trial in found.trials}
+        assert by_search["soft"] == ("finished", None)
+        assert by_search["content"][0] == "failed"
+        assert "which 'sim' has in the variant 'mim_plus' alone" in by_search["content"][1]
+
+    def test_a_sweep_that_another_process_is_at_is_left_to_it(self, shop: Path, tmp_path: Path):  # noqa: F811
+        with claimed(tmp_path / "out"), pytest.raises(RunError, match="another process is filling it"):
+            run(shop, tmp_path / "out")
 
     def test_content_is_asked_for_where_a_variant_reads_it(self, shop: Path, tmp_path: Path):  # noqa: F811
         config = sweep.Config(search={"variant": "base,mim"})

@@ -5,6 +5,7 @@ import re
 import pytest
 from fake_run import make_results
 
+from mimctr.evaluate.variants import ablated, split_ablated
 from mimctr.report import wording
 from mimctr.report.table import results_markdown, results_table
 
@@ -28,6 +29,42 @@ def expected(results):
         )
         values[ubm] = (sum(aucs) / len(aucs), gain)
     return values
+
+
+@pytest.mark.parametrize(
+    ("missing", "label"),
+    [
+        ([], "MIM+"),
+        (["id"], "MIM+ w/o ID interest"),
+        (["content"], "MIM+ w/o content interest"),
+        (["id", "fusion"], "MIM+ w/o ID and fusion interests"),
+    ],
+)
+def test_an_ablation_is_labelled_as_in_table_5(missing, label):
+    name = ablated("mim_plus", missing)
+    assert split_ablated(name) == ("mim_plus", missing)
+    assert wording.variant_name(name) == label
+
+
+def test_ablations_stand_behind_what_they_are_of():
+    names = [
+        "mim_plus",
+        "mim_without_id_fusion",
+        "untrained_cosine",
+        "mim_without_id",
+        "other",
+        "mim",
+        "base",
+    ]
+    assert wording.variants_in_order(names) == [
+        "base",
+        "mim",
+        "mim_without_id",
+        "mim_without_id_fusion",
+        "mim_plus",
+        "untrained_cosine",
+        "other",
+    ]
 
 
 def test_the_table_shows_every_model_whole(results, expected):

@@ -69,6 +69,15 @@ def test_a_half_made_stage_is_resumed_and_another_ones_remains_are_removed(make,
     assert not (tmp_path / "out" / "half").exists()
 
 
+def test_a_refusal_leaves_no_mark_of_a_start(make, tmp_path):
+    def refuses():
+        raise RunError("no")
+
+    with pytest.raises(RunError, match="no"):
+        make(work=refuses)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_stage_made_from_a_stage_is_keyed_by_that_stage(make, tmp_path):
     make()
     record = run_stage(

@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from mimctr.errors import CenterError, DataError, StaleSnapshot
 from mimctr.files import read_json, write_json
-from mimctr.weights import load_tensors, save_tensors
+from mimctr.weights import digest_tensors, save_tensors
 
 VECTORS = "vectors.safetensors"
 MANIFEST = "manifest.json"
@@ -101,13 +102,7 @@ class Snapshot:
                 f"{folder}: its vectors came from encoder {manifest.fingerprint[:12]}, not from {encoder[:12]}. "
                 "Vectors of two encoders must not be mixed; run 'mimctr embed' with this encoder."
             )
-        try:
-            with safe_open(folder / VECTORS, framework="pt") as file:  # maps the file, copies nothing
-                tensors = {name: file.get_tensor(name) for name in ("keys", "vectors")}
-        except (FileNotFoundError, SafetensorError) as error:
-            raise CenterError(
-                f"{folder / VECTORS}: not readable ({error}). Run 'mimctr embed' again."
-            ) from None
+        tensors = _map_tensors(folder)
         keys, vectors = tensors["keys"], tensors["vectors"]
         dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in (keys, vectors)]
         if dtypes != ["int64", manifest.dtype]:
@@ -214,16 +209,34 @@ def write_snapshot(
 
 
 def verify_snapshot(folder: Path) -> Manifest:
-    """Read every byte of the snapshot and compare with its digest.
+    """Read every byte of the snapshot and compare with the digest in its manifest.
 
     Raises:
-        CenterError: the bytes are not those that were written, or the keys are not sorted.
-        RunError: the file itself is damaged.
+        CenterError: the folder holds no readable snapshot, the bytes are not those that were written, or the keys are
+            not sorted.
     """
     manifest = read_manifest(folder)
-    tensors, _ = load_tensors(folder / VECTORS)
+    tensors = _map_tensors(folder)
+    if digest_tensors(tensors) != manifest.digest:
+        raise CenterError(
+            f"{folder / VECTORS}: its bytes do not match the checksum in {MANIFEST}; it is damaged, or another "
+            "snapshot's. Run 'mimctr embed' again."
+        )
     _refuse_unsorted(folder, tensors["keys"].numpy())
     return manifest
+
+
+def _map_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return ``keys`` and ``vectors`` of the snapshot in ``folder``, memory-mapped.
+
+    Raises:
+        CenterError: the file is missing, torn, or holds something else.
+    """
+    try:
+        with safe_open(folder / VECTORS, framework="pt") as file:  # maps the file, copies nothing
+            return {name: file.get_tensor(name) for name in ("keys", "vectors")}
+    except (FileNotFoundError, SafetensorError) as error:
+        raise CenterError(f"{folder / VECTORS}: not readable ({error}). Run 'mimctr embed' again.") from None
 
 
 def _refuse_unsorted(folder: Path, keys: Int[ndarray, "rows"]) -> None:

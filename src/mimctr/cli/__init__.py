@@ -35,6 +35,7 @@ from mimctr.cli import (
     pretrain,
     report,
     run,
+    settings,
     sweep,
     train,
 )
@@ -141,6 +142,7 @@ for module in (
     sweep,
     evaluate,
     report,
+    settings,
 ):
     app.command(name=module.NAME, epilog=module.EXAMPLES)(_guarded(module.command))
 

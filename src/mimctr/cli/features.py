@@ -18,7 +18,7 @@ def command(
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Write content interest as columns of a Parquet file, for models of your own."""
+    """Write content interest as columns of OUT/features.parquet, a row an impression, for models of your own."""
     from mimctr.recipes import features, stages
     from mimctr.recipes.config import load_config
 

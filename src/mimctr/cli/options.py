@@ -11,10 +11,15 @@ Out = Annotated[
     Path, typer.Option(help="folder for the result; an unchanged result is kept, a half-made one resumed")
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="recipe (TOML) whose section of this name is used")
+    Path | None, typer.Option("--config", help="recipe (TOML); its section named as this command is used")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, overrides the recipe; may be repeated")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="a setting, overrides the recipe; may be repeated; 'mimctr settings' lists them",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 

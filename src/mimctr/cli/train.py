@@ -15,12 +15,13 @@ def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
     out: Out,
     content: Annotated[
-        Path | None, typer.Option(help="folder written by 'mimctr embed'; base models need none")
+        Path | None,
+        typer.Option(help="folder written by 'mimctr embed'; none is needed with --set variant=base"),
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Train one CTR model and score the test part with it."""
+    """Train one CTR model and score the test part with it. By default SIM with content interest."""
     from mimctr.recipes import stages, train
     from mimctr.recipes.config import load_config
 

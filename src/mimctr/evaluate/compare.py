@@ -18,6 +18,7 @@ from mimctr.evaluate.metrics import auc, relative_improvement
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse
 from mimctr.evaluate.scoring import Predictions, TestPart
 from mimctr.evaluate.significance import pool, resample_users, resampled_auc
+from mimctr.evaluate.variants import split_ablated
 from mimctr.progress import track
 
 BASE = "base"
@@ -117,7 +118,7 @@ def compare(measured: Measurements) -> list[Comparison]:
     """Return every comparison that the models allow, on every slice and between the slices of ``CONTRASTS``.
 
     Each variant is compared with ``base``, with the untrained cosine of the same encoder, and with the same variant
-    on the vectors of the encoders before it in the predictions.
+    on the vectors of the encoders before it in the predictions; an ablation also with the whole.
     """
     there = measured.part.slices
     contrasts = [pair for pair in CONTRASTS if all(name in there for name in pair)]
@@ -208,7 +209,8 @@ def _pairings(contenders: Sequence[Contender]) -> list[tuple[Contender, Contende
             against_base = base.variant == BASE and other.variant != BASE
             against_untrained = base == (UNTRAINED, other.encoder) and other.variant not in (BASE, UNTRAINED)
             against_encoder = base.variant == other.variant and before < place
-            if against_base or against_untrained or against_encoder:
+            against_whole = base == (split_ablated(other.variant)[0], other.encoder) and base != other
+            if against_base or against_untrained or against_encoder or against_whole:
                 pairs.append((other, base))
     return pairs
 

@@ -29,7 +29,8 @@ class Row(Record):
     dataset: str
     ubm: str
     variant: str
-    """``base``, ``mim``, ``mim_plus``, ``mim_permuted`` (leak control) or ``untrained_cosine``."""
+    """``base``, ``mim``, ``mim_plus``, ``mim_permuted`` (leak control) or ``untrained_cosine``; an ablation is named by
+    the interests that it lacks: ``mim_without_fusion``."""
     encoder: str | None
     """What made the content vectors, in words (``csft``, ``plain`` ...); null for ``base``."""
     seed: int

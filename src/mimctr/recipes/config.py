@@ -6,7 +6,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,12 @@ from pydantic import BaseModel, ValidationError
 from mimctr.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
+IN_TOML = {
+    "tuple_type": "Input should be a list, as in [a, b]",
+    "list_type": "Input should be a list, as in [a, b]",
+    "dict_type": "Input should be a table, as in {name = value}",
+}
+"""Pydantic's words for Python's types, as who writes TOML knows them; by type of error."""
 LARGEST_INTEGER = 2**62
 """Of a setting: it and twice it are int64."""
 
@@ -39,8 +45,13 @@ def to_toml(section: str, values: Mapping[str, Any]) -> str:
     return "\n".join([f"[{section}]", *lines]) + "\n"
 
 
-def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def override(values: dict[str, Any], assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Return ``values`` with ``section.key=value`` assignments applied; each value is read as TOML, else as text.
+
+    Args:
+        values: As read from TOML; left as they are.
+        assignments: Applied one after the other.
+        option: Where they come from; opens every message.
 
     Raises:
         ConfigError: an assignment is not of the form key=value, or its path leads through a plain value.
@@ -49,13 +60,13 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise ConfigError(f"--set {assignment}: must have the form section.key=value.")
+            raise ConfigError(f"{option} {assignment}: must have the form key=value.")
         *parents, key = path.split(".")
         place = result
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise ConfigError(f"--set {assignment}: '{parent}' is a value, not a section.")
+                raise ConfigError(f"{option} {assignment}: '{parent}' is a value, not a section.")
         try:
             place[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -88,7 +99,13 @@ def build_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
 
 
 def load_config(
-    model: type[C], path: Path | None, *, section: str | None, assignments: Sequence[str] = ()
+    model: type[C],
+    path: Path | None,
+    *,
+    section: str | None,
+    assignments: Sequence[str] = (),
+    beside: Collection[str] = (),
+    option: str = "--set",
 ) -> C:
     """Return a config from a TOML file (or one section of it) with overrides; all defaults where ``path`` is None.
 
@@ -97,12 +114,26 @@ def load_config(
         path: The recipe.
         section: The part of the recipe that belongs to the stage; None for the whole.
         assignments: ``key=value`` (with a section: relative to it).
+        beside: Sections that the command reads, too; one of all must be in the recipe.
+        option: Where the assignments come from.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, lacks the section, or holds something that ``model`` refuses.
     """
     values = read_toml(path) if path else {}
-    where = str(path) if path else "--set"
+    where = str(path) if path else option
     if section is not None:
+        if path and values.keys().isdisjoint([section, *beside]):
+            there = ", ".join(values) or "nothing"
+            raise ConfigError(
+                f"{path}: has no section [{section}], only: {there}. Put the settings below a line [{section}]."
+            )
+        again = [text for text in assignments if text.startswith(f"{section}.")]
+        if again and section not in model.model_fields:
+            short = again[0].removeprefix(f"{section}.")
+            raise ConfigError(f"{option} {again[0]}: keys stand here without '{section}.': {option} {short}.")
         values, where = values.get(section, {}), f"{where} [{section}]"
-    return build_config(model, override(values, assignments), where=where)
+    return build_config(model, override(values, assignments, option=option), where=where)
 
 
 def _toml_value(value: Any) -> str:
@@ -138,7 +169,9 @@ def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
         return f"{where}: {name}: unknown key. {advice}"
     if detail["type"] == "missing":
         return f"{where}: {name}: missing. Add it."
-    message = detail["msg"].removeprefix("Value error, ")
+    message = IN_TOML.get(detail["type"], detail["msg"].removeprefix("Value error, ")).replace(
+        "Tuple", "List"
+    )
     place = f"{where}: {name}" if name else where
     if detail["type"] == "value_error" and isinstance(detail["input"], dict):
         end = "" if message.endswith((".", "?")) else "."

@@ -200,12 +200,16 @@ class Config(BaseModel):
         return "retrieved" if searches else "all"
 
 
-def check_extensions(config: Config) -> None:
-    """Refuse a user behavior model that looks at content in a variant other than MIM+: its row would say too little.
+def check_settings(config: Config) -> None:
+    """Refuse settings that do not go together, each of which is right by itself.
 
     Raises:
-        ConfigError: ``sim_search`` or ``attention_mix`` asks for that.
+        ConfigError: ``sim_search`` or ``attention_mix`` lets a user behavior model look at content in a variant other
+            than MIM+, whose row would say too little; something is set for cross layers, and there are none.
     """
+    if not config.cross_layers and (config.cross_rank or config.cross_structure != "stacked"):
+        idle = f"cross_rank = {config.cross_rank}" if config.cross_rank else "cross_structure = 'parallel'"
+        raise ConfigError(f"{idle}: there are no cross layers. Set cross_layers, too, or leave it out.")
     asked = []
     if config.ubm == "sim" and config.sim_search == "content":
         asked.append("sim_search = 'content'")

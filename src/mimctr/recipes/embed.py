@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
-from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, write_snapshot
+from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, verify_snapshot, write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, is_main, rank, size
 from mimctr.encoders.backends import BackendName
@@ -221,7 +221,7 @@ def _num_pieces(shards: list[Shard]) -> int:
 
 
 def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = None) -> ContentTable:
-    """Return the content table of a dataset from the folder that :func:`main` wrote.
+    """Return the content table of a dataset from the folder that :func:`main` wrote, every byte of which is checked.
 
     Args:
         dataset: Whose items and queries are looked up.
@@ -233,6 +233,7 @@ def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = Non
         CenterError: a snapshot is missing or damaged, or the queries' is of another width.
     """
     fingerprint = encoder or read_manifest(folder / ITEMS).fingerprint
+    from_main(lambda: verify_content(folder))
     table = ContentTable.from_snapshots(
         dataset.item_keys,
         Snapshot.open(folder / ITEMS, encoder=fingerprint),
@@ -241,6 +242,16 @@ def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = Non
     )
     _check_age(table, dataset, folder)
     return table
+
+
+def verify_content(folder: Path) -> None:
+    """Read every byte of both snapshots: memory-mapped vectors are used as they are, damaged or not.
+
+    Raises:
+        CenterError: a snapshot is missing or damaged.
+    """
+    for name in (ITEMS, QUERIES):
+        verify_snapshot(folder / name)
 
 
 def _check_age(table: ContentTable, dataset: CtrDataset, folder: Path) -> None:

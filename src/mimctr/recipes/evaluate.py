@@ -5,6 +5,7 @@ mimctr evaluate runs/demo --out runs/demo/evaluate
 
 import logging
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int
@@ -27,7 +28,7 @@ from mimctr.evaluate.cohorts import (
     seen_slices,
     whole,
 )
-from mimctr.evaluate.compare import UNTRAINED, Measurements, compare, measure_content_use
+from mimctr.evaluate.compare import BASE, UNTRAINED, Measurements, compare, measure_content_use
 from mimctr.evaluate.gather import gather_curves, gather_searches, gather_stages
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.results import (
@@ -40,10 +41,12 @@ from mimctr.evaluate.results import (
     write_results,
 )
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
+from mimctr.evaluate.variants import ablated
 from mimctr.files import read_json
 from mimctr.recipes.embed import ITEMS, open_content
 from mimctr.recipes.export import export_predictions
 from mimctr.recipes.neighbors import draw_neighbors
+from mimctr.ubm.content_interest import InterestName
 from mimctr.weights import load_tensors
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ logger = logging.getLogger(__name__)
 RESULTS = "results.json"
 PREDICTIONS = "predictions.parquet"
 MODEL_RECORD = "model.json"
+INTERESTS = get_args(InterestName)
 
 
 class Config(BaseModel):
@@ -183,8 +187,7 @@ def read_models(
         RunError: there is none, a record is damaged, or a model was trained on other tables or another split.
     """
     records = sorted((run / "train").glob(f"*/{MODEL_RECORD}"))
-    if not records:
-        raise RunError(f"{run / 'train'}: holds no trained model. Run 'mimctr train' first.")
+    _tell_unfinished(run / "train", len(records))
     models, predictions = [], []
     for path in records:
         try:
@@ -206,7 +209,7 @@ def read_models(
             )
         model = ModelFacts(
             ubm=record.ubm,
-            variant=record.variant,
+            variant=_variant(record),
             seed=record.seed,
             encoder=encoder,
             folder=path.parent.relative_to(run).as_posix(),
@@ -226,6 +229,30 @@ def read_models(
         )
     _warn_of_unshuffled(predictions)
     return models, predictions
+
+
+def _tell_unfinished(folder: Path, num_models: int) -> None:
+    """Warn of the folders that hold no finished training, and so are left out.
+
+    Raises:
+        RunError: there is no other.
+    """
+    unfinished = [path.name for path in sorted(folder.glob("[!.]*/")) if not (path / MODEL_RECORD).exists()]
+    left_out = f"{len(unfinished)} of {num_models + len(unfinished)} folders without {MODEL_RECORD}, which a training "
+    left_out += f"writes last: {', '.join(unfinished)}"
+    if not num_models:
+        found = f", but {left_out}. Finish them with" if unfinished else ". Run"
+        raise RunError(f"{folder}: holds no trained model{found} 'mimctr train' first.")
+    if unfinished:
+        logger.warning("%s: left out %s. Finish them with 'mimctr train', or remove them.", folder, left_out)
+
+
+def _variant(record: ModelRecord) -> str:
+    """Return a model's variant, named by the interests that it lacks."""
+    if record.variant in (BASE, UNTRAINED):
+        return record.variant
+    kept = record.config.get("interests", INTERESTS)
+    return ablated(record.variant, [name for name in INTERESTS if name not in kept])
 
 
 def _refuse_other_vectors(model: Path, record: ModelRecord, embedded: Path) -> None:

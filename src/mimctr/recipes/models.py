@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config as TrainConfig
-from mimctr.recipes.ctr_config import Ubm, Variant, check_extensions
+from mimctr.recipes.ctr_config import Ubm, Variant, check_settings
 from mimctr.recipes.ctr_model import RECORD
 from mimctr.recipes.grid import Grid, grid_points, keep_best
 from mimctr.recipes.workers import Training, run_trainings
@@ -85,7 +85,7 @@ def check_models(models: Models, train: TrainConfig) -> None:
     """
     for model in cells(models):
         for point in _points_of(model, models, train):
-            check_extensions(_with(point, model, models.seeds[0]))
+            check_settings(_with(point, model, models.seeds[0]))
 
 
 def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path) -> None:

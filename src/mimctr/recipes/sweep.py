@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
@@ -22,50 +18,33 @@ from mimctr.evaluate.sweeps import Choices, Space, State, Sweep, Trial
 from mimctr.files import atomic_path, write_json
 from mimctr.recipes.config import to_toml
 from mimctr.recipes.ctr_config import Config as TrainConfig
+from mimctr.recipes.ctr_config import check_settings
 from mimctr.recipes.ctr_fitting import Task, Watch, fit
 from mimctr.recipes.ctr_model import build_model
 from mimctr.recipes.device import pick_device
-from mimctr.recipes.sweep_space import distribution, from_optuna, nearest, read_spaces, settings_of
+from mimctr.recipes.sweep_config import Config
+from mimctr.recipes.sweep_space import from_optuna, nearest, read_spaces, settings_of
+from mimctr.recipes.sweep_study import (
+    SECONDS,
+    is_over,
+    load_optuna,
+    next_trial,
+    open_study,
+)
 from mimctr.recipes.train import make_run, open_dataset, open_vectors
 from mimctr.report.sweep import sweep_figure
 from mimctr.train.run import Run
-from mimctr.train.stage import input_key
+from mimctr.train.stage import claimed, input_key
 
 if TYPE_CHECKING:
     import optuna
 
 logger = logging.getLogger(__name__)
 
-JOURNAL, RESULTS, BEST, PICTURE = "journal.jsonl", "sweep.json", "best.toml", "sweep.png"
-STUDY = "sweep"
-SECONDS, REASON, MADE_OF = "seconds", "reason", "made_of"
+__all__ = ["Config", "main"]
 
-
-class Config(BaseModel):
-    """Settings of ``mimctr sweep``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    search: dict[str, Any] = Field(
-        {},
-        description="Settings of [train] to search, each with a range ('log:1e-4:1e-2', 'linear:0:0.5') or values "
-        "('din,sim', or a list).",
-    )
-    minutes: float = Field(
-        60.0,
-        gt=0,
-        description="Training time, that of earlier calls included. The trial that is then running stops at its next "
-        "look at validation, unless none has finished.",
-    )
-    num_trials: int = Field(100, ge=1, description="Trials at most, those of earlier calls included.")
-    num_random_trials: int = Field(
-        10, ge=1, description="Trials drawn at random and never pruned; Optuna's TPE learns from them."
-    )
-    pruning: bool = Field(
-        True,
-        description="Stop a trial that a look finds below the median of earlier trials at the same look.",
-    )
-    seed: int = Field(0, ge=0, description="Of what is tried. Trials train with the seed of [train].")
+RESULTS, BEST, PICTURE = "sweep.json", "best.toml", "sweep.png"
+REASON = "reason"
 
 
 class _TimeIsOver(Exception):
@@ -114,24 +93,26 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
     Raises:
         ConfigError: what is searched does not suit the settings, or ``out`` holds another sweep.
         DataError: the training part is empty, or it or the validation part has one class only.
-        RunError: every trial failed, or a file of the dataset is damaged.
+        CenterError: the vectors are missing or damaged.
+        RunError: every trial failed, a file of the dataset is damaged, or another process works in ``out``.
     """
     if distributed.size() > 1:
         raise ConfigError("sweep: runs in one process. Start it without torchrun.")
-    optuna = _optuna()
+    load_optuna()
     spaces = read_spaces(config.search, train)
     data = open_dataset(dataset)
     job = Job(dataset=data, content=content, out=out, config=config, train=train, spaces=spaces)
     refuse_unfit_settings(job)
-    keys = {"dataset": input_key(dataset)} | ({} if content is None else {"content": input_key(content)})
-    study = open_study(optuna, job, keys)
-    while not is_over(study, config):
-        try:
-            run_trial(study, job, next_trial(study, job))
-        finally:
-            sweep = write_sweep(study, job)
-        tell_progress(sweep, config)
-    sweep = write_sweep(study, job)
+    made_of = describe(job)
+    with claimed(out):
+        study = open_study(out, config, made_of=made_of, first=job.first)
+        while not is_over(study, config):
+            try:
+                run_trial(study, job, next_trial(study, out, config, spaces))
+            finally:
+                sweep = write_sweep(study, job)
+            tell_progress(sweep, config)
+        sweep = write_sweep(study, job)
     if sweep.best is None:
         raise RunError(
             f"{out}: all {len(sweep.trials)} trials failed. The first one: {sweep.trials[0].reason}"
@@ -152,70 +133,25 @@ def refuse_unfit_settings(job: Job) -> None:
             raise ConfigError("sweep: the variant 'untrained_cosine' is not trained. Leave it out.")
         open_vectors(job.dataset, job.content, settings_of({"variant": variant}, job.train))
     config = settings_of(job.values(job.first), job.train)
+    check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
     build_model(job.dataset, config, content_dim=None if content is None else content.dim)
 
 
-def open_study(optuna: ModuleType, job: Job, keys: Mapping[str, str]) -> "optuna.Study":
-    """Return the study in the job's folder, begun if there is none.
-
-    Raises:
-        ConfigError: it is one of other data or settings.
-        RunError: the folder holds something else.
-    """
-    journal = job.out / JOURNAL
-    if not journal.exists() and job.out.exists() and any(job.out.iterdir()):
-        raise RunError(f"{job.out}: not empty, and no sweep made it. Choose another folder.")
-    job.out.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(journal))
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=STUDY,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=job.config.num_random_trials),
-    )
-    made_of = {
+def describe(job: Job) -> dict[str, Any]:
+    """Return what must not change between two calls of a sweep, by name."""
+    inputs = {"dataset": job.dataset.folder} | ({} if job.content is None else {"content": job.content})
+    return {
         "search": {name: space.model_dump(mode="json") for name, space in job.spaces.items()},
         "settings": job.train.model_dump(mode="json"),
         "sweep": job.config.model_dump(include={"num_random_trials", "pruning", "seed"}),
-        **keys,
+        **{name: input_key(path) for name, path in inputs.items()},
     }
-    before = study.user_attrs.get(MADE_OF, made_of)
-    changed = [name for name in made_of | before if made_of.get(name) != before.get(name)]
-    if changed:
-        raise ConfigError(
-            f"{job.out}: holds a sweep with another {', '.join(changed)}. Choose another folder, or remove it."
-        )
-    if MADE_OF not in study.user_attrs:
-        study.set_user_attr(MADE_OF, made_of)
-        study.enqueue_trial(job.first)
-    return study
-
-
-def next_trial(study: "optuna.Study", job: Job) -> "optuna.Trial":
-    """Return the trial that an earlier call left unfinished, else a new one.
-
-    What is tried depends on the seed and the trials before it alone, so an interrupted sweep tries what an undisturbed
-    one does.
-    """
-    optuna = _optuna()
-    for trial in study.trials:
-        if trial.state == optuna.trial.TrialState.RUNNING and trial.params.keys() == job.spaces.keys():
-            return optuna.trial.Trial(study, trial._trial_id)
-        if trial.state == optuna.trial.TrialState.RUNNING:
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # killed before it was drawn whole
-    entropy = [job.config.seed, len(finished_trials(study))]
-    study.sampler = optuna.samplers.TPESampler(
-        seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
-        n_startup_trials=job.config.num_random_trials,
-    )
-    return study.ask({name: distribution(space) for name, space in job.spaces.items()})
 
 
 def run_trial(study: "optuna.Study", job: Job, trial: "optuna.Trial") -> None:
     """Train with the settings of one trial, from its checkpoint where there is one, and tell Optuna its AUC."""
-    optuna = _optuna()
+    optuna = load_optuna()
     run = job.run(trial.number)
     settings = job.values(trial.params)
     known = study.trials[trial.number].intermediate_values
@@ -247,27 +183,11 @@ def run_trial(study: "optuna.Study", job: Job, trial: "optuna.Trial") -> None:
 
 def train_one(job: Job, run: Run, config: TrainConfig, watch: Watch) -> float:
     """Return the best validation AUC of a training: that of the weights that ``mimctr train`` would keep."""
+    check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
     task = Task(dataset=job.dataset, content=content, config=config, device=pick_device(config.device))
     model = build_model(job.dataset, config, content_dim=None if content is None else content.dim)
     return fit(model.to(task.device), run, task, watch=watch).best_auc
-
-
-def finished_trials(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
-    """Return the trials that are over, however they ended."""
-    return [trial for trial in study.trials if trial.state.is_finished()]
-
-
-def seconds_of(study: "optuna.Study") -> float:
-    """Return how long all trials have trained."""
-    return sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.trials)
-
-
-def is_over(study: "optuna.Study", config: Config) -> bool:
-    """Return whether the trials are used up, or the time, once there is a result."""
-    over = finished_trials(study)
-    has_result = any(trial.state.name == "COMPLETE" for trial in over)
-    return len(over) >= config.num_trials or (has_result and seconds_of(study) >= 60 * config.minutes)
 
 
 def tell_progress(sweep: Sweep, config: Config) -> None:
@@ -328,12 +248,3 @@ def _trial(trial: "optuna.trial.FrozenTrial", job: Job) -> Trial:
         seconds=trial.user_attrs.get(SECONDS, 0.0),
         reason=trial.user_attrs.get(REASON),
     )
-
-
-def _optuna() -> ModuleType:
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError('sweep: needs Optuna. Install it: pip install "mimctr[sweep]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

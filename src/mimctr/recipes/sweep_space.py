@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mimctr.errors import ConfigError
@@ -39,6 +39,26 @@ def read_spaces(search: Mapping[str, Any], train: TrainConfig) -> dict[str, Spac
     if wrong:
         raise ConfigError(f"{WHERE}: {wrong[0]}: not for searching. Set it for all trials, with --set.")
     return {name: _read_space(name, given, train) for name, given in search.items()}
+
+
+def search_assignments(texts: Sequence[str]) -> list[str]:
+    """Return ``setting=values`` of the command line as assignments to the settings of a sweep.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if not name or not equals:
+            raise ConfigError(
+                f"--search {text}: must have the form setting=values: learning_rate=log:1e-4:1e-2, or ubm=din,sim."
+            )
+        if "." in name:
+            raise ConfigError(
+                f"--search {text}: '{name}' is no setting of 'mimctr train'. Write it without its section; a table is "
+                "searched as a whole: dims={item = 8},{item = 16}."
+            )
+    return [f"search.{text}" for text in texts]
 
 
 def settings_of(found: Mapping[str, Any], train: TrainConfig) -> TrainConfig:

@@ -24,7 +24,7 @@ from mimctr.data.split import Part
 from mimctr.distributed import from_main, is_main
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
-from mimctr.recipes.ctr_config import Config, Ubm, Variant, check_extensions
+from mimctr.recipes.ctr_config import Config, Ubm, Variant, check_settings
 from mimctr.recipes.ctr_fitting import Task, fit, measure, predict, rank_metrics
 from mimctr.recipes.ctr_model import RECORD, WEIGHTS, build_model, field_sizes
 from mimctr.recipes.device import pick_device
@@ -61,7 +61,7 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
         RunError: a file of the dataset is damaged.
         DataError: the training part is empty, or it or the validation part has one class only.
     """
-    check_extensions(config)
+    check_settings(config)
     data = open_dataset(dataset)
     vectors = open_vectors(data, content, config)
     task = Task(dataset=data, content=vectors, config=config, device=pick_device(config.device))

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.results import Comparison
-from mimctr.report.summary import Summary
-from mimctr.report.wording import interval, listing, probability, signed, ubm_name
+from mimctr.evaluate.variants import split_ablated
+from mimctr.report.summary import MIM, Summary
+from mimctr.report.wording import interval, listing, probability, signed, ubm_name, variant_name
 
 SURE = 0.05
 """A p-value below this is called a difference."""
@@ -26,13 +27,16 @@ def headline(summary: Summary) -> str:
         return "This run has no content interest beside a Base model of one UBM and seed: there is no gain to show."
     ubms = listing([ubm_name(ubm) for ubm in summary.ubms])
     where = f"on average over {ubms}" if len(summary.ubms) > 1 else f"over {ubms}"
+    named = "Content interest"
+    if summary.content and summary.content.variant != MIM:
+        named += f" ({variant_name(summary.content.variant)})"
     if not _is_sure(gain):
         return (
-            f"Content interest did not measurably change the test AUC {where}: {signed(gain.difference)}"
+            f"{named} did not measurably change the test AUC {where}: {signed(gain.difference)}"
             f"{_within(gain)}."
         )
     verb = "raised" if gain.difference > 0 else "lowered"
-    return f"Content interest {verb} the test AUC {where} by {signed(gain.difference)}{_within(gain)}."
+    return f"{named} {verb} the test AUC {where} by {signed(gain.difference)}{_within(gain)}."
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -104,7 +108,8 @@ def _ceiling(summary: Summary, gain: Comparison) -> str:
 
 
 def _leak(summary: Summary) -> str:
-    control = next((item for item in summary.contenders if item.variant == "mim_permuted"), None)
+    controls = (item for item in summary.contenders if split_ablated(item.variant)[0] == "mim_permuted")
+    control = next(controls, None)
     gain = summary.overall_gain("all", control) if control else None
     if gain is None or gain.p_value is None:
         return ""

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mimctr.errors import RunError
 from mimctr.evaluate.compare import BASE
 from mimctr.evaluate.results import POOLED, Comparison, Results, Search
+from mimctr.evaluate.variants import split_ablated
 from mimctr.report import wording
 from mimctr.report.curves import ctr_curves, encoder_curves
 from mimctr.report.headline import figures, headline, remarks
@@ -64,7 +65,8 @@ def render_page(results: Results, pictures: Path) -> str:
         searches=in_order_of_training([item for item in results.searches if item.slice in SEARCH_SLICES]),
         search_metrics=list(dict.fromkeys(name for item in results.searches for name in item.metrics)),
         sheets=[(sheet, _data_address(pictures / sheet.file)) for sheet in results.pictures],
-        variants={contender.variant for contender in summary.contenders},
+        variants={split_ablated(contender.variant)[0] for contender in summary.contenders},
+        has_ablations=any(split_ablated(contender.variant)[1] for contender in summary.contenders),
         whole=next(row for row in results.rows if row.slice == "all"),
         grouped=[name for name in GROUPED if any(getattr(row, name) is not None for row in results.rows)],
         grouped_names=GROUPED,

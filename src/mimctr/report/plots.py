@@ -65,7 +65,7 @@ def auc_by_age(summary: Summary) -> Plot | None:
             [_mean_auc(summary, contender, name) for name in names],
             marker="o",
             markersize=4,
-            color=COLORS[contender.variant],
+            color=_color(contender),
             label=variant_name(contender.variant),
         )
     ceilings = _ceilings(summary, names)
@@ -112,7 +112,7 @@ def auc_by_category(summary: Summary) -> Plot | None:
         axes.plot(ends, [place] * len(ends), color=INK, alpha=0.3, linewidth=1.5, zorder=1)
     for contender in contenders:
         values = [_mean_auc(summary, contender, name) for name in names]
-        label, color = variant_name(contender.variant), COLORS[contender.variant]
+        label, color = variant_name(contender.variant), _color(contender)
         axes.plot(values, range(len(names)), "o", color=color, label=label)
     ceilings = _ceilings(summary, names)
     if ceilings:
@@ -187,6 +187,11 @@ def _main_contenders(summary: Summary) -> list[Contender]:
     """Return Base and the contender that the report is about, those that there are."""
     base = [contender for contender in summary.contenders if contender.variant == BASE]
     return base + ([summary.content] if summary.content else [])
+
+
+def _color(contender: Contender) -> str:
+    """Return the color of one of the main contenders."""
+    return COLORS["base" if contender.variant == BASE else "mim"]
 
 
 def _ceilings(summary: Summary, names: Sequence[str]) -> list[float]:

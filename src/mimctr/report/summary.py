@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from mimctr.evaluate.compare import BASE, UNTRAINED, Contender
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse, Results, Row
-from mimctr.report.wording import UBM_NAMES, VARIANT_NAMES, in_order, variant_name
+from mimctr.evaluate.variants import split_ablated
+from mimctr.report.wording import UBM_NAMES, in_order, variant_name, variants_in_order
 
 TABLE_SLICES = ("all", "age:S1", "item:unseen")
 """Columns of the main table: overall, the newest items, the items that training never saw."""
+MIM = "mim"
 PREFERRED_ENCODER = "csft"
 
 
@@ -85,14 +87,16 @@ class Summary:
     @cached_property
     def contenders(self) -> list[Contender]:
         """Every variant and encoder, in the order of the table."""
-        variants = in_order((row.variant for row in self.results.rows), VARIANT_NAMES)
+        variants = variants_in_order(row.variant for row in self.results.rows)
         found = dict.fromkeys(Contender(row.variant, row.encoder) for row in self.results.rows)
         return [contender for variant in variants for contender in found if contender.variant == variant]
 
     @cached_property
     def content(self) -> Contender | None:
-        """The contender that the report is about: Base+MIM on the vectors of C-SFT, else on the first there are."""
-        found = [contender for contender in self.contenders if contender.variant == "mim"]
+        """The contender that the report is about: Base+MIM on the vectors of C-SFT, else on the first there are; an
+        ablation of it only where there is no other."""
+        found = [contender for contender in self.contenders if contender.variant == MIM]
+        found = found or [item for item in self.contenders if split_ablated(item.variant)[0] == MIM]
         preferred = [contender for contender in found if contender.encoder == PREFERRED_ENCODER]
         return next(iter(preferred + found), None)
 

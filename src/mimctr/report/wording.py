@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from mimctr.evaluate.variants import split_ablated
+
 UBM_NAMES = {
     "mean": "Avg Pooling",
     "din": "DIN",
@@ -47,8 +49,22 @@ def ubm_name(ubm: str) -> str:
 
 
 def variant_name(variant: str) -> str:
-    """Return a variant as the report writes it."""
-    return VARIANT_NAMES.get(variant, variant)
+    """Return a variant as the report writes it; an ablation as in the paper's Table 5."""
+    whole, missing = split_ablated(variant)
+    name = VARIANT_NAMES.get(whole, whole)
+    if not missing:
+        return name
+    words = listing(["ID" if interest == "id" else interest for interest in missing])
+    return f"{name} w/o {words} interest{'s' if len(missing) > 1 else ''}"
+
+
+def variants_in_order(variants: Iterable[str]) -> list[str]:
+    """Return each variant once, in the order of the table; behind each its ablations."""
+    by_missing = sorted(dict.fromkeys(variants), key=lambda variant: len(split_ablated(variant)[1]))
+    known = [
+        variant for whole in VARIANT_NAMES for variant in by_missing if split_ablated(variant)[0] == whole
+    ]
+    return in_order(by_missing, known)
 
 
 def slice_name(name: str) -> str:

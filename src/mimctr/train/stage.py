@@ -108,8 +108,13 @@ def run_stage(
     key, keys = distributed.from_main(lambda: _key(name, settings, inputs))
     if distributed.from_main(lambda: _is_kept(name, out, key)):
         return read_record(out)
-    with _claimed(out) if distributed.is_main() else contextlib.nullcontext():
-        return _fill(name, out, key, keys, settings, work, together=together)
+    with claimed(out) if distributed.is_main() else contextlib.nullcontext():
+        try:
+            return _fill(name, out, key, keys, settings, work, together=together)
+        except BaseException:
+            if distributed.is_main() and [child.name for child in out.iterdir()] == [STARTED]:
+                (out / STARTED).unlink()  # nothing was made, so there is nothing to resume
+            raise
 
 
 def _fill(
@@ -164,7 +169,7 @@ def _is_kept(name: str, out: Path, key: str) -> bool:
 
 
 @contextlib.contextmanager
-def _claimed(out: Path) -> Iterator[None]:
+def claimed(out: Path) -> Iterator[None]:
     """Hold the folder ``out`` (made if missing) for this process; however the process ends, it holds it no more.
 
     Raises:

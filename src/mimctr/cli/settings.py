@@ -1,0 +1,19 @@
+"""mimctr settings: what --set and a recipe can say."""
+
+from typing import Annotated
+
+import typer
+
+NAME = "settings"
+EXAMPLES = "Example: mimctr settings train"
+
+
+def command(
+    stage: Annotated[
+        str, typer.Argument(help="a command with settings, or 'models', the models of 'mimctr run'")
+    ],
+) -> None:
+    """List the settings of a command, what they are and their defaults, as a section of a recipe (TOML)."""
+    from mimctr.recipes import settings
+
+    print(settings.main(stage))

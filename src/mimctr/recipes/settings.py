@@ -1,0 +1,62 @@
+"""Every setting of a stage with its default, as a section that a recipe can hold."""
+
+import difflib
+import textwrap
+import typing
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from mimctr.errors import ConfigError
+from mimctr.recipes import csft, embed, evaluate, features, foundation, plain, prepare, pretrain, sweep, train
+from mimctr.recipes.config import to_toml
+from mimctr.recipes.models import Models
+
+CONFIGS: dict[str, type[BaseModel]] = {
+    "prepare": prepare.Config,
+    "foundation": foundation.Config,
+    "pretrain": pretrain.Config,
+    "plain": plain.Config,
+    "csft": csft.Config,
+    "embed": embed.Config,
+    "models": Models,
+    "train": train.Config,
+    "features": features.Config,
+    "sweep": sweep.Config,
+    "evaluate": evaluate.Config,
+}
+WIDTH = 100
+
+
+def main(stage: str) -> str:
+    """Return the section of ``stage``: what each setting is, as a comment, and its default.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    if stage not in CONFIGS:
+        close = difflib.get_close_matches(stage, CONFIGS, n=1)
+        advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(CONFIGS)}."
+        raise ConfigError(f"settings: '{stage}' has none. {advice}")
+    model = CONFIGS[stage]
+    defaults = model()
+    heading, *_ = to_toml(stage, {}).splitlines()
+    lines = [heading]
+    for name, field in model.model_fields.items():
+        lines += ["", *textwrap.wrap(_words(field), WIDTH, initial_indent="# ", subsequent_indent="# ")]
+        default = to_jsonable_python(getattr(defaults, name))
+        if default is None:
+            lines.append(f"# {name} =")  # TOML has no word for none
+        else:
+            lines += to_toml(stage, {name: default}).splitlines()[1:]
+    return "\n".join(lines)
+
+
+def _words(field: FieldInfo) -> str:
+    """Return what a setting is, and the values it may have where they are few."""
+    choices = (
+        typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    )
+    listed = f"One of {', '.join(map(repr, choices))}. " if choices else ""
+    return f"{listed}{field.description or ''}"
