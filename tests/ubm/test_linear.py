@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimctr.ubm import linear as module
 from mimctr.ubm.linear import FEWEST_MULTIPLICATIONS, LONGEST_SUM, Linear, linear, product
 
 LARGE = (2048, 64, 48)
@@ -85,12 +84,15 @@ def test_autocast_is_respected(onednn: list) -> None:
     assert not onednn
 
 
-def test_a_pytorch_without_onednn_gives_the_same(onednn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("is_available", lambda: False), ("enabled", False)])
+def test_without_onednn_the_product_is_the_same(
+    onednn: list, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
     rows, inputs, outputs = LARGE
     layer, x = Linear(inputs, outputs), draw(rows, inputs)
-    value = layer(x)
-    monkeypatch.setattr(module.torch.backends.mkldnn, "is_available", lambda: False)
-    torch.testing.assert_close(layer(x), value, rtol=0, atol=1e-5)
+    expected = layer(x)
+    monkeypatch.setattr(torch.backends.mkldnn, name, value)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
     assert len(onednn) == 1
 
 

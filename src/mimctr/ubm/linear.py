@@ -2,6 +2,7 @@
 
 PyTorch leaves a float32 product to MKL, which uses half of the vector unit of a processor that is not Intel's. oneDNN,
 which PyTorch carries as well and leaves its bfloat16 products to, uses all of it: large products take half the time.
+``torch.backends.mkldnn.enabled = False`` leaves them to MKL again.
 """
 
 from typing import Any
@@ -55,6 +56,7 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() * len(weight) >= FEWEST_MULTIPLICATIONS
         and x.shape[-1] <= LONGEST_SUM
         and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 
