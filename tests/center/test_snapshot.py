@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimctr.center.snapshot import Snapshot, verify_snapshot, write_snapshot
@@ -35,6 +35,7 @@ def test_an_unknown_key_is_minus_one(folder):
     assert snapshot.rows(np.array([[4, 3], [-1, 10**18]])).tolist() == [[-1, 0], [-1, -1]]
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 2**62), max_size=20), st.lists(st.integers(0, 2**62), max_size=10))
 def test_rows_equal_a_dictionary(tmp_path_factory, keys, asked):
     folder = tmp_path_factory.mktemp("s") / "s"
