@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimctr.ubm import linear as module
 from mimctr.ubm.linear import FEWEST_MULTIPLICATIONS, LONGEST_SUM, Linear, linear, product
 
 LARGE = (2048, 64, 48)
@@ -84,14 +85,14 @@ def test_autocast_is_respected(onednn: list) -> None:
     assert not onednn
 
 
-@pytest.mark.parametrize(("name", "value"), [("is_available", lambda: False), ("enabled", False)])
+@pytest.mark.parametrize(("place", "name"), [(module, "HAS_ONEDNN"), (torch.backends.mkldnn, "enabled")])
 def test_without_onednn_the_product_is_the_same(
-    onednn: list, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+    onednn: list, monkeypatch: pytest.MonkeyPatch, place: object, name: str
 ) -> None:
     rows, inputs, outputs = LARGE
     layer, x = Linear(inputs, outputs), draw(rows, inputs)
     expected = layer(x)
-    monkeypatch.setattr(torch.backends.mkldnn, name, value)
+    monkeypatch.setattr(place, name, False)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
     assert len(onednn) == 1
 

@@ -79,8 +79,6 @@ def first_layer(
     w1, w2, w3, w4 = weight.T.chunk(4)  # (D, hidden) each
     constant = torch.addmm(bias, target, w1 + w3)  # (B, hidden)
     factor = torch.addcmul(w2 - w3, target.unsqueeze(-1), w4)  # (B, D, hidden)
-    if out is None:
-        return torch.baddbmm(constant.unsqueeze(1), behaviors, factor)
     return torch.baddbmm(constant.unsqueeze(1), behaviors, factor, out=out)
 
 

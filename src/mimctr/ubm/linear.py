@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this PyTorch carries oneDNN and the operator; it is private, and may go."""
 FEWEST_MULTIPLICATIONS = 2**22
 """Below these a product takes less time than oneDNN needs to begin."""
 LONGEST_SUM = 2048
@@ -50,12 +52,12 @@ def product(
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()
+        HAS_ONEDNN
+        and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= FEWEST_MULTIPLICATIONS
         and x.shape[-1] <= LONGEST_SUM
-        and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
 
