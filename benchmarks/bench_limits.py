@@ -35,7 +35,8 @@ from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.ctr_fitting import Task
 from mimctr.train.memory import keep_freed_memory
 from mimctr.ubm.ciubm import CiUBM
-from mimctr.ubm.parts import impressions_at_once
+from mimctr.ubm.linear import product
+from mimctr.ubm.parts import parts
 
 BATCH, LENGTH, DIM = 1024, 50, 16
 ATTENTION, NETWORK = (80, 40), (256, 128, 64)
@@ -160,7 +161,7 @@ def measure_limits(model: CiUBM) -> dict[str, float]:
     index = torch.randint(len(table), (BATCH * LENGTH,))
     limits = {"gather": rate(lambda: table.index_select(0, index), len(index))}
     width, side = model.embedding.item_dim, model.dense.mlp.layers[0].in_features
-    part = impressions_at_once(BATCH, table.device)
+    part = parts(BATCH, LENGTH, table.device)[0].stop  # impressions
     shapes = {
         "attention, first": ((part, LENGTH, width), (part, width, ATTENTION[0])),
         "attention, second": ((part * LENGTH, ATTENTION[0]), (ATTENTION[0], ATTENTION[1])),
@@ -171,13 +172,13 @@ def measure_limits(model: CiUBM) -> dict[str, float]:
         for dtype in (torch.float32, torch.bfloat16):
             one, other = torch.randn(left).to(dtype), torch.randn(right).to(dtype)
             flops = 2 * one.numel() * other.shape[-1]
-            limits[f"{name}, {str(dtype).removeprefix('torch.')}"] = rate(product(one, other), flops)
+            limits[f"{name}, {str(dtype).removeprefix('torch.')}"] = rate(multiply(one, other), flops)
     return limits
 
 
-def product(one: Tensor, other: Tensor) -> Callable[[], Tensor]:
-    """Return what multiplies two matrices, or two batches of them."""
-    return lambda: one @ other
+def multiply(one: Tensor, other: Tensor) -> Callable[[], Tensor]:
+    """Return what multiplies two matrices as models do, or two batches of them."""
+    return (lambda: product(one, other.T)) if one.dim() == 2 else (lambda: one @ other)
 
 
 def rate(work: Callable[[], object], amount: float) -> float:

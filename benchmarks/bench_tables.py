@@ -23,7 +23,7 @@ from timing import machine, print_load
 from mimctr.recipes.ctr_config import Config
 from mimctr.train.memory import keep_freed_memory, peak_memory
 
-MODES: dict[str, dict[str, object]] = {"dense": {}}
+MODES: dict[str, dict[str, object]] = {"dense": {"lazy_rows_above": 10**9}, "lazy": {"lazy_rows_above": 0}}
 """Way to update the tables -> settings of ``mimctr train``."""
 BATCH, LENGTH, USERS = 1024, 50, 20_000
 WARMUP = 3
