@@ -290,6 +290,21 @@ def test_an_unfinished_training_of_the_command_line_is_refused(run):
         stages.evaluate(run, run / "evaluate", CONFIG)
 
 
+def test_a_recipe_evaluates_the_models_that_it_names(run, caplog):
+    """Mutant: what an earlier recipe trained beside it is reported too, or refused for its older vectors."""
+    dataset = CtrDataset.open(run / "dataset")
+    write_model(run, dataset, "mim", seed=7, strength=0.5, name="of-before")
+    names = tuple(path.name for path in (run / "train").glob("*") if path.name != "of-before")
+    stages.evaluate(run, run / "evaluate", CONFIG.model_copy(update={"models": names}))
+    found = read_results(run / "evaluate" / "results.json")
+    assert sorted(model.folder for model in found.models) == sorted(f"train/{name}" for name in names)
+    assert "left out 1 models that the recipe does not name: of-before." in caplog.text
+    with pytest.raises(
+        RunError, match=r"holds no finished training in never\. Finish it with 'mimctr train'"
+    ):
+        evaluate.model_folders(run / "train", (*names, "never"))
+
+
 ABLATED = {"config": {"interests": ["id", "content"]}}
 
 

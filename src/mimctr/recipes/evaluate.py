@@ -4,6 +4,7 @@ mimctr evaluate runs/demo --out runs/demo/evaluate
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -63,6 +64,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset_name: str = Field("", description="As shown in the report; empty takes the run folder's name.")
+    models: tuple[str, ...] = Field(
+        (), description="Folders below train that are evaluated; none named: all. A recipe names its own."
+    )
     num_resamples: int = Field(200, ge=2, description="Bootstrap resamples of users behind every interval.")
     resample_seed: int = Field(0, ge=0, description="Of the resamples; all models share them.")
     num_age_sets: int = Field(10, ge=2, description="Sets of items by age. Paper: 10 (Figure 6).")
@@ -103,7 +107,9 @@ def main(run: Path, out: Path, config: Config) -> Results:
     name = config.dataset_name or run.resolve().name
     rows = np.array(dataset.rows("test"))
     part, skipped = read_test_part(dataset, rows, name=name, num_age_sets=config.num_age_sets)
-    models, predictions = read_models(run, rows, dataset_hash=dataset.manifest.source_hash)
+    folders = model_folders(run / "train", config.models)
+    _tell_left_out(run / "train", folders)
+    models, predictions = read_models(run, folders, rows, dataset_hash=dataset.manifest.source_hash)
     logger.info("evaluate: %d models on %d impressions", len(models), len(rows))
     measured = Measurements(part, predictions, num_resamples=config.num_resamples, seed=config.resample_seed)
     results = Results(
@@ -179,17 +185,15 @@ def read_test_part(
 
 
 def read_models(
-    run: Path, rows: Int[ndarray, "rows"], *, dataset_hash: str
+    run: Path, folders: Sequence[Path], rows: Int[ndarray, "rows"], *, dataset_hash: str
 ) -> tuple[list[ModelFacts], list[Predictions]]:
-    """Return every trained model below ``run/train`` and its predictions of the impressions ``rows``.
+    """Return the trained models in ``folders`` and their predictions of the impressions ``rows``.
 
     Raises:
-        RunError: there is none, a record is damaged, or a model was trained on other tables or another split.
+        RunError: a record is damaged, or a model was trained on other tables or another split.
     """
-    records = sorted((run / "train").glob(f"*/{MODEL_RECORD}"))
-    _tell_unfinished(run / "train", len(records))
     models, predictions = [], []
-    for path in records:
+    for path in (folder / MODEL_RECORD for folder in folders):
         try:
             record = ModelRecord.model_validate(read_json(path))
         except ValidationError as error:
@@ -231,20 +235,46 @@ def read_models(
     return models, predictions
 
 
-def _tell_unfinished(folder: Path, num_models: int) -> None:
-    """Warn of the folders that hold no finished training, and so are left out.
+def model_folders(train: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the folders that are evaluated, in the order of their names.
+
+    Args:
+        train: Holds a folder for each trained model.
+        names: Those that are wanted; none named: all that hold a finished training.
 
     Raises:
-        RunError: there is no other.
+        RunError: there is none, or one of ``names`` holds no finished training.
     """
-    unfinished = [path.name for path in sorted(folder.glob("[!.]*/")) if not (path / MODEL_RECORD).exists()]
-    left_out = f"{len(unfinished)} of {num_models + len(unfinished)} folders without {MODEL_RECORD}, which a training "
-    left_out += f"writes last: {', '.join(unfinished)}"
-    if not num_models:
-        found = f", but {left_out}. Finish them with" if unfinished else ". Run"
-        raise RunError(f"{folder}: holds no trained model{found} 'mimctr train' first.")
+    finished = [record.parent for record in sorted(train.glob(f"*/{MODEL_RECORD}"))]
+    missing = sorted(set(names) - {folder.name for folder in finished})
+    if missing:
+        raise RunError(
+            f"{train}: holds no finished training in {', '.join(missing)}. Finish it with 'mimctr train' first."
+        )
+    if not finished:
+        unfinished = _unfinished(train)
+        found = f", but {unfinished}. Finish them with" if unfinished else ". Run"
+        raise RunError(f"{train}: holds no trained model{found} 'mimctr train' first.")
+    return [folder for folder in finished if not names or folder.name in names]
+
+
+def _tell_left_out(train: Path, folders: Sequence[Path]) -> None:
+    """Warn of the folders that are not evaluated."""
+    unfinished = _unfinished(train)
     if unfinished:
-        logger.warning("%s: left out %s. Finish them with 'mimctr train', or remove them.", folder, left_out)
+        logger.warning("%s: left out %s. Finish them with 'mimctr train', or remove them.", train, unfinished)
+    others = sorted({record.parent for record in train.glob(f"*/{MODEL_RECORD}")} - set(folders))
+    if others:
+        named = ", ".join(folder.name for folder in others)
+        logger.warning("%s: left out %d models that the recipe does not name: %s.", train, len(others), named)
+
+
+def _unfinished(train: Path) -> str:
+    """Return which folders hold no finished training, for people; nothing where all do."""
+    there = sorted(train.glob("[!.]*/"))
+    names = [folder.name for folder in there if not (folder / MODEL_RECORD).exists()]
+    told = f"{len(names)} of {len(there)} folders without {MODEL_RECORD}, which a training writes last: "
+    return told + ", ".join(names) if names else ""
 
 
 def _variant(record: ModelRecord) -> str:

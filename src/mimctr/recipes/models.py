@@ -88,8 +88,10 @@ def check_models(models: Models, train: TrainConfig) -> None:
             check_settings(_with(point, model, models.seeds[0]))
 
 
-def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path) -> None:
-    """Train every model into ``out/train``; what the grid tried is in ``out/tune``.
+def train_models(
+    models: Models, train: TrainConfig, *, dataset: Path, embed: Path, out: Path
+) -> tuple[str, ...]:
+    """Train every model into ``out/train``, return the names of the folders; what the grid tried is in ``out/tune``.
 
     Args:
         models: The matrix.
@@ -127,6 +129,7 @@ def train_models(models: Models, train: TrainConfig, *, dataset: Path, embed: Pa
         if seed == first or model.variant not in UNTRAINED
     ]
     run_trainings(wanted, num_workers=models.num_workers)
+    return tuple(sorted(training.folder.name for training in wanted))
 
 
 def _points_of(model: Model, models: Models, train: TrainConfig) -> list[TrainConfig]:

@@ -69,8 +69,8 @@ def main(recipe: Recipe, out: Path) -> Finished:
     encoders = make_encoders(recipe, tables, dataset, out)
     for label, encoder in encoders.items():
         stages.embed(dataset, encoder, out / "embed" / label, recipe.embed)
-    train_models(recipe.models, recipe.train, dataset=dataset, embed=out / "embed", out=out)
-    named = recipe.evaluate.model_copy(update={"dataset_name": recipe.name})
+    trained = train_models(recipe.models, recipe.train, dataset=dataset, embed=out / "embed", out=out)
+    named = recipe.evaluate.model_copy(update={"dataset_name": recipe.name, "models": trained})
     stages.evaluate(out, out / "evaluate", named)
     stages.report(out, out / "report")
     results = out / "evaluate" / "results.json"

@@ -142,8 +142,10 @@ def _train_inputs(dataset: Path, content: Path | None) -> dict[str, Path]:
 
 
 def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecord:
-    """All trained models of a run -> results.json."""
-    read = [*(run / "train").glob("*"), *(run / "embed").glob("*"), run / "plain", run / "csft"]
+    """Trained models of a run -> results.json."""
+    named = evaluate_recipe.model_folders(run / "train", config.models) if config.models else ()
+    models = named or (run / "train").glob("*")  # also what was interrupted, which is refused
+    read = [*models, *(run / "embed").glob("*"), run / "plain", run / "csft"]
     stages = {path.relative_to(run).as_posix(): path for path in sorted(read) if path.is_dir()}
     return run_stage(
         "evaluate",
