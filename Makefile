@@ -11,7 +11,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -70,6 +70,10 @@ encoder-tables-fashion: $(VENV)/installed
 # The paper's Table 2: six user behavior models as Base, Base+MIM and MIM+.
 ctr-tables: $(VENV)/installed
 	$(BIN)/mimctr run benchmarks/ctr_tables_bazaar.toml --out runs/ctr-tables-bazaar $(SET)
+
+ctr-tables-fashion: SET := --set 'models.ubms=["mean","din","dien","bst","sim","twin"]' \
+  --set 'models.encoders=["csft"]' --set 'models.seeds=[0,1,2]'
+ctr-tables-fashion: fashion
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
