@@ -11,7 +11,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all check bench bench-peers bench-ctr docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server faults check bench bench-peers bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -87,8 +87,19 @@ test-extras: $(EXTRAS_VENV)/installed
 test-peers: $(PEERS_VENV)/installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest -n auto -m needs_peers tests/peers
 
-test-all: $(VENV)/installed
+# Debian's Redis, for the parameter stores' tests; without root they skip and say so.
+redis-server:
+	@command -v redis-server > /dev/null || test "$$(id -u)" != 0 || { apt-get update --quiet=2; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends redis-server > /dev/null \
+	  && service redis-server stop > /dev/null; } || true
+
+test-all: $(VENV)/installed redis-server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow"
+
+# The long campaign of faults against the representation center: kill -9, fail-over, lost writes. Half an hour.
+FAULT_ROUNDS ?= 200
+faults: $(VENV)/installed redis-server
+	MIMCTR_FAULT_ROUNDS=$(FAULT_ROUNDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/center/test_faults.py
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -24,9 +24,22 @@ MAY_IMPORT = {
     "evaluate": BASE,
     "train": BASE,
     "report": BASE | {"evaluate"},
+    "serve": BASE | {"data", "center", "ubm"},
     "recipes": BASE
-    | {"sources", "data", "encoders", "pretrain", "csft", "center", "ubm", "evaluate", "train", "report"},
-    "cli": BASE | {"sources", "recipes", "report", "evaluate"},
+    | {
+        "serve",
+        "sources",
+        "data",
+        "encoders",
+        "pretrain",
+        "csft",
+        "center",
+        "ubm",
+        "evaluate",
+        "train",
+        "report",
+    },
+    "cli": BASE | {"sources", "recipes", "report", "evaluate", "serve"},
 }
 ROOT = Path(mimctr.__file__).parent
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from center.servers import HAS_REDIS
 
 import mimctr
 
@@ -23,6 +24,7 @@ class Mutant:
     right: str
     wrong: str
     test: str
+    needs_redis: bool = False
 
 
 MUTANTS = [
@@ -790,6 +792,179 @@ MUTANTS = [
         "if False:",
         "tests/recipes/test_bad_input.py::TestOneClass",
     ),
+    Mutant(
+        "a window with others missing before it is applied",
+        "center/stores/local.py",
+        "if window.seq != mark.seq + 1:",
+        "if False:",
+        "tests/center/test_stores.py::test_a_window_with_others_missing_before_it_is_not_applied[local]",
+    ),
+    Mutant(
+        "a window counts twice",
+        "center/stores/local.py",
+        "if window.seq <= mark.seq:",
+        "if False:",
+        "tests/center/test_stores.py::test_a_window_counts_once[local]",
+    ),
+    Mutant(
+        "a replaced producer is not fenced",
+        "center/stores/local.py",
+        "if window.epoch < mark.epoch:",
+        "if False:",
+        "tests/center/test_stores.py::test_a_producer_that_was_replaced_is_fenced[local]",
+    ),
+    Mutant(
+        "the last writer wins",
+        "center/stores/local.py",
+        "if record.version > self._version(held, record.key):",
+        "if True:",
+        "tests/center/test_stores.py::test_an_older_version_never_comes_back[local]",
+    ),
+    Mutant(
+        "a window of another generation is applied",
+        "center/stores/interface.py",
+        "if (window.generation, window.fingerprint) != (space.generation, space.fingerprint):",
+        "if False:",
+        "tests/center/test_stores.py::test_a_window_of_another_generation_or_encoder_is_refused[local]",
+    ),
+    Mutant(
+        "a record's checksum is ignored",
+        "center/record.py",
+        "count=len(texts)) == RESIDUE",
+        "count=len(texts)) >= 0",
+        "tests/center/test_record.py::test_any_flipped_bit_is_seen",
+    ),
+    Mutant(
+        "a record of another generation is taken",
+        "center/record.py",
+        '(head["generation"] == generation)\n',
+        "True\n",
+        "tests/center/test_record.py::test_a_record_of_another_generation_or_item_is_not_taken",
+    ),
+    Mutant(
+        "a row of the base is served unchecked",
+        "center/snapshot.py",
+        "intact = self._check(rows, payload) == self.checks[rows]",
+        "intact = np.ones(len(rows), np.bool_)",
+        "tests/center/test_center.py::test_a_flipped_bit_in_a_snapshot_is_one_items_loss",
+    ),
+    Mutant(
+        "a replaced producer writes the log",
+        "center/log.py",
+        "            self._refuse_fenced(producer, set(partitions))\n",
+        "",
+        "tests/center/test_log.py::test_a_replaced_producer_writes_nothing",
+    ),
+    Mutant(
+        "new items go to the active generation only",
+        "center/log.py",
+        "live = [one for one in self.generations() if one.is_live]",
+        "live = [one for one in self.generations() if one.is_live][:1]",
+        "tests/center/test_log.py::test_a_change_goes_to_every_live_generation",
+    ),
+    Mutant(
+        "no window after a watermark means up to date",
+        "center/log.py",
+        "if self.head(generation, partition).seq > seq and (not rows or rows[0][0] != seq + 1):",
+        "if rows and rows[0][0] != seq + 1:",
+        "tests/center/test_log.py::test_a_partition_of_which_everything_was_pruned_is_told",
+    ),
+    Mutant(
+        "what a transaction wrote may be lost with the power",
+        "center/database.py",
+        "synchronous = FULL",
+        "synchronous = OFF",
+        "tests/center/test_log.py::test_what_is_acknowledged_is_on_the_disk",
+    ),
+    Mutant(
+        "coverage is not looked at",
+        "center/center.py",
+        "if coverage < min_coverage:",
+        "if False:",
+        "tests/center/test_center.py::test_a_generation_that_lacks_items_is_not_sealed",
+    ),
+    Mutant(
+        "seal compares counts only",
+        "center/center.py",
+        "if pair[0] != pair[1]",
+        "if pair[0][0] != pair[1][0]",
+        "tests/center/test_center.py::test_a_store_that_holds_something_else_stops_the_seal",
+    ),
+    Mutant(
+        "a store that is ahead of its log is continued",
+        "center/publish.py",
+        "if mark.seq > head.seq:",
+        "if False:",
+        "tests/center/test_stores.py::test_a_store_of_another_center_is_refused[local]",
+    ),
+    Mutant(
+        "one bad picture refuses its batch",
+        "center/realtime.py",
+        "        if len(items) == 1:\n",
+        "        if True:\n",
+        "tests/center/test_realtime.py::test_a_bad_picture_is_its_own_items_loss",
+    ),
+    Mutant(
+        "the newest behaviors are cut off",
+        "serve/scorer.py",
+        "[-self.bundle.manifest.max_length :]",
+        "[: self.bundle.manifest.max_length]",
+        "tests/serve/test_scorer.py::test_a_history_of_ten_thousand",
+    ),
+    Mutant(
+        "behaviors of the same second are seen",
+        "serve/scorer.py",
+        "order[times[order] < request.time]",
+        "order[times[order] <= request.time]",
+        "tests/serve/test_scorer.py::test_what_comes_later_is_not_seen",
+    ),
+    Mutant(
+        "a model reads vectors of another encoder",
+        "serve/scorer.py",
+        "if wanted is not None and found != wanted:",
+        "if False:",
+        "tests/serve/test_scorer.py::test_vectors_of_another_encoder_are_refused",
+    ),
+    Mutant(
+        "rows without their watermark",
+        "center/stores/apply.lua",
+        "redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'seq', ARGV[2])\n",
+        "",
+        "tests/center/test_stores.py::test_a_window_counts_once[redis]",
+        needs_redis=True,
+    ),
+    Mutant(
+        "the generation is missing from the key",
+        "center/stores/redis.py",
+        'b"%s{%d}%d:v" % (self.name.encode(), partition, space.generation)',
+        'b"%s{%d}0:v" % (self.name.encode(), partition)',
+        "tests/center/test_stores.py::test_generations_do_not_see_one_another[redis]",
+        needs_redis=True,
+    ),
+    Mutant(
+        "versions pass through 32 bits",
+        "center/stores/apply.lua",
+        "struct.unpack('<I8', raw)",
+        "struct.unpack('<I4', raw)",
+        "tests/center/test_stores.py::test_a_large_version_is_compared_exactly[redis]",
+        needs_redis=True,
+    ),
+    Mutant(
+        "two may load at a time",
+        "center/stores/load.lua",
+        "if redis.call('HGET', KEYS[1], 'load') ~= token then return 0 end\n",
+        "",
+        "tests/center/test_faults.py::test_of_two_that_load_the_last_goes_on",
+        needs_redis=True,
+    ),
+    Mutant(
+        "a reload leaves what the base does not have",
+        "center/stores/redis.py",
+        "keys[snapshot.rows(keys) < 0]",
+        "keys[:0]",
+        "tests/center/test_stores.py::test_loading_again_leaves_nothing_of_before[redis]",
+        needs_redis=True,
+    ),
 ]
 
 
@@ -802,6 +977,8 @@ def test_every_mutant_changes_a_line_that_is_there_once(mutant):
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_named_test_catches_the_mutant(mutant, tmp_path):
+    if mutant.needs_redis and not HAS_REDIS:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
     shutil.copytree(PACKAGE, tmp_path / "mimctr", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "mimctr" / mutant.file
     path.write_text(path.read_text().replace(mutant.right, mutant.wrong))

@@ -26,39 +26,47 @@ FIRST_INDEX = 2
 class Lookup:
     """Vectors that have been found but not fetched: which rows of a table."""
 
-    table: Float[Tensor, "vectors content"]
-    """On the CPU, finite; a snapshot's is memory-mapped, in float16."""
+    table: Float[Tensor, "vectors content"] | Int[Tensor, "vectors content"]
+    """On the CPU, finite; a snapshot's is memory-mapped, in float16 or int8."""
     rows: Int[Tensor, "*shape"]
     """-1 where there is no vector."""
+    steps: Float[Tensor, "vectors"] | None = None
+    """What one unit of a row of ``table`` is; None: 1."""
 
     def fetch(self) -> Float[Tensor, "*shape content"]:
         """Return the vectors as float32, on the CPU; zero where there is none."""
-        return self._stored().float()
+        return self._real(self._stored())
 
     def fetch_any(self) -> Float[Tensor, "*shape content"]:
         """Return the same, faster: where there is no vector, a finite one whose weight the caller makes 0."""
-        return self._any_stored().float()
+        return self._real(self._any_stored())
 
     def to(self, device: torch.device | str) -> "Lookup | Float[Tensor, '*shape content']":
         """Return the same on the CPU; the vectors themselves, as float32, on another device."""
         if torch.device(device).type == "cpu":
             return self
-        return self._stored().to(device).float()
+        return self._real(self._stored().to(device))
 
     def only(self, mask: Bool[Tensor, "*shape"]) -> "Lookup":
         """Return the same without the vectors where ``mask`` is False."""
-        return Lookup(table=self.table, rows=self.rows.masked_fill(~mask, -1))
+        return replace(self, rows=self.rows.masked_fill(~mask, -1))
 
     def __getitem__(self, part: slice | Int[Tensor, "chosen"]) -> "Lookup":
-        return Lookup(table=self.table, rows=self.rows[part])
+        return replace(self, rows=self.rows[part])
 
-    def _stored(self) -> Float[Tensor, "*shape content"]:
+    def _real(self, stored: Tensor) -> Float[Tensor, "*shape content"]:
+        """Return stored vectors as float32, where they are."""
+        if self.steps is None or len(self.table) == 0:
+            return stored.float()
+        return stored * self.steps[self.rows.clamp(min=0)].unsqueeze(-1).to(stored.device)
+
+    def _stored(self) -> Tensor:
         vectors = self._any_stored()
         missing = (self.rows.flatten() < 0).nonzero().squeeze(1)
-        vectors.view(-1, self.table.shape[1]).index_fill_(0, missing, 0.0)
+        vectors.view(-1, self.table.shape[1]).index_fill_(0, missing, 0)
         return vectors
 
-    def _any_stored(self) -> Float[Tensor, "*shape content"]:
+    def _any_stored(self) -> Tensor:
         size = (*self.rows.shape, self.table.shape[1])
         if len(self.table) == 0:
             return self.table.new_zeros(size)

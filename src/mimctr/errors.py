@@ -7,6 +7,10 @@
   - RunError          a run folder is damaged, or belongs to another run
   - CenterError       the representation center cannot answer
     . StaleSnapshot   its vectors came from another encoder or another catalogue
+    . DamagedRecord   a vector record does not match its checksum, or is not where it belongs
+    . DamagedWindow   neither does a window of them
+    . Fenced          whoever writes was replaced by another writer
+    . StoreUnavailable  a parameter store cannot be reached, or cannot write
 """
 
 
@@ -30,3 +34,15 @@ class CenterError(MimctrError): ...
 
 
 class StaleSnapshot(CenterError): ...
+
+
+class DamagedRecord(CenterError): ...
+
+
+class DamagedWindow(CenterError): ...
+
+
+class Fenced(CenterError): ...
+
+
+class StoreUnavailable(CenterError): ...

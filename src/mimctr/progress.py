@@ -33,7 +33,7 @@ class RateColumn(ProgressColumn):
 def track(
     values: Iterable[T],
     *,
-    total: int,
+    total: int | None,
     description: str,
     unit: str = "steps",
     start: int = 0,
@@ -43,7 +43,7 @@ def track(
 
     Args:
         values: What is worked through.
-        total: How many there are in all, those before ``start`` included.
+        total: How many there are in all, those before ``start`` included; None: nobody knows.
         description: What is being done; opens the line.
         unit: What is counted, in the plural.
         start: How many were done by an earlier, interrupted run.
@@ -59,7 +59,7 @@ def track(
 def _bar(
     values: Iterable[T],
     *,
-    total: int,
+    total: int | None,
     description: str,
     unit: str,
     start: int,
@@ -68,9 +68,9 @@ def _bar(
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.completed:,.0f}" + ("" if total is None else "/{task.total:,.0f}")),
         RateColumn(unit),
-        TimeRemainingColumn(),
+        *([] if total is None else [TimeRemainingColumn()]),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=total, completed=start)
@@ -82,7 +82,7 @@ def _bar(
 def _lines(
     values: Iterable[T],
     *,
-    total: int,
+    total: int | None,
     description: str,
     unit: str,
     start: int,
@@ -96,8 +96,8 @@ def _lines(
         now = time.monotonic()
         if now - said >= SECONDS_BETWEEN_LINES:
             rate = done / (now - begun)
-            left = (total - start - done) / rate
-            logger.info(
-                "%s: %s of %s %s, %.1f/s, %.0f s left", description, start + done, total, unit, rate, left
-            )
+            of, left = "", ""
+            if total is not None:
+                of, left = f" of {total}", f", {(total - start - done) / rate:.0f} s left"
+            logger.info("%s: %s%s %s, %.1f/s%s", description, start + done, of, unit, rate, left)
             said = now

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mimctr.batch import CtrBatch
+from mimctr.center import attach
 from mimctr.center.attach import ContentTable
 from mimctr.center.snapshot import Snapshot, write_snapshot
 
@@ -73,3 +74,20 @@ def test_the_leak_control_moves_vectors_within_their_category_only(table):
         assert rows[[0, 1, 5]].tolist() == [-1, -1, -1]
         seen.add(tuple(rows))
     assert len(seen) == 6  # every order of the three items of category 2
+
+
+def test_int8_is_fetched_as_it_was_meant(tmp_path):
+    """Every way to fetch multiplies a row with its own step."""
+    vectors = np.random.default_rng(0).normal(size=(6, 4)) * np.logspace(-3, 3, 6)[:, None]
+    write_snapshot(tmp_path / "small", np.arange(6), vectors, encoder="e", dtype="int8")
+    table = ContentTable.from_snapshots(np.arange(-2, 6), Snapshot.open(tmp_path / "small", encoder="e"))
+    lookup = attach._look_up(table.snapshot, table.item_rows, torch.tensor([[7, 0], [2, 4]]))
+    wanted = np.stack([[vectors[5], np.zeros(4)], [vectors[0], vectors[2]]])
+    for found in (
+        lookup.fetch(),
+        lookup[torch.tensor([1, 0])].fetch().flip(0),
+        lookup.only(lookup.rows >= 0).fetch_any(),
+    ):
+        error = np.abs(found.numpy() - wanted) * np.array([[1, 0], [1, 1]])[:, :, None]
+        assert (error <= np.abs(wanted).max(axis=-1, keepdims=True) / 254 + 1e-12).all()
+    assert not lookup.fetch()[0, 1].any()

@@ -112,10 +112,10 @@ def test_a_torn_file_and_a_missing_manifest_are_named(folder):
     [
         (
             {"vectors": torch.zeros(4, 3)},
-            "promises int64 keys and float16 vectors, the file holds int64 and float32",
+            "promises float16 vectors, the file holds float32 vectors",
         ),
-        ({"vectors": torch.zeros(4, 3).bfloat16()}, "the file holds int64 and bfloat16"),
-        ({"keys": torch.arange(4, dtype=torch.int32)}, "the file holds int32 and float16"),
+        ({"vectors": torch.zeros(4, 3).bfloat16()}, "the file holds bfloat16 vectors"),
+        ({"keys": torch.arange(4, dtype=torch.int32)}, "promises int64 keys, the file holds int32 keys"),
         ({"keys": torch.arange(3)}, "promises 4 x 3 vectors, the file holds 4 x 3 and 3 keys"),
         ({"keys": torch.arange(4).flip(0)}, "its keys are not sorted"),
     ],

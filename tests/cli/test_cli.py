@@ -17,8 +17,19 @@ from mimctr.recipes.settings import CONFIGS
 RUNNER = CliRunner()
 COMMANDS = [
     *("run", "bazaar", "fashion", "prepare", "foundation", "pretrain"),
-    *("plain", "csft", "embed", "features", "train", "sweep", "evaluate", "report", "encoder-tables"),
-    *("encoders", "settings"),
+    *(
+        "plain",
+        "csft",
+        "embed",
+        "features",
+        "train",
+        "sweep",
+        "evaluate",
+        "report",
+        "export",
+        "encoder-tables",
+    ),
+    *("encoders", "settings", "serve"),
 ]
 
 

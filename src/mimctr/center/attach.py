@@ -105,4 +105,8 @@ class ContentTable:
 
 
 def _look_up(snapshot: Snapshot, rows: Int[ndarray, "indices"], index: Int[Tensor, "*shape"]) -> Lookup:
-    return Lookup(table=torch.from_numpy(snapshot.vectors), rows=torch.from_numpy(rows)[index])
+    return Lookup(
+        table=torch.from_numpy(snapshot.vectors),
+        rows=torch.from_numpy(rows)[index],
+        steps=None if snapshot.steps is None else torch.from_numpy(snapshot.steps),
+    )

@@ -22,11 +22,13 @@ from rich.logging import RichHandler
 from mimctr import __version__
 from mimctr.cli import (
     bazaar,
+    center,
     csft,
     embed,
     encoder_tables,
     encoders,
     evaluate,
+    export,
     fashion,
     features,
     foundation,
@@ -35,6 +37,7 @@ from mimctr.cli import (
     pretrain,
     report,
     run,
+    serve,
     settings,
     sweep,
     train,
@@ -142,9 +145,15 @@ for module in (
     sweep,
     evaluate,
     report,
+    export,
+    serve,
     settings,
 ):
     app.command(name=module.NAME, epilog=module.EXAMPLES)(_guarded(module.command))
+
+for name, epilog in center.EXAMPLES.items():
+    center.app.command(name=name, epilog=f"Example: {epilog}")(_guarded(center.COMMANDS[name]))
+app.add_typer(center.app, name=center.NAME)
 
 
 def main() -> None:

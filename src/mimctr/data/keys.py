@@ -37,6 +37,19 @@ def item_keys(item_ids: pl.Series) -> Int[ndarray, "items"]:
     return keys
 
 
+def item_key(item_id: int | str) -> int:
+    """Return the key of one item; :func:`item_keys` is for many, and refuses text ids that share one.
+
+    Raises:
+        DataError: the id is negative.
+    """
+    if isinstance(item_id, str):
+        return text_key(item_id)
+    if item_id < 0:
+        raise DataError(f"item {item_id}: an id must not be negative.")
+    return item_id
+
+
 def text_key(item_id: str) -> int:
     """Return the key of a text id: the first 63 bits of the BLAKE2b hash of its UTF-8 bytes."""
     digest = hashlib.blake2b(item_id.encode(), digest_size=8).digest()

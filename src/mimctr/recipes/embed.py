@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
+from mimctr.center.center import DATABASE, Center
 from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, verify_snapshot, write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, is_main, rank, size
@@ -220,25 +221,38 @@ def _num_pieces(shards: list[Shard]) -> int:
     return sum(shard.num_pieces for shard in shards)
 
 
+def content_folder(folder: Path) -> Path:
+    """Return where vectors are read from: of a center, the newest snapshot of the generation that it serves.
+
+    A training that was started from a center keeps to that snapshot, whatever is compacted or activated meanwhile.
+    """
+    if not (folder / DATABASE).exists():
+        return folder
+    center = Center(folder)
+    number = center.number(None)
+    return center.snapshot_folder(number, center.snapshots(number)[-1])
+
+
 def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = None) -> ContentTable:
     """Return the content table of a dataset from the folder that :func:`main` wrote, every byte of which is checked.
 
     Args:
         dataset: Whose items and queries are looked up.
-        folder: Holds the snapshots of items and queries.
+        folder: Holds the snapshots of items and queries; or one snapshot of a center (:func:`content_folder`).
         encoder: Fingerprint that both must have; None takes that of the items, and the queries' must agree.
 
     Raises:
         StaleSnapshot: a snapshot came from another encoder, or from another catalogue.
         CenterError: a snapshot is missing or damaged, or the queries' is of another width.
     """
-    fingerprint = encoder or read_manifest(folder / ITEMS).fingerprint
+    items, queries = _snapshots(folder)
+    fingerprint = encoder or read_manifest(items).fingerprint
     from_main(lambda: verify_content(folder))
     table = ContentTable.from_snapshots(
         dataset.item_keys,
-        Snapshot.open(folder / ITEMS, encoder=fingerprint),
+        Snapshot.open(items, encoder=fingerprint),
         num_queries=len(dataset.queries),
-        queries=Snapshot.open(folder / QUERIES, encoder=fingerprint),
+        queries=None if queries is None else Snapshot.open(queries, encoder=fingerprint),
     )
     _check_age(table, dataset, folder)
     return table
@@ -250,8 +264,17 @@ def verify_content(folder: Path) -> None:
     Raises:
         CenterError: a snapshot is missing or damaged.
     """
-    for name in (ITEMS, QUERIES):
-        verify_snapshot(folder / name)
+    for snapshot in _snapshots(folder):
+        if snapshot is not None:
+            verify_snapshot(snapshot)
+
+
+def _snapshots(folder: Path) -> tuple[Path, Path | None]:
+    """Return the snapshots of items and of queries; a generation that was imported has none of queries."""
+    if not (folder / MANIFEST).exists():
+        return folder / ITEMS, folder / QUERIES
+    queries = folder.parent / QUERIES
+    return folder, queries if queries.exists() else None
 
 
 def _check_age(table: ContentTable, dataset: CtrDataset, folder: Path) -> None:

@@ -9,7 +9,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from mimctr.errors import ConfigError
-from mimctr.recipes import csft, embed, evaluate, features, foundation, plain, prepare, pretrain, sweep, train
+from mimctr.recipes import (
+    csft,
+    embed,
+    evaluate,
+    features,
+    foundation,
+    plain,
+    prepare,
+    pretrain,
+    serve,
+    sweep,
+    train,
+)
 from mimctr.recipes.config import to_toml
 from mimctr.recipes.models import Models
 
@@ -25,6 +37,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "features": features.Config,
     "sweep": sweep.Config,
     "evaluate": evaluate.Config,
+    "serve": serve.Config,
 }
 WIDTH = 100
 

@@ -111,6 +111,7 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
 
 def features(dataset: Path, content: Path, out: Path, config: features_recipe.Config) -> StageRecord:
     """Dataset and content -> content interest as columns."""
+    content = embed_recipe.content_folder(content)
     return run_stage(
         "features",
         out,
@@ -122,6 +123,7 @@ def features(dataset: Path, content: Path, out: Path, config: features_recipe.Co
 
 def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> StageRecord:
     """Dataset and content -> one trained CTR model and its predictions."""
+    content = content and embed_recipe.content_folder(content)
     return run_stage(
         "train",
         out,
@@ -134,6 +136,7 @@ def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.C
 
 def is_trained(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> bool:
     """Return whether :func:`train` has nothing left to do."""
+    content = content and embed_recipe.content_folder(content)
     return is_made("train", out, config=config, inputs=_train_inputs(dataset, content))
 
 

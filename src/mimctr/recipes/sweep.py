@@ -22,6 +22,7 @@ from mimctr.recipes.ctr_config import check_settings
 from mimctr.recipes.ctr_fitting import Task, Watch, fit
 from mimctr.recipes.ctr_model import build_model
 from mimctr.recipes.device import pick_device
+from mimctr.recipes.embed import content_folder
 from mimctr.recipes.sweep_config import Config
 from mimctr.recipes.sweep_space import from_optuna, nearest, read_spaces, settings_of
 from mimctr.recipes.sweep_study import (
@@ -101,7 +102,8 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
     load_optuna()
     spaces = read_spaces(config.search, train)
     data = open_dataset(dataset)
-    job = Job(dataset=data, content=content, out=out, config=config, train=train, spaces=spaces)
+    pinned = content and content_folder(content)
+    job = Job(dataset=data, content=pinned, out=out, config=config, train=train, spaces=spaces)
     refuse_unfit_settings(job)
     made_of = describe(job)
     with claimed(out):

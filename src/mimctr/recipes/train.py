@@ -165,6 +165,7 @@ def describe(task: Task) -> dict[str, Any]:
         "dataset": data.folder.resolve().name,
         "dataset_hash": data.manifest.source_hash,
         "content_fingerprint": None if content is None else content.snapshot.fingerprint,
+        "content_snapshot": None if content is None else content.snapshot.manifest.digest,
         "content_dim": None if content is None else content.dim,
         "fields": field_sizes(data),
         "config": config.model_dump(mode="json"),

@@ -180,6 +180,27 @@ class EmbeddingHalf(nn.Module):
             else None,
         )
 
+    def of_candidates(self, shared: CtrBatch, targets: Int[Tensor, "candidates"]) -> Rows:
+        """Return the rows of one user's many candidates; what they share is looked up once, and is not copied.
+
+        Args:
+            shared: One impression; its target is not looked at.
+            targets: ``item_index`` of each candidate.
+        """
+        one, count = self(shared), len(targets)
+        category = self.item_fields[:, 0]
+        return Rows(
+            user=one.user.expand(count, -1),
+            query=one.query.expand(count, -1),
+            context=one.context.expand(count, -1),
+            target=self._items(targets, self.item_rows[targets]),
+            behaviors=one.behaviors.expand(count, -1, -1),
+            mask=one.mask.expand(count, -1),
+            time_gaps=one.time_gaps.expand(count, -1),
+            same_category=_same_known(category[targets], category[shared.behaviors]) & shared.mask,
+            kinds=one.kinds.expand(count, -1),
+        )
+
     def named_rows(self, batch: CtrBatch) -> dict[str, Int[Tensor, "batch named"]]:
         """Return the rows of each table that each impression names, repeats included; PADDING where nothing is.
 

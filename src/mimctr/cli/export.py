@@ -1,0 +1,26 @@
+"""mimctr export: a trained model as a bundle that can be served."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimctr.cli.options import Json, show
+
+NAME = "export"
+EXAMPLES = (
+    "Example: mimctr export runs/demo/train/sim-mim-csft-seed0 --dataset runs/demo/dataset --out bundle"
+)
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="folder of a trained model")],
+    dataset: Annotated[Path, typer.Option(help="what it was trained on")],
+    out: Annotated[Path, typer.Option(help="folder for the bundle; must not exist")],
+    json: Json = False,
+) -> None:
+    """Put a trained model, the names of its items and users, and its vocabularies into one checked folder."""
+    from mimctr.serve.bundle import write_bundle
+
+    written = write_bundle(model, dataset, out)
+    show(written.model_dump(mode="json", exclude={"files"}) | {"num_files": len(written.files)}, as_json=json)

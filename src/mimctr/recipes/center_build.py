@@ -1,0 +1,212 @@
+"""A new generation of the representation center: the whole catalogue, and what came in since (MIM Section 3.5, MFM).
+
+mimctr center build CENTER --dataset dataset --encoder csft
+"""
+
+import contextlib
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict
+
+from mimctr.center.attach import ContentTable
+from mimctr.center.center import DATABASE, Center
+from mimctr.center.log import CenterLog, Generation, GenerationState, Item
+from mimctr.center.record import DType, content_flags
+from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot, SnapshotWriter
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.item import ItemEncoder
+from mimctr.errors import CenterError
+from mimctr.evaluate.metrics import auc
+from mimctr.files import write_json
+from mimctr.recipes import stages
+from mimctr.recipes.ctr_config import Config as TrainConfig
+from mimctr.recipes.ctr_fitting import Task
+from mimctr.recipes.embed import ITEMS, QUERIES
+from mimctr.recipes.embed_config import Config
+from mimctr.recipes.train import untrained_cosine
+
+logger = logging.getLogger(__name__)
+
+BUILDS = "builds"
+ITEMS_AT_ONCE = 64
+MIN_COSINE, NUM_COMPARED = 0.9999, 64
+"""Least cosine of an item encoded as it comes in to its vector in the snapshot, over so many items."""
+MAX_LOSS = 0.0005
+"""Of AUC, that int8 may cost."""
+JUDGED = "int8.json"
+
+
+def main(
+    center: Path, dataset: Path, encoder: Path, config: Config, *, dtype: DType = "float16"
+) -> Generation:
+    """Embed every item and register the snapshot as a generation that is building.
+
+    From its first moment new items go to it too. A call that was interrupted is taken up where it stopped.
+
+    Args:
+        center: Folder of the center.
+        dataset: Written by ``mimctr prepare``: the catalogue.
+        encoder: Item encoder, written by ``mimctr csft``.
+        config: Settings of ``mimctr embed``.
+        dtype: How vectors are kept.
+
+    Raises:
+        CenterError: there is no center, or an item that comes in would not be comparable.
+        RunError: no item has content.
+    """
+    opened = Center(center)
+    loaded = ItemEncoder.load(encoder)
+    opened.keep_encoder(encoder, loaded.fingerprint)
+    one = _begun(opened, loaded.fingerprint, dtype) or opened.log.begin_generation(
+        fingerprint=loaded.fingerprint, dim=loaded.dim, dtype=dtype
+    )
+    work = center / BUILDS / str(one.number)
+    stages.embed(dataset, encoder, work, config)
+    catalogue = Snapshot.open(work / ITEMS, encoder=loaded.fingerprint)
+    with contextlib.closing(CenterLog(center / DATABASE)) as log, log.reading():
+        known = {item.key: _has_content(item) for item in _items(log)}
+        rest = np.flatnonzero(~np.isin(catalogue.keys, np.array(list(known), dtype=np.int64)))
+        live = np.array([key for key, has_content in known.items() if has_content], dtype=np.int64)
+        with opened.write_base(one.number, np.concatenate([catalogue.keys[rest], live])) as writer:
+            for first in range(0, len(rest), ROWS_AT_ONCE):
+                writer.copy(catalogue, rest[first : first + ROWS_AT_ONCE])
+            _write_items(_items(log), loaded, writer)
+    try:
+        cosine = _judge(CtrDataset.open(dataset), loaded, opened, one, catalogue, catalogue.keys[rest])
+    except CenterError:
+        opened.drop(one.number)
+        raise
+    (work / QUERIES).rename(opened.snapshot_folder(one.number, 1).parent / QUERIES)
+    shutil.rmtree(work)
+    told = f"{len(rest) + len(live):,} vectors, one item at a time comes to a cosine of {cosine:.6f} with them at least"
+    logger.info("center: generation %d, %s", one.number, told)
+    return one
+
+
+def _judge(
+    data: CtrDataset,
+    encoder: ItemEncoder,
+    center: Center,
+    one: Generation,
+    catalogue: Snapshot,
+    rest: Int[ndarray, "keys"],
+) -> float:
+    """Return the least cosine of items as they come in to the snapshot; write what int8 costs beside that.
+
+    Raises:
+        CenterError: the generation is not as good as it must be.
+    """
+    base = center.open_base(one.number)
+    if one.dtype == "int8":
+        judged = judge_int8(data, catalogue, base)
+        write_json(center.snapshot_folder(one.number, 1).parent / JUDGED, judged.model_dump(mode="json"))
+    return _parity(data, encoder, base, rest=rest)
+
+
+class Judged(BaseModel):
+    """What int8 costs: AUC of the mean cosine of target and behaviors on the validation part."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    auc_float16: float
+    auc_int8: float
+
+
+def judge_int8(data: CtrDataset, exact: Snapshot, kept: Snapshot) -> Judged:
+    """Compare a generation in int8 with the same vectors in float16.
+
+    Raises:
+        CenterError: int8 costs more than it may, or there is nothing to judge it by.
+    """
+    rows = data.rows("validation")
+    clicks = data.impressions.click[rows.start : rows.stop]
+    if not len(clicks) or clicks.min() == clicks.max():
+        raise CenterError(
+            f"{data.folder}: int8 is judged by the validation part, whose {len(clicks):,} impressions are all clicked "
+            "or all not. Keep float16."
+        )
+    scores = [
+        untrained_cosine(
+            Task(
+                dataset=data,
+                content=ContentTable.from_snapshots(data.item_keys, snapshot),
+                config=TrainConfig(variant="untrained_cosine"),
+                device=torch.device("cpu"),
+            ),
+            rows,
+        )
+        for snapshot in (exact, kept)
+    ]
+    judged = Judged(auc_float16=auc(clicks, scores[0]), auc_int8=auc(clicks, scores[1]))
+    if judged.auc_float16 - judged.auc_int8 > MAX_LOSS:
+        raise CenterError(
+            f"{data.folder}: int8 costs {judged.auc_float16 - judged.auc_int8:.5f} AUC of the mean cosine on the "
+            f"validation part, allowed are {MAX_LOSS}. Keep float16."
+        )
+    return judged
+
+
+def _parity(data: CtrDataset, encoder: ItemEncoder, base: Snapshot, *, rest: Int[ndarray, "keys"]) -> float:
+    """Return the least cosine between items encoded as they come in and their vectors in the snapshot.
+
+    Raises:
+        CenterError: it is too small: new items would not be comparable with the catalogue's.
+    """
+    rows = np.flatnonzero(np.isin(data.items["item_key"].to_numpy(), rest))
+    rows = rows[np.linspace(0, len(rows) - 1, min(NUM_COMPARED, len(rows))).round().astype(np.int64)].tolist()
+    columns, least = data.items.select("title", "category", "item_key"), 1.0
+    for row in rows:
+        title, category, key = columns.row(row)
+        vector, _ = encoder.embed_items([data.item_images.get(row)], [title], [category])
+        held = torch.from_numpy(base.fetch(np.array([key])).vectors)
+        least = min(least, torch.cosine_similarity(vector, held).item())
+    if least < MIN_COSINE:
+        raise CenterError(
+            f"{data.folder}: an item encoded as it comes in has a cosine of {least:.5f} with its vector in the "
+            f"snapshot, wanted {MIN_COSINE}. Build with the back-end 'torch', on the device that encodes new items."
+        )
+    return least
+
+
+def _begun(center: Center, fingerprint: str, dtype: DType) -> Generation | None:
+    """Return the generation that an interrupted call began."""
+    for one in center.log.generations():
+        same = (one.fingerprint, one.dtype, one.state) == (fingerprint, dtype, GenerationState.BUILDING)
+        if same and not center.snapshots(one.number):
+            return one
+    return None
+
+
+def _items(log: CenterLog) -> Iterator[Item]:
+    """Return all items that came in one by one, in the order of their keys."""
+    last = -1
+    while some := log.items(after=last):
+        yield from some
+        last = some[-1].key
+
+
+def _has_content(item: Item) -> bool:
+    return not item.deleted and (item.image is not None or item.title is not None)
+
+
+def _write_items(items: Iterator[Item], encoder: ItemEncoder, writer: SnapshotWriter) -> None:
+    """Encode what came in one by one, as it is now; what changes meanwhile is in the windows, and newer."""
+    with_content = filter(_has_content, items)
+    while batch := list(itertools.islice(with_content, ITEMS_AT_ONCE)):
+        vectors, _ = encoder.embed_items(
+            [item.image for item in batch], [item.title for item in batch], [item.category for item in batch]
+        )
+        writer.write(
+            np.array([item.key for item in batch]),
+            vectors.numpy(),
+            versions=np.array([item.version for item in batch]),
+            flags=np.array([content_flags(item.image, item.title) for item in batch], dtype=np.uint8),
+        )

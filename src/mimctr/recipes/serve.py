@@ -1,0 +1,111 @@
+"""Score over HTTP: a bundle, the center's vectors, and histories kept fresh by events.
+
+mimctr serve bundle --center center
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.center.stores.redis import RedisStore
+from mimctr.errors import ConfigError
+from mimctr.recipes.ctr_model import load_model
+from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
+from mimctr.serve.service import Service
+
+TOKEN = "MIMCTR_TOKEN"
+
+
+class Config(BaseModel):
+    """Settings of ``mimctr serve``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(
+        "127.0.0.1", description=f"Address to listen on; any that is not loopback needs {TOKEN}."
+    )
+    port: int = Field(8080, ge=0, le=65535, description="To listen on.")
+    num_threads: int = Field(1, ge=1, description="Requests that are scored at a time, on one core each.")
+    max_waiting: int = Field(64, ge=1, description="Requests that may wait or be worked on; more get 429.")
+    deadline: float = Field(1.0, gt=0, description="Seconds that a request may take; more get 504.")
+    shutdown_seconds: float = Field(
+        10.0, gt=0, description="That requests have to end when the process is told to."
+    )
+    store: str = Field("", description="URL of the parameter store; none: a store of this process.")
+    histories: str = Field(
+        "", description="File, or redis:// URL, of the behavior store; none: /events is not there."
+    )
+    name: str = Field("mimctr", description="Of the center on its stores.")
+
+
+def read_token(config: Config) -> str | None:
+    """Return the token that writes must bring.
+
+    Raises:
+        ConfigError: the address can be reached from elsewhere, and there is none.
+    """
+    token = os.environ.get(TOKEN) or None
+    try:
+        loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and token is None:
+        raise ConfigError(
+            f"serve: {config.host} can be reached from elsewhere. Set {TOKEN}, or listen on 127.0.0.1."
+        )
+    return token
+
+
+def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
+    """Return a service that answers with ``bundle``.
+
+    Raises:
+        MimctrError: the bundle, the center or a store is not what it should be.
+    """
+    torch.set_num_threads(1)
+
+    def open_histories() -> HistoryStore:
+        if "://" in config.histories:
+            return RedisHistories(config.histories, name=config.name)
+        return LocalHistories(Path(config.histories))
+
+    service = Service(
+        load_model,
+        center=center,
+        store=RedisStore(config.store, name=config.name) if config.store else None,
+        open_histories=open_histories if config.histories else None,
+    )
+    service.load(bundle)
+    return service
+
+
+def main(bundle: Path, center: Path | None, config: Config) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ConfigError: FastAPI is not installed, or the address needs a token.
+    """
+    try:
+        import uvicorn
+
+        from mimctr.serve.app import create_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
+    token = read_token(config)
+    app = create_app(
+        make_service(bundle, center, config),
+        token=token,
+        num_threads=config.num_threads,
+        max_waiting=config.max_waiting,
+        deadline=config.deadline,
+    )
+    uvicorn.run(
+        app,
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        timeout_graceful_shutdown=round(config.shutdown_seconds),
+    )

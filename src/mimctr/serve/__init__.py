@@ -1,0 +1,1 @@
+"""Scoring candidates for a user, online: the same numbers as offline."""

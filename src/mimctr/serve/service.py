@@ -1,0 +1,188 @@
+"""The service behind HTTP: which bundle answers, where vectors and histories come from, and what is counted.
+
+A request takes one reference to one :class:`Serving` and never sees another; a new bundle is loaded and warmed beside
+the old one, then the reference is swapped. The old one goes when its last request is done.
+"""
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mimctr.center.center import Center
+from mimctr.center.publish import bring_up_to_date
+from mimctr.center.record import State
+from mimctr.center.stores.interface import ParameterStore
+from mimctr.center.stores.local import LocalStore
+from mimctr.errors import CenterError, MimctrError
+from mimctr.serve.bundle import Bundle
+from mimctr.serve.histories import Event, HistoryStore
+from mimctr.serve.scorer import NO_BEHAVIORS, Request, Scorer, Scores
+from mimctr.ubm.ciubm import CiUBM
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN = 0.1
+"""Between two looks at the log."""
+WARM_UP = 3
+"""Requests that a new bundle answers before it is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One bundle bound to one generation."""
+
+    name: str
+    generation: int | None
+    scorer: Scorer
+
+
+class Follower:
+    """Keeps an embedded store up to date with a center's live generations, in a thread of its own.
+
+    Args:
+        folder: Of the center.
+        store: To keep up to date.
+    """
+
+    def __init__(self, folder: Path, store: LocalStore) -> None:
+        self.folder = folder
+        self.store = store
+        self.error: str | None = None
+        """What went wrong at the last look; None: nothing."""
+        self._stop = threading.Event()
+        self.look(Center(folder))
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        self._thread.join()
+
+    def look(self, center: Center) -> None:
+        """Apply what is new."""
+        live = [one for one in center.log.generations() if one.is_live and center.snapshots(one.number)]
+        for one in live:
+            bring_up_to_date(
+                center.log, self.store, one.number, functools.partial(center.open_base, one.number)
+            )
+
+    def _run(self) -> None:
+        center = Center(self.folder)
+        while not self._stop.wait(SECONDS_BETWEEN):
+            try:
+                self.look(center)
+                self.error = None
+            except (MimctrError, OSError) as error:
+                if self.error != str(error):
+                    logger.error("follower: %s", error)
+                self.error = str(error)
+        center.log.close()
+
+
+class Service:
+    """Scores with one bundle at a time.
+
+    Args:
+        load_model: Returns a bundle's model, in evaluation mode.
+        center: Folder of the center; None for models without content.
+        store: Where vectors come from; None: a store of this process that follows the center.
+        open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
+    """
+
+    def __init__(
+        self,
+        load_model: Callable[[Path], CiUBM],
+        *,
+        center: Path | None = None,
+        store: ParameterStore | None = None,
+        open_histories: Callable[[], HistoryStore] | None = None,
+    ) -> None:
+        self._load_model = load_model
+        self._center = center
+        self._follower: Follower | None = None
+        if center is not None and store is None:
+            store = LocalStore()
+            self._follower = Follower(center, store)
+        self.store = store
+        self._open_histories = open_histories
+        self._own = threading.local()
+        self._swap = threading.Lock()
+        self.serving: Serving | None = None
+
+    def close(self) -> None:
+        """Stop what runs beside requests."""
+        if self._follower is not None:
+            self._follower.close()
+
+    def load(self, folder: Path) -> Serving:
+        """Open, check and warm a bundle, then serve it; whoever is being served keeps what it has.
+
+        Raises:
+            RunError: the folder holds no bundle, or a damaged one; what is served stays.
+            StaleSnapshot: the active generation is another encoder's; what is served stays.
+            CenterError: no generation is active.
+        """
+        with self._swap:
+            bundle = Bundle(folder)
+            space = None
+            if bundle.manifest.content_fingerprint is not None and self._center is not None:
+                log = Center(self._center).log
+                active = log.active()
+                if active is None:
+                    raise CenterError(
+                        f"{self._center}: no generation is active. Run 'mimctr center activate' first."
+                    )
+                space = log.space(active.number)
+                log.close()
+            scorer = Scorer(bundle, self._load_model(folder), space=space, store=self.store)
+            request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
+            for _ in range(WARM_UP):
+                scorer.score(request)
+            self.serving = Serving(folder.resolve().name, None if space is None else space.generation, scorer)
+            return self.serving
+
+    def is_ready(self) -> str | None:
+        """Return why requests cannot be answered, or None."""
+        if self.serving is None:
+            return "no bundle is loaded"
+        if self._follower is not None and self._follower.error is not None:
+            return self._follower.error
+        return None
+
+    def score(self, serving: Serving, request: Request, *, from_store: bool) -> Scores:
+        """Score a request; its history comes from the behavior store where it brings none."""
+        histories = self.histories
+        if from_store and histories is not None and request.user is not None:
+            newest = serving.scorer.bundle.manifest.max_length
+            request = request._replace(behaviors=histories.newest(request.user, newest))
+        return serving.scorer.score(request)
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Keep events in the behavior store."""
+        assert self.histories is not None, "the application has no such route without one"
+        self.histories.append(events)
+
+    @property
+    def keeps_histories(self) -> bool:
+        """Whether there is a behavior store."""
+        return self._open_histories is not None
+
+    @property
+    def histories(self) -> HistoryStore | None:
+        """The behavior store of this thread."""
+        if self._open_histories is None:
+            return None
+        if not hasattr(self._own, "histories"):
+            self._own.histories = self._open_histories()
+        return self._own.histories
+
+
+STATES = {State.HIT: "hit", State.MISS: "miss", State.DELETED: "deleted", State.DAMAGED: "damaged"}
+"""What a response calls them."""

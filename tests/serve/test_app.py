@@ -1,0 +1,216 @@
+"""The service over HTTP: scores as offline, refusals that say what to do, a swap that nobody notices."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from mimctr.center.center import Center
+from mimctr.center.log import Change
+from mimctr.center.record import encode
+from mimctr.errors import ConfigError
+from mimctr.recipes import serve as recipe
+from mimctr.recipes.ctr_model import load_model
+from mimctr.serve.app import create_app
+from mimctr.serve.histories import LocalHistories
+from mimctr.serve.scorer import Scorer
+from mimctr.serve.service import Service
+from serve.shops import DIM, RawLog, offline, open_scorer
+
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture
+def bundle(shop, tmp_path) -> Path:
+    open_scorer(shop, tmp_path, ubm="sim", variant="mim")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def service(shop, bundle, tmp_path):
+    made = Service(
+        load_model,
+        center=shop / "center",
+        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
+    )
+    center = Center(shop / "center")
+    if center.log.active() is None:
+        center.seal(1, {}, min_coverage=0.0)
+        center.log.activate(1)
+    made.load(bundle)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(service):
+    with TestClient(create_app(service, token="secret")) as made:
+        yield made
+
+
+def body(shop: Path, row: int, candidates: list | None = None) -> dict:
+    """Return a raw row of the log as a caller asks."""
+    log = RawLog(shop)
+    one = log.impressions.row(row, named=True)
+    mine = log.behaviors.filter(log.behaviors["user_id"] == one["user_id"])
+    return {
+        "user": one["user_id"],
+        "candidates": [one["item_id"]] if candidates is None else candidates,
+        "history": mine.select("item_id", "time", "kind").to_dicts(),
+        "time": one["time"],
+        "query": one["query_text"],
+        "user_fields": {"user_age": one["user_age"]},
+        "context_fields": {"context_hour": one["context_hour"]},
+    }
+
+
+def test_scores_over_http_are_the_offline_ones(shop, client, tmp_path):
+    """No training-serving skew, from raw ids in JSON to the evaluated probability."""
+    for row, probability in list(offline(shop, tmp_path / "model").items())[:30]:
+        answer = client.post("/score", json=body(shop, row))
+        assert answer.status_code == 200, answer.text
+        (score,) = answer.json()["scores"]
+        assert score["probability"] == pytest.approx(probability, abs=1e-5)
+
+
+def test_a_history_of_the_behavior_store_is_one_of_the_request(shop, client):
+    """Mutant: events of another user; the store is not asked."""
+    asked = body(shop, 850)
+    whole = client.post("/score", json=asked).json()
+    history = asked.pop("history")
+    empty = client.post("/score", json=asked).json()
+    events = [{"user": asked["user"], **one} for one in history]
+    assert client.post("/events", json={"events": events}, headers=TOKEN).status_code == 202
+    stored = client.post("/score", json=asked).json()
+    assert stored["num_behaviors"] == whole["num_behaviors"] > empty["num_behaviors"] == 0
+    assert stored["scores"][0]["probability"] == pytest.approx(whole["scores"][0]["probability"], abs=1e-6)
+
+
+def test_a_new_item_is_scored_with_its_vector(shop, client):
+    """From the log to a changed score within a second or so, without a restart."""
+    key = 2**58 + int(np.random.default_rng().integers(2**40))
+    asked = {"candidates": [key], "history": [], "time": 1_800_000_000}
+    assert client.post("/score", json=asked).json()["scores"][0]["vector"] == "miss"
+    center = Center(shop / "center")
+    payload = encode(np.ones((1, DIM), np.float32), "float16")[0].tobytes()
+    center.log.append(center.log.take_over("test"), [Change(key=key, payloads={1: payload})])
+    end = time.monotonic() + 10
+    while client.post("/score", json=asked).json()["scores"][0]["vector"] != "hit":
+        assert time.monotonic() < end, "the follower did not bring it"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"candidates": []}, "at least 1 item"),
+        ({"candidates": list(range(5001))}, "at most 5000 items"),
+        ({"candidates": [-1]}, "greater than or equal to 0"),
+        ({"candidates": [1.5]}, "valid integer"),
+        ({"candidates": [1], "titel": 1}, "Extra inputs are not permitted"),
+        ({"candidates": [1], "history": [{"item_id": 1, "time": -5}]}, "greater than or equal to 0"),
+        ({"candidates": [1], "context_fields": {"context_our": "1h"}}, "the model has no context_our"),
+        ({"user": 1}, "Field required"),
+    ],
+)
+def test_a_wrong_request_is_told_why(client, wrong, told):
+    answer = client.post("/score", json=wrong)
+    assert answer.status_code == 422
+    assert told in answer.text
+
+
+def test_a_large_request_is_refused(client):
+    assert client.post("/score", content=b"x" * 5_000_000).status_code == 413
+
+
+def test_writes_need_the_token(client):
+    """Mutant: any token will do."""
+    event = {"events": [{"user": 1, "item_id": 1, "time": 5}]}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret "}):
+        assert client.post("/events", json=event, headers=headers).status_code == 401
+        assert client.post("/admin/reload", json={"bundle": "x"}, headers=headers).status_code == 401
+    assert client.post("/events", json=event, headers=TOKEN).status_code == 202
+
+
+def test_an_address_from_elsewhere_needs_a_token(monkeypatch):
+    monkeypatch.delenv(recipe.TOKEN, raising=False)
+    assert recipe.read_token(recipe.Config()) is None
+    for host in ("0.0.0.0", "::", "example.org"):
+        with pytest.raises(ConfigError, match=f"{host} can be reached from elsewhere. Set MIMCTR_TOKEN"):
+            recipe.read_token(recipe.Config(host=host))
+    monkeypatch.setenv(recipe.TOKEN, "t")
+    assert recipe.read_token(recipe.Config(host="0.0.0.0")) == "t"
+
+
+def test_a_bundle_that_is_not_sound_changes_nothing(client, bundle, tmp_path):
+    """The old one keeps serving."""
+    before = client.post("/score", json={"candidates": [1]}).json()
+    (tmp_path / "broken").mkdir()
+    answer = client.post("/admin/reload", json={"bundle": str(tmp_path / "broken")}, headers=TOKEN)
+    assert answer.status_code == 409
+    assert "holds no bundle" in answer.json()["detail"]
+    assert client.post("/score", json={"candidates": [1]}).json()["bundle"] == before["bundle"]
+    answer = client.post("/admin/reload", json={"bundle": str(bundle)}, headers=TOKEN)
+    assert answer.json() == {"bundle": "bundle", "generation": 1}
+
+
+def test_not_ready_says_so(shop):
+    service = Service(load_model, center=shop / "center")
+    with TestClient(create_app(service)) as client:
+        assert client.get("/health/live").status_code == 200
+        assert client.get("/health/ready").json() == {"detail": "not ready: no bundle is loaded"}
+        answer = client.post("/score", json={"candidates": [1]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_too_many_and_too_late(service, monkeypatch):
+    """Mutants: the queue has no bound; a deadline that nobody keeps."""
+    go = threading.Event()
+    score = Scorer.score
+
+    def slow(self, request):
+        go.wait(20)
+        return score(self, request)
+
+    monkeypatch.setattr(Scorer, "score", slow)
+    app = create_app(service, max_waiting=3, deadline=20.0)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            late = {"X-Deadline-Ms": "50"}
+            assert (await client.post("/score", json={"candidates": [1]}, headers=late)).status_code == 504
+            waiting = [asyncio.create_task(client.post("/score", json={"candidates": [1]})) for _ in range(8)]
+            while sum(task.done() for task in waiting) < 6:
+                await asyncio.sleep(0.01)
+            go.set()
+            return list(await asyncio.gather(*waiting))
+
+    answers = asyncio.run(ask())
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200, 200] + [429] * 6  # the late one is still worked on: three in all
+    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
+
+
+def test_metrics_count_requests_and_vectors(client):
+    client.post("/score", json={"candidates": [2**60]})
+    client.post("/score", json={"candidates": []})
+    client.get("/nonsense/12345")
+    text = client.get("/metrics").text
+    assert 'mimctr_requests_total{route="/score",status="200"} 1.0' in text
+    assert 'mimctr_requests_total{route="/score",status="422"} 1.0' in text
+    assert 'mimctr_requests_total{route="other",status="404"} 1.0' in text
+    assert 'mimctr_vectors_total{state="miss"} 1.0' in text
+    assert "mimctr_requests_in_flight 0.0" in text
+
+
+def test_without_a_behavior_store_there_are_no_events(shop, bundle):
+    service = Service(load_model, center=shop / "center")
+    service.load(bundle)
+    with TestClient(create_app(service)) as client:
+        assert client.post("/events", json={"events": []}).status_code == 404
