@@ -46,8 +46,8 @@ class HistoryStore(Protocol):
         """
         ...
 
-    def newest(self, user: int, count: int) -> Behaviors:
-        """Return a user's newest behaviors, oldest first; of the same second in the order of their items.
+    def newest(self, user: int, count: int, *, before: int) -> Behaviors:
+        """Return a user's newest behaviors before a second, oldest first; of one second in the order of their items.
 
         Raises:
             StoreUnavailable: the server cannot be reached.
@@ -88,11 +88,12 @@ class LocalHistories:
                     (user, self.max_kept),
                 )
 
-    def newest(self, user: int, count: int) -> Behaviors:
-        """Return a user's newest behaviors."""
+    def newest(self, user: int, count: int, *, before: int) -> Behaviors:
+        """Return a user's newest behaviors before a second."""
         rows = self._database.ask(
-            f"SELECT time, item, kind FROM behaviors WHERE user = ? ORDER BY {_NEWEST_FIRST} LIMIT ?",
-            (user, count),
+            f"SELECT time, item, kind FROM behaviors WHERE user = ? AND time < ? ORDER BY {_NEWEST_FIRST} "
+            "LIMIT ?",
+            (user, before, count),
         )
         return _behaviors(rows[::-1])
 
@@ -124,10 +125,19 @@ class RedisHistories:
                 pipeline.zremrangebyrank(self._key(user), 0, -self.max_kept - 1)
             pipeline.execute()
 
-    def newest(self, user: int, count: int) -> Behaviors:
-        """Return a user's newest behaviors."""
+    def newest(self, user: int, count: int, *, before: int) -> Behaviors:
+        """Return a user's newest behaviors before a second."""
         with telling(self.url):
-            found = self._client.zrange(self._key(user), 0, count - 1, desc=True, withscores=True)
+            found = self._client.zrange(
+                self._key(user),
+                f"({before}",
+                "-inf",
+                desc=True,
+                withscores=True,
+                byscore=True,
+                offset=0,
+                num=count,
+            )
         return _behaviors([(int(time), *_of_member(member)) for member, time in reversed(found)])
 
     def _key(self, user: int) -> bytes:

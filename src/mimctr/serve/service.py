@@ -161,7 +161,7 @@ class Service:
         histories = self.histories
         if from_store and histories is not None and request.user is not None:
             newest = serving.scorer.bundle.manifest.max_length
-            request = request._replace(behaviors=histories.newest(request.user, newest))
+            request = request._replace(behaviors=histories.newest(request.user, newest, before=request.time))
         return serving.scorer.score(request)
 
     def append(self, events: Sequence[Event]) -> None:

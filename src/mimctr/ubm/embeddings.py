@@ -189,6 +189,7 @@ class EmbeddingHalf(nn.Module):
         """
         one, count = self(shared), len(targets)
         category = self.item_fields[:, 0]
+        theirs = category[shared.behaviors].expand(count, -1)
         return Rows(
             user=one.user.expand(count, -1),
             query=one.query.expand(count, -1),
@@ -197,7 +198,7 @@ class EmbeddingHalf(nn.Module):
             behaviors=one.behaviors.expand(count, -1, -1),
             mask=one.mask.expand(count, -1),
             time_gaps=one.time_gaps.expand(count, -1),
-            same_category=_same_known(category[targets], category[shared.behaviors]) & shared.mask,
+            same_category=_same_known(category[targets], theirs) & shared.mask,
             kinds=one.kinds.expand(count, -1),
         )
 
