@@ -837,8 +837,8 @@ MUTANTS = [
     Mutant(
         "a record of another generation is taken",
         "center/record.py",
-        '(head["generation"] == generation)\n',
-        "True\n",
+        '(head["generation"] == generation) & ',
+        "",
         "tests/center/test_record.py::test_a_record_of_another_generation_or_item_is_not_taken",
     ),
     Mutant(

@@ -119,6 +119,17 @@ def test_a_bad_picture_is_its_own_items_loss(center):
     realtime.close()
 
 
+def test_whoever_waits_hears_of_what_nobody_expected(center, monkeypatch):
+    """Mutant: the thread dies, and everybody waits for ever."""
+    realtime = ItemRealtime(center.folder, name="test")
+    with monkeypatch.context() as patch:
+        patch.setattr(ItemEncoder, "embed_items", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            realtime.submit(item(10)).result(timeout=20)
+    assert realtime.submit(item(10)).result(timeout=20).version == 1
+    realtime.close()
+
+
 def test_items_that_come_together_share_a_transaction(center, monkeypatch):
     calls, append = [], CenterLog.append
     monkeypatch.setattr(CenterLog, "append", lambda *args: calls.append(len(args[2])) or append(*args))

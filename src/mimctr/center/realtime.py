@@ -109,7 +109,13 @@ class ItemRealtime:
             return
         self._started.set_result(None)
         while batch := self._next_batch():
-            self._append(center, producer, batch)
+            try:
+                self._append(center, producer, batch)
+            except Exception as error:
+                logger.exception("realtime: a batch of %d items failed", len(batch))
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
         center.log.close()
 
     def _next_batch(self) -> "list[tuple[NewItem, Future[Appended]]]":

@@ -164,7 +164,6 @@ class EmbeddingHalf(nn.Module):
     def forward(self, batch: CtrBatch) -> Rows:
         """Return the rows of a batch; ``batch.content`` is not looked at."""
         users = torch.cat([self.user_rows[batch.user_fields[:, :1]], batch.user_fields[:, 1:]], dim=1)
-        category = self.item_fields[:, 0]
         return Rows(
             user=self._fields("user", self._forget_first(users)),
             query=self._fields("query", self._forget_first(batch.query_fields)),
@@ -173,7 +172,7 @@ class EmbeddingHalf(nn.Module):
             behaviors=self._behaviors(batch, batch.behaviors),
             mask=batch.mask,
             time_gaps=batch.time_gaps,
-            same_category=_same_known(category[batch.target], category[batch.behaviors]) & batch.mask,
+            same_category=self._same_category(batch.target, batch.behaviors) & batch.mask,
             kinds=batch.kinds,
             negatives=self._behaviors(batch, self._others(batch.behaviors))
             if self.draws_negatives and self.training
@@ -188,8 +187,6 @@ class EmbeddingHalf(nn.Module):
             targets: ``item_index`` of each candidate.
         """
         one, count = self(shared), len(targets)
-        category = self.item_fields[:, 0]
-        theirs = category[shared.behaviors].expand(count, -1)
         return Rows(
             user=one.user.expand(count, -1),
             query=one.query.expand(count, -1),
@@ -198,7 +195,7 @@ class EmbeddingHalf(nn.Module):
             behaviors=one.behaviors.expand(count, -1, -1),
             mask=one.mask.expand(count, -1),
             time_gaps=one.time_gaps.expand(count, -1),
-            same_category=_same_known(category[targets], theirs) & shared.mask,
+            same_category=self._same_category(targets, shared.behaviors.expand(count, -1)) & shared.mask,
             kinds=one.kinds.expand(count, -1),
         )
 
@@ -222,6 +219,12 @@ class EmbeddingHalf(nn.Module):
             for column, name in enumerate(self.names[side]):
                 named[name] = self._bucketed(name, rows[..., column]).long()
         return named
+
+    def _same_category(
+        self, targets: Int[Tensor, "batch"], behaviors: Int[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        category = self.item_fields[:, 0]
+        return _same_known(category[targets], category[behaviors])
 
     def _bucketed(self, name: str, rows: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """Return the rows of table ``name`` that hold those entries."""
