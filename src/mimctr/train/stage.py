@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 STARTED = "stage.started.json"
-FORMAT = 4
+FORMAT = 5
 """Raised when a change of the code makes older stage folders unfit; part of every key."""
 
 
