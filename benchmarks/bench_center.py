@@ -161,9 +161,10 @@ def apply_windows(store: ParameterStore, space: Space, base: Snapshot, rounds: i
 
 def used_memory(store: RedisStore) -> int:
     """Return what the primaries use."""
-    found = store._client.info("memory")
-    nodes = found.values() if "used_memory" not in found else [found]
-    return sum(node["used_memory"] for node in nodes)
+    if "+cluster" not in store.url:
+        return store._client.info("memory")["used_memory"]
+    primaries = store._client.info("memory", target_nodes=store._client.get_primaries())
+    return sum(node["used_memory"] for node in primaries.values())
 
 
 def in_turn(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:

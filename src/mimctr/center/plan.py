@@ -12,9 +12,9 @@ RECORD_BYTES = 28
 """Of a record beside its vector (:mod:`mimctr.center.record`)."""
 SNAPSHOT_BYTES = 8 + 8 + 1 + 4
 """Of a snapshot's row beside its vector: key, version, flags, checksum."""
-REDIS_BYTES = 93.0
-"""Of a row on Redis 7.0 beside its record, in one server of a cluster's partitions, before rounding up to the next size
-that its allocator has: measured by ``benchmarks/bench_center.py`` (docs/results.md)."""
+REDIS_BYTES = 127.6
+"""Of a row on Redis 7.0 beside its record and vector: its key, and what Redis and its allocator add. Measured by
+``benchmarks/bench_center.py`` with records of 284 bytes (docs/results.md)."""
 
 
 class Plan(NamedTuple):

@@ -122,25 +122,17 @@ class RedisStore:
 
     def fetch(self, space: Space, keys: Int[ndarray, "keys"]) -> Found:
         """Return the vectors of ``keys``: one command a partition, one round trip a node."""
-        owners = partition_of(keys, space.num_partitions)
-        order = np.argsort(owners, kind="stable")
-        prefixes = [self._prefix(space, partition) for partition in range(space.num_partitions)]
-        names = [
-            prefixes[owner] + _name(key)
-            for owner, key in zip(owners[order].tolist(), keys[order].tolist(), strict=True)
-        ]
-        counts = np.bincount(owners, minlength=space.num_partitions).tolist()
+        order: list[int] = []
         with telling(self.url):
             pipeline = self._pipeline()
-            ends = list(itertools.accumulate(counts))
-            for count, end in zip(counts, ends, strict=True):
-                if count:
-                    pipeline.execute_command("MGET", *names[end - count : end])
-            raws = list(itertools.chain.from_iterable(pipeline.execute()))
-        found = unpack_many(raws, keys[order], generation=space.generation, dim=space.dim, dtype=space.dtype)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return Found(found.vectors[back], found.states[back])
+            for partition, own in _by_partition(keys, space):
+                pipeline.execute_command("MGET", *_names(self._prefix(space, partition), keys[own]))
+                order += own.tolist()
+            answers = itertools.chain.from_iterable(pipeline.execute())
+        raws: list[bytes | None] = [None] * len(keys)
+        for place, raw in zip(order, answers, strict=True):
+            raws[place] = raw
+        return unpack_many(raws, keys, generation=space.generation, dim=space.dim, dtype=space.dtype)
 
     def digests(self, space: Space) -> list[Digest]:
         """Return the digest of each partition: all rows are fetched."""
@@ -249,6 +241,12 @@ def _by_partition(keys: Int[ndarray, "keys"], space: Space) -> Iterator[tuple[in
     for partition, places in enumerate(np.split(order, np.cumsum(counts)[:-1])):
         if len(places):
             yield partition, places
+
+
+def _names(prefix: bytes, keys: Int[ndarray, "keys"]) -> list[bytes]:
+    """Return the names of many rows of one partition."""
+    data = keys.astype(">i8").tobytes()
+    return [prefix + data[start : start + 8] for start in range(0, len(data), 8)]
 
 
 def _keys(names: list[bytes]) -> Int[ndarray, "rows"]:
