@@ -49,7 +49,7 @@ def service(shop, bundle, tmp_path):
 
 @pytest.fixture
 def client(service):
-    with TestClient(create_app(service, token="secret")) as made:
+    with TestClient(create_app(service, token="secret", deadline=60.0)) as made:
         yield made
 
 
@@ -161,7 +161,7 @@ def test_a_bundle_that_is_not_sound_changes_nothing(client, bundle, tmp_path):
 
 def test_not_ready_says_so(shop):
     service = Service(load_model, center=shop / "center")
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service, deadline=60.0)) as client:
         assert client.get("/health/live").status_code == 200
         assert client.get("/health/ready").json() == {"detail": "not ready: no bundle is loaded"}
         answer = client.post("/score", json={"candidates": [1]})
@@ -212,5 +212,5 @@ def test_metrics_count_requests_and_vectors(client):
 def test_without_a_behavior_store_there_are_no_events(shop, bundle):
     service = Service(load_model, center=shop / "center")
     service.load(bundle)
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service, deadline=60.0)) as client:
         assert client.post("/events", json={"events": []}).status_code == 404

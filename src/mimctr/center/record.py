@@ -202,8 +202,8 @@ def encode(vectors: Float[ndarray, "rows content"], dtype: DType) -> UInt8[ndarr
 def decode(payload: UInt8[ndarray, "rows bytes"], dtype: DType) -> Float[ndarray, "rows content"]:
     """Return the float32 vectors of payloads."""
     if dtype == "float16":
-        halves = np.ascontiguousarray(payload).view("<f2")
-        return torch.from_numpy(halves).float().numpy()  # ten times as fast as NumPy's
+        halves = payload.copy().view("<f2")  # a copy: PyTorch warns of what cannot be written
+        return torch.from_numpy(halves).float().numpy()
     steps = np.ascontiguousarray(payload[:, :4]).view("<f4")
     return np.ascontiguousarray(payload[:, 4:]).view(np.int8) * steps
 
