@@ -12,9 +12,9 @@ RECORD_BYTES = 28
 """Of a record beside its vector (:mod:`mimctr.center.record`)."""
 SNAPSHOT_BYTES = 8 + 8 + 1 + 4
 """Of a snapshot's row beside its vector: key, version, flags, checksum."""
-REDIS_BYTES = 127.6
-"""Of a row on Redis 7.0 beside its record and vector: its key, and what Redis and its allocator add. Measured by
-``benchmarks/bench_center.py`` with records of 284 bytes (docs/results.md)."""
+REDIS_BYTES = 166.3
+"""Of a row in a Redis 7.0 cluster beside its record and vector: its key, and what Redis and its allocator add. Measured
+by ``benchmarks/bench_center.py`` with records of 284 bytes (docs/results.md); 127.6 in a server without a cluster."""
 
 
 class Plan(NamedTuple):
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
         return [
             f"a snapshot's row is {SNAPSHOT_BYTES} bytes and the vector's {payload_size(self.dim, self.dtype)}: exact",
             f"a row on Redis is {REDIS_BYTES:.0f} bytes, {RECORD_BYTES} of the record and the vector's: measured on "
-            "Redis 7.0, one string a row",
+            "a cluster of Redis 7.0, one string a row",
             "blue/green: two whole generations at a time, on disk and on Redis",
             "each primary is filled to its share of --memory at that peak; replicas are as large again",
         ]
