@@ -97,7 +97,7 @@ def test_a_plan_says_what_it_rests_on():
     assert (
         large["bytes_per_shard"] <= 5e9 < large["bytes_per_shard"] * large["shards"] / (large["shards"] - 1)
     )
-    assert any("measured on Redis" in line for line in shown["assumptions"])
+    assert any("measured on a cluster of Redis" in line for line in shown["assumptions"])
 
 
 def test_every_command_has_an_example_that_parses():
