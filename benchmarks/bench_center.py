@@ -26,7 +26,8 @@ from numpy import ndarray
 from timing import machine, print_load
 
 from mimctr.center.record import NOTHING, DType, VectorRecord, encode, partition_of, payload_size
-from mimctr.center.snapshot import Snapshot, write_in_pieces
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.snapshot_writer import write_in_pieces
 from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.center.stores.redis import RedisStore
 from mimctr.center.window import NUM_RECORDS, Window

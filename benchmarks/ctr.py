@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from mimctr.batch import FIRST_INDEX, UNKNOWN
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.arrays import save_array
 from mimctr.data.blobs import MISSING, BlobWriter
 from mimctr.data.dataset import CtrDataset

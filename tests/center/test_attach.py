@@ -7,7 +7,8 @@ import torch
 from mimctr.batch import CtrBatch
 from mimctr.center import attach
 from mimctr.center.attach import ContentTable
-from mimctr.center.snapshot import Snapshot, write_snapshot
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 
 ITEM_KEYS = np.array([-1, -1, 50, 40, 30, 20, 10])  # by item_index; item 20 has no vector
 GROUPS = np.array([0, 0, 2, 2, 3, 3, 2])

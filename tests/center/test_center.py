@@ -8,7 +8,8 @@ import pytest
 from center.worlds import BASE_KEYS, DIM, World, partition_of, vector
 from mimctr.center.center import Center
 from mimctr.center.record import State
-from mimctr.center.snapshot import VECTORS, Snapshot, verify_snapshot, write_snapshot
+from mimctr.center.snapshot import VECTORS, Snapshot, verify_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, DamagedRecord
 
@@ -41,7 +42,7 @@ def test_compaction_is_base_and_windows(world):
     assert world.center.compact(1) == 2
     assert world.center.compact(1) == 2  # nothing is new
     after = LocalStore()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     after.load(space, world.center.open_base(1))
     assert after.digests(space) == before.digests(space)
     assert world.bring(after) == 0
@@ -77,13 +78,13 @@ def test_a_generation_is_sealed_activated_and_rolled_back(world):
     seal = world.center.seal(1, {"here": LocalStore()})
     assert (seal.num_vectors, seal.coverage) == (len(BASE_KEYS), 1.0)
     assert seal.stores[0].digest == seal.digest
-    log.activate(1)
+    log.generations.activate(1)
     second = world.begin(BASE_KEYS)
     world.put(900)
     world.center.seal(second, {})
-    log.activate(second)
-    log.activate(log.previous().number)
-    assert log.active().number == 1
+    log.generations.activate(second)
+    log.generations.activate(log.generations.previous().number)
+    assert log.generations.active().number == 1
     store = LocalStore()
     world.bring(store)
     world.check(store)  # 900 went to both
@@ -92,7 +93,7 @@ def test_a_generation_is_sealed_activated_and_rolled_back(world):
 def test_a_generation_that_lacks_items_is_not_sealed(world):
     """Mutant: coverage is not looked at."""
     world.center.seal(1, {})
-    world.center.log.activate(1)
+    world.center.log.generations.activate(1)
     second = world.begin(BASE_KEYS[:4])
     with pytest.raises(CenterError, match=r"only 57\.1% of the items that are served now have a vector"):
         world.center.seal(second, {})
@@ -135,13 +136,13 @@ def test_a_flipped_bit_in_a_snapshot_is_one_items_loss(world):
     flip(world.center.snapshot_folder(1, 1), 17, world.center.open_base(1))
     store = LocalStore()
     world.bring(store)
-    found = store.fetch(world.center.log.space(1), BASE_KEYS)
+    found = store.fetch(world.center.log.generations.space(1), BASE_KEYS)
     assert found.states.tolist() == [State.DAMAGED if key == 17 else State.HIT for key in BASE_KEYS.tolist()]
     assert not found.vectors[1].any()
     with pytest.raises(
         DamagedRecord, match=r"1 of . rows of a snapshot do not match their checksums, .* key 17"
     ):
-        store.digests(world.center.log.space(1))
+        store.digests(world.center.log.generations.space(1))
     with pytest.raises(CenterError, match="its bytes do not match the checksum"):
         world.center.verify({})
     world.put(5)
@@ -173,6 +174,33 @@ def test_what_an_interrupted_writer_left_is_no_snapshot(world):
     store = LocalStore()
     world.bring(store)
     world.check(store)
+
+
+def test_a_later_snapshot_under_a_store_changes_no_answer(world):
+    """Mutants: what came after the snapshot goes with what it has; the memory keeps what it has."""
+    store, space = LocalStore(), world.center.log.generations.space(1)
+    world.put(5, 700, 701)
+    world.delete(40, 700)
+    world.bring(store)
+    world.center.compact(1)
+    base = world.center.open_base(1)
+    world.put(5, salt=2)
+    world.put(900)
+    world.delete(17)
+    world.bring(store)
+    before, marks = store.digests(space), store.watermarks(space)
+    assert len(store._held[1].tail) == 6
+    store.rebase(space, base)
+    assert (store.digests(space), store.watermarks(space)) == (before, marks)
+    assert sorted(store._held[1].tail) == [5, 17, 900]
+    world.check(store)
+    world.put(700, salt=9)
+    world.bring(store)
+    world.check(store)
+    late = LocalStore()
+    late.load(space, Snapshot.open(world.center.snapshot_folder(1, 1), encoder=space.fingerprint))
+    with pytest.raises(CenterError, match="reaches further than this store"):
+        late.rebase(space, base)
 
 
 def test_status_says_what_is_there(world):

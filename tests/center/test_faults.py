@@ -128,7 +128,7 @@ def check_log(folder: Path, acknowledged: Acknowledged, tried: tuple[list[int], 
 def agree(world: World, store) -> None:
     """Assert that a store, brought up to date, holds what the log says."""
     world.bring(store)
-    own, space = LocalStore(), world.center.log.space(1)
+    own, space = LocalStore(), world.center.log.generations.space(1)
     world.bring(own)
     assert store.digests(space) == own.digests(space)
     world.check(store)
@@ -165,12 +165,12 @@ def test_a_server_killed_while_windows_are_applied(tmp_path):
             with killed_after(0.0, follow, world.center.folder, server.url, "mimctr"):
                 for salt in range(10):
                     world.put(*rng.sample(range(60), 8), salt=100 * number + salt)
-                before = store.watermarks(world.center.log.space(1))
+                before = store.watermarks(world.center.log.generations.space(1))
                 server.kill()
             with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
-                store.watermarks(world.center.log.space(1))
+                store.watermarks(world.center.log.generations.space(1))
             server.start()
-            after = store.watermarks(world.center.log.space(1))
+            after = store.watermarks(world.center.log.generations.space(1))
             assert all(new >= old for old, new in zip(before, after, strict=True))
             agree(world, store)
 
@@ -203,7 +203,7 @@ def test_a_server_that_forgot_everything(tmp_path):
         world.put(5, 6)
         world.bring(store)
         server.ask("flushall")
-        assert store.watermarks(world.center.log.space(1)) == [None] * PARTITIONS
+        assert store.watermarks(world.center.log.generations.space(1)) == [None] * PARTITIONS
         agree(world, store)
 
 
@@ -226,7 +226,7 @@ def test_of_two_that_load_the_last_goes_on(tmp_path, monkeypatch):
 
         monkeypatch.setattr(RedisStore, "_step", interrupted)
         with pytest.raises(StoreUnavailable, match="another publisher began to load generation 1"):
-            slow.load(world.center.log.space(1), world.center.open_base(1))
+            slow.load(world.center.log.generations.space(1), world.center.open_base(1))
         world.check(quick)
         agree(world, slow)
 
@@ -238,7 +238,7 @@ def test_flipped_bytes_on_a_server(tmp_path):
 
     world = World(tmp_path / "center")
     with one_server(tmp_path / "redis") as server:
-        store, space = RedisStore(server.url), world.center.log.space(1)
+        store, space = RedisStore(server.url), world.center.log.generations.space(1)
         world.put(5, 6)
         world.bring(store)
         name = store._prefix(space, partition_of(5)) + (5).to_bytes(8, "big")
@@ -304,12 +304,12 @@ def test_fail_over_to_a_replica_that_lags(tmp_path):
             for salt in range(10):
                 world.put(5, *rng.sample(range(60), 8), salt=100 * number + salt)
                 world.bring(store)
-            before = store.watermarks(world.center.log.space(1))[partition]
+            before = store.watermarks(world.center.log.generations.space(1))[partition]
             primary.kill()
             for server in replicas:
                 server.go_on()
             wait_for(lambda: _answers(store, world), "the replica took over")
-            after = store.watermarks(world.center.log.space(1))[partition]
+            after = store.watermarks(world.center.log.generations.space(1))[partition]
             assert after is None or after < before, "the replica did not lag: nothing was shown"
             agree(world, store)
             primary.start()
@@ -319,7 +319,7 @@ def _owners(cluster: RedisCluster, store, world: World) -> tuple[RedisServer, li
     """Return the primary that has item 5, and its replicas, once the cluster is whole."""
     wait_for(cluster.is_whole, "the cluster before a fail-over")
     store._client.nodes_manager.initialize()
-    slot = store._client.keyslot(store._mark_key(world.center.log.space(1), partition_of(5)))
+    slot = store._client.keyslot(store._mark_key(world.center.log.generations.space(1), partition_of(5)))
     port = store._client.nodes_manager.get_node_from_slot(slot).port
     replicas = [
         server for server in cluster.servers if f"master_port:{port}" in server.ask("info", "replication")
@@ -329,7 +329,7 @@ def _owners(cluster: RedisCluster, store, world: World) -> tuple[RedisServer, li
 
 def _answers(store, world: World) -> bool:
     try:
-        store.watermarks(world.center.log.space(1))
+        store.watermarks(world.center.log.generations.space(1))
     except StoreUnavailable:
         return False
     return True

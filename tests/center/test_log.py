@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from center.worlds import BASE_KEYS, PARTITIONS, World, partition_of, vector
-from mimctr.center.log import CenterLog, Change, GenerationState, Pruned
+from mimctr.center.generations import GenerationState
+from mimctr.center.log import CenterLog, Change, Pruned
 from mimctr.center.record import Flag, encode
 from mimctr.center.stores.interface import Watermark
 from mimctr.errors import CenterError, DamagedWindow, Fenced
@@ -57,7 +58,7 @@ def test_a_change_goes_to_every_live_generation(world):
     """Mutant: only the active generation is written while another is built."""
     second = world.begin(BASE_KEYS)
     third = world.begin(BASE_KEYS)
-    world.center.log.drop(second)
+    world.center.log.generations.drop(second)
     (appended,) = world.put(5)
     assert sorted(appended.seqs) == [1, third]
     with pytest.raises(CenterError, match="encoded for generations 1, but generation 3 is building too"):
@@ -148,29 +149,29 @@ def test_young_windows_stay(world):
 def test_generations_go_their_way(world):
     log = world.center.log
     with pytest.raises(CenterError, match="generation 1 is building; only one that is sealed becomes active"):
-        log.activate(1)
-    log.seal(1)
-    assert log.active() is None
-    log.activate(1)
-    assert log.active().number == 1
+        log.generations.activate(1)
+    log.generations.seal(1)
+    assert log.generations.active() is None
+    log.generations.activate(1)
+    assert log.generations.active().number == 1
     with pytest.raises(CenterError, match="nothing to go back to"):
-        log.previous()
+        log.generations.previous()
     with pytest.raises(
         CenterError, match="generation 1 is active; only one that is building or sealed becomes dropped"
     ):
-        log.drop(1)
+        log.generations.drop(1)
     second = world.begin(BASE_KEYS)
-    log.seal(second)
-    log.activate(second)
-    assert [one.state for one in log.generations()] == [GenerationState.SEALED, GenerationState.ACTIVE]
-    assert log.previous().number == 1
-    log.activate(1)
-    assert log.previous().number == second
-    log.drop(second)
+    log.generations.seal(second)
+    log.generations.activate(second)
+    assert [one.state for one in log.generations.all()] == [GenerationState.SEALED, GenerationState.ACTIVE]
+    assert log.generations.previous().number == 1
+    log.generations.activate(1)
+    assert log.generations.previous().number == second
+    log.generations.drop(second)
     with pytest.raises(CenterError, match="generation 2, active before, was dropped"):
-        log.previous()
+        log.generations.previous()
     with pytest.raises(CenterError, match=r"has no generation 9\. There are: 1, 2\."):
-        log.generation(9)
+        log.generations.get(9)
 
 
 def test_a_flipped_bit_in_a_window_is_seen(world):

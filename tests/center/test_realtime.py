@@ -43,7 +43,7 @@ def center(tmp_path, encoders) -> Center:
 
 def begin(center: Center, folder: Path, encoder: ItemEncoder) -> int:
     center.keep_encoder(folder, encoder.fingerprint)
-    one = center.log.begin_generation(fingerprint=encoder.fingerprint, dim=encoder.dim, dtype="float16")
+    one = center.log.generations.begin(fingerprint=encoder.fingerprint, dim=encoder.dim, dtype="float16")
     vectors = np.eye(len(KEYS), encoder.dim, dtype=np.float32)
     with center.write_base(one.number, KEYS) as writer:
         writer.write(KEYS, vectors)
@@ -149,7 +149,7 @@ def test_a_deletion_needs_no_content(center):
 
 
 def test_a_generation_that_was_imported_takes_vectors(center):
-    one = center.log.begin_generation(fingerprint="clip", dim=3, dtype="float16")
+    one = center.log.generations.begin(fingerprint="clip", dim=3, dtype="float16")
     realtime = ItemRealtime(center.folder, name="test")
     with pytest.raises(
         CenterError, match="item 10: generation 2 was imported, the center has no encoder of it"

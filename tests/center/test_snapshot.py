@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimctr.center.snapshot import Snapshot, verify_snapshot, write_snapshot
+from mimctr.center.snapshot import Snapshot, verify_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.errors import CenterError, DataError, StaleSnapshot
 from mimctr.weights import load_tensors, save_tensors
 

@@ -84,10 +84,10 @@ class StoreMachine(RuleBasedStateMachine, Backups):
             shutil.rmtree(self.folder)
 
     def live(self) -> list[int]:
-        return [one.number for one in self.world.center.log.generations() if one.is_live]
+        return [one.number for one in self.world.center.log.generations.all() if one.is_live]
 
     def spaces(self) -> list[Space]:
-        return [self.world.center.log.space(number) for number in self.live()]
+        return [self.world.center.log.generations.space(number) for number in self.live()]
 
     def remember(self) -> None:
         for number in self.live():
@@ -110,13 +110,13 @@ class StoreMachine(RuleBasedStateMachine, Backups):
         number = live[which % len(live)]
         self.world.bring(self.store, number)
         self.world.check(self.store, number, more_keys=tuple(KEYS))
-        self.acknowledged[number] = self.store.watermarks(self.world.center.log.space(number))
+        self.acknowledged[number] = self.store.watermarks(self.world.center.log.generations.space(number))
 
     @rule(which=st.integers(0, 2), first=st.integers(0, 3), count=st.integers(1, 3))
     def apply_some(self, which: int, first: int, count: int) -> None:
         """Windows from anywhere: earlier ones again, later ones too soon."""
         live = self.live()
-        space = self.world.center.log.space(live[which % len(live)])
+        space = self.world.center.log.generations.space(live[which % len(live)])
         for partition in range(PARTITIONS):
             mark = self.store.watermarks(space)[partition]
             if mark is None or mark.seq > self.world.center.log.head(space.generation, partition).seq:
@@ -171,7 +171,7 @@ class StoreMachine(RuleBasedStateMachine, Backups):
     @rule()
     def drop(self) -> None:
         number = self.live()[0]
-        self.store.drop(self.world.center.log.space(number))
+        self.store.drop(self.world.center.log.generations.space(number))
         self.world.center.drop(number)
         self.acknowledged.pop(number, None)
         self.saved = None
@@ -187,7 +187,7 @@ class StoreMachine(RuleBasedStateMachine, Backups):
         if not hasattr(self, "world"):
             return
         for number, marks in self.acknowledged.items():
-            now = self.store.watermarks(self.world.center.log.space(number))
+            now = self.store.watermarks(self.world.center.log.generations.space(number))
             assert all(
                 old is None or (new is not None and new >= old) for old, new in zip(marks, now, strict=True)
             )

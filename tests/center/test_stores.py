@@ -10,7 +10,7 @@ from center.servers import Open
 from center.worlds import BASE_KEYS, DIM, PARTITIONS, World, partition_of, vector
 from mimctr.center.publish import lag
 from mimctr.center.record import Digest, State, VectorRecord, encode
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.center.stores.interface import Outcome, Watermark
 from mimctr.center.window import Window
 from mimctr.errors import CenterError, Fenced
@@ -41,7 +41,7 @@ def test_keys_may_repeat_and_stand_in_any_order(world, open_store: Open):
     store = open_store()
     world.put(5, 17, 2000)
     world.bring(store)
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     keys = np.array([2000, 5, 3, 5, 2**62, 2000, 17])
     whole = store.fetch(space, keys)
     for place, key in enumerate(keys.tolist()):
@@ -56,16 +56,16 @@ def test_a_window_counts_once(world, open_store: Open):
     store = open_store()
     window = first_window(world)
     world.bring(store)
-    before = store.digests(world.center.log.space(1))
-    again = store.apply(world.center.log.space(1), window)
+    before = store.digests(world.center.log.generations.space(1))
+    again = store.apply(world.center.log.generations.space(1), window)
     assert again == (Outcome.DUPLICATE, Watermark(1, 1))
-    assert store.digests(world.center.log.space(1)) == before
+    assert store.digests(world.center.log.generations.space(1)) == before
 
 
 def test_a_window_with_others_missing_before_it_is_not_applied(world, open_store: Open):
     """Mutant: any newer window is applied."""
     store = open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     store.load(space, world.center.open_base(1))
     world.put(5)
     world.put(5, salt=2)
@@ -81,7 +81,7 @@ def test_a_window_with_others_missing_before_it_is_not_applied(world, open_store
 def test_a_producer_that_was_replaced_is_fenced(world, open_store: Open):
     """Mutant: the epoch is not compared."""
     store = open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     window = first_window(world)
     newer = dataclasses.replace(window, epoch=2)
     store.load(space, world.center.open_base(1))
@@ -93,7 +93,7 @@ def test_a_producer_that_was_replaced_is_fenced(world, open_store: Open):
 def test_an_older_version_never_comes_back(world, open_store: Open):
     """Mutant: the last writer wins; a replay resurrects a deleted item."""
     store = open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     window = first_window(world)
     world.put(5, salt=2)
     world.delete(17)
@@ -127,7 +127,7 @@ def test_versions_count_and_do_not_look_at_a_clock(world, open_store: Open, monk
 def test_a_large_version_is_compared_exactly(world, open_store: Open):
     """Mutant: versions pass through a 32-bit number."""
     store = open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     window = first_window(world)
     store.load(space, world.center.open_base(1))
     big = 2**40 + 1
@@ -157,7 +157,7 @@ def test_generations_do_not_see_one_another(world, open_store: Open):
         world.bring(store, number)
     world.delete(700)
     world.bring(store, second)
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     assert store.fetch(space, np.array([700])).known.tolist() == [True]  # the first has not heard of it
     world.bring(store, 1)
     for number in (1, second):
@@ -170,7 +170,7 @@ def test_a_window_of_another_generation_or_encoder_is_refused(world, open_store:
     world.bring(store)
     for changed in ({"generation": 2}, {"fingerprint": "somebody else"}):
         with pytest.raises(CenterError, match="generations never mix"):
-            store.apply(world.center.log.space(1), dataclasses.replace(window, **changed))
+            store.apply(world.center.log.generations.space(1), dataclasses.replace(window, **changed))
 
 
 def test_a_snapshot_of_another_encoder_is_no_base(world, open_store: Open, tmp_path):
@@ -180,12 +180,14 @@ def test_a_snapshot_of_another_encoder_is_no_base(world, open_store: Open, tmp_p
     with pytest.raises(
         CenterError, match=r"encoder other, 6 dimensions in float16 and 0 partitions is no base"
     ):
-        open_store().load(world.center.log.space(1), Snapshot.open(tmp_path / "other", encoder="other"))
+        open_store().load(
+            world.center.log.generations.space(1), Snapshot.open(tmp_path / "other", encoder="other")
+        )
 
 
 def test_a_store_that_was_not_loaded_says_so(world, open_store: Open):
     store = open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     assert store.watermarks(space) == [None] * PARTITIONS
     assert store.apply(space, first_window(world)) == (Outcome.EMPTY, None)
     assert store.fetch(space, BASE_KEYS).states.tolist() == [State.MISS] * len(BASE_KEYS)
@@ -198,9 +200,9 @@ def test_dropping_a_generation_leaves_the_others(world, open_store: Open):
     world.put(5, 700)
     for number in (1, second):
         world.bring(store, number)
-    store.drop(world.center.log.space(1))
-    assert store.watermarks(world.center.log.space(1)) == [None] * PARTITIONS
-    assert not store.fetch(world.center.log.space(1), np.array([5, 17, 700])).known.any()
+    store.drop(world.center.log.generations.space(1))
+    assert store.watermarks(world.center.log.generations.space(1)) == [None] * PARTITIONS
+    assert not store.fetch(world.center.log.generations.space(1), np.array([5, 17, 700])).known.any()
     world.check(store, second)
     world.bring(store, 1)
     world.check(store, 1)
@@ -218,7 +220,9 @@ def test_loading_again_leaves_nothing_of_before(world, open_store: Open):
     world.check(store, more_keys=(700,))
     own = open_store()
     world.bring(own)
-    assert store.digests(world.center.log.space(1)) == own.digests(world.center.log.space(1))
+    assert store.digests(world.center.log.generations.space(1)) == own.digests(
+        world.center.log.generations.space(1)
+    )
 
 
 def test_a_store_of_another_center_is_refused(world, open_store: Open, tmp_path):
@@ -227,7 +231,7 @@ def test_a_store_of_another_center_is_refused(world, open_store: Open, tmp_path)
     world.put(5)
     world.bring(store)
     other = World(tmp_path / "older copy")
-    if any(store.watermarks(world.center.log.space(1))):
+    if any(store.watermarks(world.center.log.generations.space(1))):
         with pytest.raises(Fenced, match=r"the log ends with window 0, but the store has more than that"):
             other.bring(store)
 
@@ -237,7 +241,7 @@ def test_a_store_holds_what_the_log_holds(tmp_path, open_store: Open, dtype):
     """Digests are of the content: they agree between any two stores, and with a snapshot made afterwards."""
     world = World(tmp_path / dtype, dtype=dtype)
     store, late = open_store(), open_store()
-    space = world.center.log.space(1)
+    space = world.center.log.generations.space(1)
     world.put(5, 700, 701)
     world.delete(40)
     world.bring(store)

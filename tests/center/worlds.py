@@ -33,8 +33,8 @@ class World:
 
     def begin(self, keys: ndarray, *, encoder: str | None = None) -> int:
         """Start a generation with a base; every generation's vectors are its own."""
-        number = len(self.center.log.generations()) + 1
-        one = self.center.log.begin_generation(
+        number = len(self.center.log.generations.all()) + 1
+        one = self.center.log.generations.begin(
             fingerprint=encoder or f"encoder {number}", dim=DIM, dtype=self.dtype
         )
         vectors = (
@@ -47,7 +47,7 @@ class World:
 
     def put(self, *keys: int, salt: int = 1) -> list[Appended]:
         """Write a vector of each key, to every live generation, in one transaction."""
-        live = [one.number for one in self.center.log.generations() if one.is_live]
+        live = [one.number for one in self.center.log.generations.all() if one.is_live]
         changes = []
         for key in keys:
             fresh = {number: vector(key, salt, number) for number in live}
@@ -77,7 +77,7 @@ class World:
             {key for one in self.expected.values() for key in one} | set(BASE_KEYS.tolist()) | set(more_keys)
         )
         keys = np.array(sorted(ever | {3, 2**50}), dtype=np.int64)
-        found = store.fetch(self.center.log.space(generation), keys)
+        found = store.fetch(self.center.log.generations.space(generation), keys)
         assert found.known.tolist() == [key in held for key in keys.tolist()]
         wanted = np.stack([held.get(key, np.zeros(DIM)) for key in keys.tolist()])
         step = 2.0**-11 if self.dtype == "float16" else 0.5 / 127

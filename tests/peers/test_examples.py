@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recipes.test_train import NUM_STYLES, write_shop
 
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.recipes.embed import ITEMS, QUERIES

@@ -12,7 +12,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables

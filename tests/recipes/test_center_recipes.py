@@ -73,7 +73,7 @@ def answers(folder: Path, generation: int, keys) -> tuple[np.ndarray, list[int]]
     """Return what a store that follows the center answers."""
     opened, store = Center(folder), LocalStore()
     bring_up_to_date(opened.log, store, generation, lambda: opened.open_base(generation))
-    found = store.fetch(opened.log.space(generation), np.array(keys))
+    found = store.fetch(opened.log.generations.space(generation), np.array(keys))
     return found.vectors, found.states.tolist()
 
 
@@ -128,7 +128,7 @@ def test_int8_is_judged(center, dataset, encoder, monkeypatch):
         CenterError, match=r"int8 costs -?0\.\d+ AUC of the mean cosine on the validation part"
     ):
         center_build.main(center, dataset, encoder, SMALL, dtype="int8")
-    assert [one.state for one in Center(center).log.generations()] == ["building", "dropped"]
+    assert [one.state for one in Center(center).log.generations.all()] == ["building", "dropped"]
 
 
 def test_an_interrupted_build_is_taken_up(center, dataset, encoder, monkeypatch):
@@ -145,8 +145,29 @@ def test_an_interrupted_build_is_taken_up(center, dataset, encoder, monkeypatch)
             center_build.main(center, dataset, encoder, SMALL)
     center_ingest.main(center, [{"item_id": 500, "title": TITLES[0]}], images=center)
     assert center_build.main(center, dataset, encoder, SMALL).number == 1
-    assert [one.number for one in Center(center).log.generations()] == [1]
+    assert [one.number for one in Center(center).log.generations.all()] == [1]
     assert answers(center, 1, [500])[1] == [State.HIT]
+
+
+def test_a_build_that_nobody_judged_is_not_sealed(center, dataset, encoder, monkeypatch):
+    """Mutant: a kill between the snapshot and its judges leaves a generation that is as good as any."""
+
+    class Killed(Exception): ...
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(center_build, "_judge", kill)
+        with pytest.raises(Killed):
+            center_build.main(center, dataset, encoder, SMALL)
+    with pytest.raises(
+        CenterError, match="generation 1: its build was interrupted. Run 'mimctr center build' again"
+    ):
+        Center(center).seal(1, {})
+    assert center_build.main(center, dataset, encoder, SMALL).number == 1
+    assert Center(center).snapshots(1) == [1]
+    assert Center(center).seal(1, {}).num_vectors == NUM_ITEMS - 1
 
 
 def test_vectors_that_would_not_be_comparable_are_refused(center, dataset, encoder, monkeypatch):
@@ -228,7 +249,7 @@ def test_wrong_vectors_are_refused_and_leave_nothing(center, tmp_path, changed, 
     path, _ = write(tmp_path, "parquet", **changed)
     with pytest.raises(DataError, match=told):
         center_vectors.import_vectors(center, path)
-    assert all(one.state == "dropped" for one in Center(center).log.generations())
+    assert all(one.state == "dropped" for one in Center(center).log.generations.all())
     assert center_vectors.import_vectors(center, write(tmp_path, "parquet")[0]).dim == 4
 
 

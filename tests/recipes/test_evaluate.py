@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.evaluate.results import read_results

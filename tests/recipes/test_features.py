@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimctr.center.snapshot import Snapshot, write_snapshot
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.recipes import features, stages
 from mimctr.recipes.embed import ITEMS, QUERIES

@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mimctr.center.snapshot import write_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.errors import ConfigError, DataError, RunError

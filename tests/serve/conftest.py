@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from mimctr.center.center import Center
-from mimctr.center.snapshot import Snapshot, write_snapshot
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.recipes.embed import ITEMS, QUERIES

@@ -43,7 +43,7 @@ def open_scorer(shop: Path, out: Path, **settings: object) -> Scorer:
 def bind(shop: Path, bundle: Path) -> Scorer:
     center, store = Center(shop / "center"), LocalStore()
     bring_up_to_date(center.log, store, 1, lambda: center.open_base(1))
-    return Scorer(Bundle(bundle), load_model(bundle), space=center.log.space(1), store=store)
+    return Scorer(Bundle(bundle), load_model(bundle), space=center.log.generations.space(1), store=store)
 
 
 class RawLog:

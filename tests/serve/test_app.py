@@ -13,13 +13,16 @@ from fastapi.testclient import TestClient
 from mimctr.center.center import Center
 from mimctr.center.log import Change
 from mimctr.center.record import encode
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.stores.local import LocalStore
 from mimctr.errors import ConfigError
 from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
+from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
 from mimctr.serve.histories import LocalHistories
 from mimctr.serve.scorer import Scorer
-from mimctr.serve.service import Service
+from mimctr.serve.service import Follower, Service
 from serve.shops import DIM, RawLog, offline, open_scorer
 
 TOKEN = {"Authorization": "Bearer secret"}
@@ -39,9 +42,9 @@ def service(shop, bundle, tmp_path):
         open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
     )
     center = Center(shop / "center")
-    if center.log.active() is None:
+    if center.log.generations.active() is None:
         center.seal(1, {}, min_coverage=0.0)
-        center.log.activate(1)
+        center.log.generations.activate(1)
     made.load(bundle)
     yield made
     made.close()
@@ -103,6 +106,27 @@ def test_a_new_item_is_scored_with_its_vector(shop, client):
     while client.post("/score", json=asked).json()["scores"][0]["vector"] != "hit":
         assert time.monotonic() < end, "the follower did not bring it"
         time.sleep(0.05)
+
+
+def test_the_follower_keeps_no_more_than_is_new(shop, tmp_path):
+    """Mutant: what a snapshot has stays in memory for as long as the process runs."""
+    center = Center.create(tmp_path / "own", num_partitions=2)
+    center.adopt(Snapshot.open(shop / "content" / ITEMS, encoder="e"))
+    store = LocalStore()
+    follower = Follower(tmp_path / "own", store)
+    payload = encode(np.ones((1, DIM), np.float32), "float16")[0].tobytes()
+    producer = center.log.take_over("test")
+    center.log.append(producer, [Change(key=2**57 + n, payloads={1: payload}) for n in range(30)])
+    follower.look(center)
+    assert len(store._held[1].tail) == 30
+    center.compact(1)
+    follower.look(center)
+    assert len(store._held[1].tail) == 0
+    assert store.fetch(center.log.generations.space(1), np.array([2**57])).known.tolist() == [True]
+    center.drop(1)
+    follower.look(center)
+    assert not store._held
+    follower.close()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 FOLDER/center.sqlite
 FOLDER/snapshots/GENERATION/NUMBER/
+FOLDER/encoders/FINGERPRINT/
+FOLDER/builds/GENERATION/     while it is built
 """
 
 import contextlib
@@ -16,10 +18,12 @@ from jaxtyping import Int
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict
 
-from mimctr.center.log import CenterLog, Generation, GenerationState
+from mimctr.center.generations import Generation, GenerationState
+from mimctr.center.log import CenterLog
 from mimctr.center.publish import bring_up_to_date, lag
 from mimctr.center.record import Digest, DType, VectorRecord
-from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot, SnapshotWriter, verify_snapshot, write_in_pieces
+from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot, verify_snapshot
+from mimctr.center.snapshot_writer import SnapshotWriter, write_in_pieces
 from mimctr.center.stores.interface import ParameterStore, Watermark
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError
@@ -28,6 +32,7 @@ from mimctr.files import atomic_folder, write_json
 logger = logging.getLogger(__name__)
 
 DATABASE, SNAPSHOTS, ENCODERS, SEAL = "center.sqlite", "snapshots", "encoders", "seal.json"
+BUILDS = "builds"
 NUM_PARTITIONS = 16
 MIN_COVERAGE = 0.99
 TRIES = 5
@@ -103,11 +108,15 @@ class Center:
 
     def snapshots(self, generation: int) -> list[int]:
         """Return the numbers of a generation's snapshots, oldest first."""
-        return self.log.snapshots(generation)
+        return self.log.generations.snapshots(generation)
 
     def snapshot_folder(self, generation: int, number: int) -> Path:
         """Return where a snapshot lies."""
         return self.folder / SNAPSHOTS / str(generation) / str(number)
+
+    def build_folder(self, generation: int) -> Path:
+        """Return where a generation is built; gone when that is done."""
+        return self.folder / BUILDS / str(generation)
 
     def open_base(self, generation: int) -> Snapshot:
         """Open the newest snapshot of a generation.
@@ -121,7 +130,7 @@ class Center:
                 f"{self.folder}: generation {generation} has no snapshot yet. Run 'mimctr center build' or 'import'."
             )
         folder = self.snapshot_folder(generation, numbers[-1])
-        return Snapshot.open(folder, encoder=self.log.generation(generation).fingerprint)
+        return Snapshot.open(folder, encoder=self.log.generations.get(generation).fingerprint)
 
     @contextlib.contextmanager
     def write_base(
@@ -138,7 +147,7 @@ class Center:
             item_keys: int64, each once: all that will be written.
             watermarks: Up to which window of each partition it reaches; None: from before the first.
         """
-        one = self.log.generation(generation)
+        one = self.log.generations.get(generation)
         number = max(self.snapshots(generation), default=0) + 1
         folder = self.snapshot_folder(generation, number)
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted writer left
@@ -152,7 +161,7 @@ class Center:
             watermarks=[(mark.epoch, mark.seq) for mark in marks],
         ) as writer:
             yield writer
-        self.log.register_snapshot(generation, number, verify_snapshot(folder).digest)
+        self.log.generations.register_snapshot(generation, number, verify_snapshot(folder).digest)
 
     def keep_encoder(self, folder: Path, fingerprint: str) -> None:
         """Keep a copy of an item encoder, with which new items are encoded."""
@@ -169,7 +178,7 @@ class Center:
             dtype: How the center keeps its vectors; None: as the snapshot does.
         """
         kept = dtype or snapshot.manifest.dtype
-        one = self.log.begin_generation(fingerprint=snapshot.fingerprint, dim=snapshot.dim, dtype=kept)
+        one = self.log.generations.begin(fingerprint=snapshot.fingerprint, dim=snapshot.dim, dtype=kept)
         with self.write_base(one.number, snapshot.keys) as writer:
             for first in range(0, len(snapshot), ROWS_AT_ONCE):
                 rows = np.arange(first, min(first + ROWS_AT_ONCE, len(snapshot)))
@@ -208,11 +217,11 @@ class Center:
             CenterError: there is none.
         """
         if generation is not None:
-            return self.log.generation(generation).number
-        live = [one for one in self.log.generations() if one.is_live]
+            return self.log.generations.get(generation).number
+        live = [one for one in self.log.generations.all() if one.is_live]
         if not live:
             raise CenterError(f"{self.folder}: has no generation yet. Run 'mimctr center build' or 'import'.")
-        return (self.log.active() or live[-1]).number
+        return (self.log.generations.active() or live[-1]).number
 
     def seal(
         self, generation: int, stores: dict[str, ParameterStore], *, min_coverage: float = MIN_COVERAGE
@@ -227,7 +236,11 @@ class Center:
         Raises:
             CenterError: something does not hold; the generation stays as it is.
         """
-        space = self.log.space(generation)
+        if self.build_folder(generation).exists():
+            raise CenterError(
+                f"generation {generation}: its build was interrupted. Run 'mimctr center build' again; it goes on."
+            )
+        space = self.log.generations.space(generation)
         own = LocalStore()
         found = sum(self._agreed(generation, own, own), Digest(0, 0))
         seals = []
@@ -260,13 +273,13 @@ class Center:
             coverage=coverage,
             stores=seals,
         )
-        self.log.seal(generation)
+        self.log.generations.seal(generation)
         write_json(self.folder / SNAPSHOTS / str(generation) / SEAL, seal.model_dump(mode="json"))
         return seal
 
     def _agreed(self, generation: int, own: LocalStore, store: ParameterStore) -> list[Digest]:
         """Bring both to the same windows; return the digests of ``own``."""
-        space = self.log.space(generation)
+        space = self.log.generations.space(generation)
         for _ in range(TRIES):
             for one in (own, store):
                 bring_up_to_date(self.log, one, generation, lambda: self.open_base(generation))
@@ -276,24 +289,25 @@ class Center:
 
     def _coverage(self, generation: int, own: LocalStore) -> float:
         """Return the share of the items served now that ``own`` has a vector of."""
-        active = self.log.active()
+        active = self.log.generations.active()
         if active is None:
             wanted = self.log.item_keys()
         else:
             served = LocalStore()
             bring_up_to_date(self.log, served, active.number, lambda: self.open_base(active.number))
-            wanted = served.keys(self.log.space(active.number))
+            wanted = served.keys(self.log.generations.space(active.number))
         if not len(wanted):
             return 1.0
-        return float(own.fetch(self.log.space(generation), wanted).known.mean())
+        return float(own.fetch(self.log.generations.space(generation), wanted).known.mean())
 
     def drop(self, generation: int, stores: Sequence[ParameterStore] = ()) -> None:
         """Forget a generation that is not served, everywhere."""
-        space = self.log.space(generation)
-        self.log.drop(generation)
+        space = self.log.generations.space(generation)
+        self.log.generations.drop(generation)
         for store in stores:
             store.drop(space)
-        shutil.rmtree(self.folder / SNAPSHOTS / str(generation), ignore_errors=True)
+        for folder in (self.folder / SNAPSHOTS / str(generation), self.build_folder(generation)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def collect_garbage(self, *, keep_snapshots: int = 2, keep_hours: float = 24.0) -> tuple[int, int]:
         """Remove what nobody needs: old snapshots, and windows that are in the newest one.
@@ -306,7 +320,7 @@ class Center:
             Snapshots and windows that were removed.
         """
         snapshots = windows = 0
-        for one in self.log.generations():
+        for one in self.log.generations.all():
             if not one.is_live or not (numbers := self.snapshots(one.number)):
                 continue
             marks = self.open_base(one.number).manifest.watermarks
@@ -314,7 +328,7 @@ class Center:
                 one.number, [seq for _, seq in marks], older_than=time.time() - 3600 * keep_hours
             )
             for number in numbers[: -max(keep_snapshots, 1)]:
-                self.log.forget_snapshot(one.number, number)
+                self.log.generations.forget_snapshot(one.number, number)
                 shutil.rmtree(self.snapshot_folder(one.number, number))
                 snapshots += 1
         return snapshots, windows
@@ -324,7 +338,7 @@ class Center:
     def status(self) -> list[Status]:
         """Return all generations, for people."""
         found = []
-        for one in self.log.generations():
+        for one in self.log.generations.all():
             numbers = self.snapshots(one.number)
             base = self.open_base(one.number) if numbers else None
             marks = [seq for _, seq in base.manifest.watermarks] if base else [0] * self.log.num_partitions
@@ -354,12 +368,12 @@ class Center:
             CenterError: something is damaged, or a store does not hold what the log holds.
         """
         self.log.verify()
-        for one in self.log.generations():
+        for one in self.log.generations.all():
             if not one.is_live:
                 continue
             for number in self.snapshots(one.number):
                 found = verify_snapshot(self.snapshot_folder(one.number, number)).digest
-                if found != self.log.snapshot_digest(one.number, number):
+                if found != self.log.generations.snapshot_digest(one.number, number):
                     raise CenterError(
                         f"{self.snapshot_folder(one.number, number)}: not the snapshot that was registered."
                     )
@@ -369,7 +383,7 @@ class Center:
             for name, store in stores.items():
                 behind = lag(self.log, store, one.number)
                 mine = self._agreed(one.number, own, store)
-                if store.digests(self.log.space(one.number)) != mine:
+                if store.digests(self.log.generations.space(one.number)) != mine:
                     raise CenterError(
                         f"generation {one.number}: {name} does not hold what the log holds (it was {behind} windows "
                         "behind). Drop the generation there and publish again."

@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,8 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from mimctr.center.database import Database
-from mimctr.center.record import NOTHING, DType, Flag, VectorRecord, partition_of, unpack
+from mimctr.center.generations import Generation, Generations
+from mimctr.center.record import NOTHING, Flag, VectorRecord, partition_of, unpack
 from mimctr.center.stores.interface import Space, Watermark
 from mimctr.center.window import Window, cut, unpack_window
 from mimctr.errors import CenterError, Fenced
@@ -54,30 +54,6 @@ CREATE TABLE snapshots (
     PRIMARY KEY (generation, number)
 ) WITHOUT ROWID;
 """
-
-
-class GenerationState(StrEnum):
-    """Where a generation stands."""
-
-    BUILDING = "building"
-    SEALED = "sealed"
-    ACTIVE = "active"
-    DROPPED = "dropped"
-
-
-class Generation(NamedTuple):
-    """Vectors of one encoder, apart from all others."""
-
-    number: int
-    fingerprint: str
-    dim: int
-    dtype: DType
-    state: GenerationState
-
-    @property
-    def is_live(self) -> bool:
-        """Whether new items go to it."""
-        return self.state != GenerationState.DROPPED
 
 
 class Producer(NamedTuple):
@@ -154,6 +130,7 @@ class CenterLog:
         if found.get("schema") != SCHEMA:
             raise CenterError(f"{path}: its schema is {found.get('schema')}, this program reads {SCHEMA}.")
         self.num_partitions = int(found["partitions"])
+        self.generations = Generations(self._database, num_partitions=self.num_partitions)
 
     @classmethod
     def create(cls, path: Path, *, num_partitions: int) -> "CenterLog":
@@ -179,104 +156,6 @@ class CenterLog:
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
-
-    # Generations
-
-    def begin_generation(self, *, fingerprint: str, dim: int, dtype: DType) -> Generation:
-        """Start a generation: from now on every change goes to it too."""
-        with self._database.transaction():
-            ((number,),) = self._database.ask("SELECT coalesce(max(number), 0) + 1 FROM generations")
-            self._database.change(
-                "INSERT INTO generations VALUES (?, ?, ?, ?, ?, ?)",
-                (number, fingerprint, dim, dtype, GenerationState.BUILDING, time.time()),
-            )
-            self._database.change_many(
-                "INSERT INTO heads VALUES (?, ?, 0, 0)",
-                [(number, partition) for partition in range(self.num_partitions)],
-            )
-        return self.generation(number)
-
-    def generations(self) -> list[Generation]:
-        """Return all generations, oldest first."""
-        rows = self._database.ask(
-            "SELECT number, fingerprint, dim, dtype, state FROM generations ORDER BY number"
-        )
-        return [
-            Generation(number, fingerprint, dim, dtype, GenerationState(state))
-            for number, fingerprint, dim, dtype, state in rows
-        ]
-
-    def generation(self, number: int) -> Generation:
-        """Return one generation.
-
-        Raises:
-            CenterError: there is none of that number.
-        """
-        found = {one.number: one for one in self.generations()}
-        if number not in found:
-            named = ", ".join(map(str, found)) or "none yet"
-            raise CenterError(f"{self.path.parent}: has no generation {number}. There are: {named}.")
-        return found[number]
-
-    def space(self, number: int) -> Space:
-        """Return a generation as parameter stores see it."""
-        one = self.generation(number)
-        return Space(one.number, one.fingerprint, one.dim, one.dtype, self.num_partitions)
-
-    def active(self) -> Generation | None:
-        """Return the generation that is served, if there is one."""
-        return next((one for one in self.generations() if one.state == GenerationState.ACTIVE), None)
-
-    def seal(self, number: int) -> None:
-        """Let a building generation be activated from now on."""
-        self._move(number, {GenerationState.BUILDING}, GenerationState.SEALED)
-
-    def activate(self, number: int) -> None:
-        """Serve a sealed generation; the one served until now is sealed, and can be gone back to."""
-        self._move(number, {GenerationState.SEALED}, GenerationState.ACTIVE)
-
-    def previous(self) -> Generation:
-        """Return the generation that was served before the active one.
-
-        Raises:
-            CenterError: there is none, or it was dropped.
-        """
-        active = self.active()
-        rows = self._database.ask("SELECT generation FROM activations ORDER BY number DESC")
-        before = next((number for (number,) in rows if active is None or number != active.number), None)
-        if before is None:
-            raise CenterError(
-                f"{self.path.parent}: no generation was active before; there is nothing to go back to."
-            )
-        found = self.generation(before)
-        if not found.is_live:
-            raise CenterError(f"{self.path.parent}: generation {before}, active before, was dropped.")
-        return found
-
-    def drop(self, number: int) -> None:
-        """Forget a generation that is not served: its windows and vectors go."""
-        live = {GenerationState.BUILDING, GenerationState.SEALED}
-        self._move(number, live, GenerationState.DROPPED)
-
-    def _move(self, number: int, allowed: set[GenerationState], into: GenerationState) -> None:
-        self.generation(number)
-        with self._database.transaction():
-            ((state,),) = self._database.ask("SELECT state FROM generations WHERE number = ?", (number,))
-            if state not in allowed:
-                raise CenterError(
-                    f"{self.path.parent}: generation {number} is {state}; only one that is "
-                    f"{' or '.join(sorted(allowed))} becomes {into}."
-                )
-            if into == GenerationState.ACTIVE:
-                self._database.change(
-                    "UPDATE generations SET state = ? WHERE state = ?",
-                    (GenerationState.SEALED, GenerationState.ACTIVE),
-                )
-                self._database.change("INSERT INTO activations VALUES (NULL, ?, ?)", (number, time.time()))
-            if into == GenerationState.DROPPED:
-                for table in ("windows", "vectors", "heads", "snapshots"):
-                    self._database.change(f"DELETE FROM {table} WHERE generation = ?", (number,))
-            self._database.change("UPDATE generations SET state = ? WHERE number = ?", (into, number))
 
     # Writing
 
@@ -311,7 +190,7 @@ class CenterLog:
         appended: list[Appended] = []
         with self._database.transaction():
             self._refuse_fenced(producer, set(partitions))
-            live = [one for one in self.generations() if one.is_live]
+            live = [one for one in self.generations.all() if one.is_live]
             new: dict[tuple[int, int], list[tuple[VectorRecord, int]]] = {}
             for number, (change, partition) in enumerate(zip(changes, partitions, strict=True)):
                 version = self._write_item(change)
@@ -320,7 +199,9 @@ class CenterLog:
                     record = _record(change, version, one)
                     new.setdefault((one.number, partition), []).append((record, number))
             for (generation, partition), records in new.items():
-                self._write_windows(producer, self.space(generation), partition, records, appended)
+                self._write_windows(
+                    producer, self.generations.space(generation), partition, records, appended
+                )
         return appended
 
     def _refuse_fenced(self, producer: Producer, partitions: set[int]) -> None:
@@ -428,34 +309,6 @@ class CenterLog:
         rows = self._database.ask("SELECT key FROM items WHERE NOT deleted")
         return np.array([key for (key,) in rows], dtype=np.int64)
 
-    # Snapshots
-
-    def snapshots(self, generation: int) -> list[int]:
-        """Return the numbers of a generation's snapshots, oldest first."""
-        rows = self._database.ask(
-            "SELECT number FROM snapshots WHERE generation = ? ORDER BY number", (generation,)
-        )
-        return [number for (number,) in rows]
-
-    def snapshot_digest(self, generation: int, number: int) -> str:
-        """Return the digest that a snapshot was registered with."""
-        ((found,),) = self._database.ask(
-            "SELECT digest FROM snapshots WHERE generation = ? AND number = ?", (generation, number)
-        )
-        return found
-
-    def register_snapshot(self, generation: int, number: int, digest: str) -> None:
-        """Let readers find a snapshot."""
-        with self._database.transaction():
-            self._database.change("INSERT INTO snapshots VALUES (?, ?, ?)", (generation, number, digest))
-
-    def forget_snapshot(self, generation: int, number: int) -> None:
-        """Let new readers not find a snapshot any more."""
-        with self._database.transaction():
-            self._database.change(
-                "DELETE FROM snapshots WHERE generation = ? AND number = ?", (generation, number)
-            )
-
     def prune(self, generation: int, upto: Sequence[int], *, older_than: float) -> int:
         """Remove windows and vectors that a snapshot has; return how many windows.
 
@@ -486,7 +339,7 @@ class CenterLog:
         ((found,),) = self._database.ask("PRAGMA integrity_check(1)")
         if found != "ok":
             raise CenterError(f"{self.path}: damaged ({found}). Put back a copy.")
-        for one in self.generations():
+        for one in self.generations.all():
             for partition in range(self.num_partitions if one.is_live else 0):
                 rows = self._database.stream(
                     "SELECT seq, window FROM windows WHERE generation = ? AND partition = ? ORDER BY seq",

@@ -33,7 +33,7 @@ def bring_up_to_date(
         CenterError: the store does not keep what it is given.
         StoreUnavailable: the store cannot be reached; call again.
     """
-    space = log.space(generation)
+    space = log.generations.space(generation)
     applied = 0
     for partition, mark in enumerate(store.watermarks(space)):
         head = log.head(generation, partition)
@@ -45,7 +45,7 @@ def bring_up_to_date(
 def lag(log: CenterLog, store: ParameterStore, generation: int) -> int:
     """Return how many windows of a generation ``store`` does not hold yet; all, if it holds nothing."""
     heads = (log.head(generation, partition).seq for partition in range(log.num_partitions))
-    marks = store.watermarks(log.space(generation))
+    marks = store.watermarks(log.generations.space(generation))
     return sum(head - (mark.seq if mark else 0) for head, mark in zip(heads, marks, strict=True))
 
 

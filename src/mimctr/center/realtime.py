@@ -18,7 +18,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mimctr.center.center import ENCODERS, Center
-from mimctr.center.log import Appended, Change, Generation, Producer
+from mimctr.center.generations import Generation
+from mimctr.center.log import Appended, Change, Producer
 from mimctr.center.record import content_flags, encode
 from mimctr.center.window import NUM_BYTES, NUM_RECORDS, SECONDS
 from mimctr.encoders.item import ItemEncoder
@@ -141,7 +142,7 @@ class ItemRealtime:
     ) -> None:
         """Encode and write a batch; an item that cannot be encoded is told so, the others are written."""
         for _ in range(BEGAN_MEANWHILE):
-            live = [one for one in center.log.generations() if one.is_live]
+            live = [one for one in center.log.generations.all() if one.is_live]
             good, changes = [], []
             try:
                 prepared = self._encode([item for item, _ in batch], live)

@@ -77,7 +77,7 @@ def publish(folder: Path, urls: Sequence[str], *, name: str, follow: bool) -> di
 
 def _bring(center: Center, store: ParameterStore) -> int:
     applied = 0
-    for one in center.log.generations():
+    for one in center.log.generations.all():
         if one.is_live and center.snapshots(one.number):
             applied += bring_up_to_date(
                 center.log, store, one.number, functools.partial(center.open_base, one.number)
@@ -99,15 +99,15 @@ def seal(folder: Path, generation: int, urls: Sequence[str], *, name: str, min_c
 
 def activate(folder: Path, generation: int) -> dict[str, Any]:
     """Serve a sealed generation."""
-    Center(folder).log.activate(generation)
+    Center(folder).log.generations.activate(generation)
     return {"active": generation}
 
 
 def rollback(folder: Path) -> dict[str, Any]:
     """Serve the generation that was active before."""
     log = Center(folder).log
-    log.activate(log.previous().number)
-    return {"active": log.active().number}  # type: ignore[union-attr]
+    log.generations.activate(log.generations.previous().number)
+    return {"active": log.generations.active().number}  # type: ignore[union-attr]
 
 
 def drop(folder: Path, generation: int, urls: Sequence[str], *, name: str) -> dict[str, Any]:

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from numpy import ndarray
 from pydantic import BaseModel, ConfigDict
 
 from mimctr.center.attach import ContentTable
 from mimctr.center.center import DATABASE, Center
-from mimctr.center.log import CenterLog, Generation, GenerationState, Item
+from mimctr.center.generations import Generation, GenerationState
+from mimctr.center.log import CenterLog, Item
 from mimctr.center.record import DType, content_flags
-from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot, SnapshotWriter
+from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot
+from mimctr.center.snapshot_writer import SnapshotWriter
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import CenterError
 from mimctr.evaluate.metrics import auc
-from mimctr.files import write_json
+from mimctr.files import atomic_folder, write_json
 from mimctr.recipes import stages
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.ctr_fitting import Task
@@ -35,7 +35,6 @@ from mimctr.recipes.train import untrained_cosine
 
 logger = logging.getLogger(__name__)
 
-BUILDS = "builds"
 ITEMS_AT_ONCE = 64
 MIN_COSINE, NUM_COMPARED = 0.9999, 64
 """Least cosine of an item encoded as it comes in to its vector in the snapshot, over so many items."""
@@ -65,30 +64,42 @@ def main(
     opened = Center(center)
     loaded = ItemEncoder.load(encoder)
     opened.keep_encoder(encoder, loaded.fingerprint)
-    one = _begun(opened, loaded.fingerprint, dtype) or opened.log.begin_generation(
+    one = _begun(opened, loaded.fingerprint, dtype) or opened.log.generations.begin(
         fingerprint=loaded.fingerprint, dim=loaded.dim, dtype=dtype
     )
-    work = center / BUILDS / str(one.number)
+    work, made = opened.build_folder(one.number), opened.snapshot_folder(one.number, 1)
     stages.embed(dataset, encoder, work, config)
     catalogue = Snapshot.open(work / ITEMS, encoder=loaded.fingerprint)
-    with contextlib.closing(CenterLog(center / DATABASE)) as log, log.reading():
-        known = {item.key: _has_content(item) for item in _items(log)}
-        rest = np.flatnonzero(~np.isin(catalogue.keys, np.array(list(known), dtype=np.int64)))
-        live = np.array([key for key, has_content in known.items() if has_content], dtype=np.int64)
-        with opened.write_base(one.number, np.concatenate([catalogue.keys[rest], live])) as writer:
-            for first in range(0, len(rest), ROWS_AT_ONCE):
-                writer.copy(catalogue, rest[first : first + ROWS_AT_ONCE])
-            _write_items(_items(log), loaded, writer)
+    if not opened.snapshots(one.number):
+        _write_base(opened, one, loaded, catalogue)
+    if not (made.parent / QUERIES).exists():
+        with atomic_folder(made.parent / QUERIES) as temporary:
+            shutil.copytree(work / QUERIES, temporary, dirs_exist_ok=True)
     try:
-        cosine = _judge(CtrDataset.open(dataset), loaded, opened, one, catalogue, catalogue.keys[rest])
+        cosine = _judge(CtrDataset.open(dataset), loaded, opened, one, catalogue)
     except CenterError:
         opened.drop(one.number)
         raise
-    (work / QUERIES).rename(opened.snapshot_folder(one.number, 1).parent / QUERIES)
     shutil.rmtree(work)
-    told = f"{len(rest) + len(live):,} vectors, one item at a time comes to a cosine of {cosine:.6f} with them at least"
-    logger.info("center: generation %d, %s", one.number, told)
+    logger.info(
+        "center: generation %d, %s vectors; items encoded one at a time have a cosine of %.6f with them at least",
+        one.number,
+        f"{len(opened.open_base(one.number)):,}",
+        cosine,
+    )
     return one
+
+
+def _write_base(center: Center, one: Generation, encoder: ItemEncoder, catalogue: Snapshot) -> None:
+    """Write the first snapshot: the catalogue's vectors, and those of items that came in one by one."""
+    with contextlib.closing(CenterLog(center.folder / DATABASE)) as log, log.reading():
+        known = {item.key: _has_content(item) for item in _items(log)}
+        rest = np.flatnonzero(~np.isin(catalogue.keys, np.array(list(known), dtype=np.int64)))
+        live = np.array([key for key, has_content in known.items() if has_content], dtype=np.int64)
+        with center.write_base(one.number, np.concatenate([catalogue.keys[rest], live])) as writer:
+            for first in range(0, len(rest), ROWS_AT_ONCE):
+                writer.copy(catalogue, rest[first : first + ROWS_AT_ONCE])
+            _write_items(_items(log), encoder, writer)
 
 
 def _judge(
@@ -97,7 +108,6 @@ def _judge(
     center: Center,
     one: Generation,
     catalogue: Snapshot,
-    rest: Int[ndarray, "keys"],
 ) -> float:
     """Return the least cosine of items as they come in to the snapshot; write what int8 costs beside that.
 
@@ -108,7 +118,7 @@ def _judge(
     if one.dtype == "int8":
         judged = judge_int8(data, catalogue, base)
         write_json(center.snapshot_folder(one.number, 1).parent / JUDGED, judged.model_dump(mode="json"))
-    return _parity(data, encoder, base, rest=rest)
+    return _parity(data, encoder, base)
 
 
 class Judged(BaseModel):
@@ -154,13 +164,15 @@ def judge_int8(data: CtrDataset, exact: Snapshot, kept: Snapshot) -> Judged:
     return judged
 
 
-def _parity(data: CtrDataset, encoder: ItemEncoder, base: Snapshot, *, rest: Int[ndarray, "keys"]) -> float:
+def _parity(data: CtrDataset, encoder: ItemEncoder, base: Snapshot) -> float:
     """Return the least cosine between items encoded as they come in and their vectors in the snapshot.
 
     Raises:
         CenterError: it is too small: new items would not be comparable with the catalogue's.
     """
-    rows = np.flatnonzero(np.isin(data.items["item_key"].to_numpy(), rest))
+    keys = data.items["item_key"].to_numpy()
+    places = base.rows(keys)
+    rows = np.flatnonzero((places >= 0) & (base.versions[places.clip(min=0)] == 0))  # as in the catalogue
     rows = rows[np.linspace(0, len(rows) - 1, min(NUM_COMPARED, len(rows))).round().astype(np.int64)].tolist()
     columns, least = data.items.select("title", "category", "item_key"), 1.0
     for row in rows:
@@ -178,9 +190,9 @@ def _parity(data: CtrDataset, encoder: ItemEncoder, base: Snapshot, *, rest: Int
 
 def _begun(center: Center, fingerprint: str, dtype: DType) -> Generation | None:
     """Return the generation that an interrupted call began."""
-    for one in center.log.generations():
+    for one in center.log.generations.all():
         same = (one.fingerprint, one.dtype, one.state) == (fingerprint, dtype, GenerationState.BUILDING)
-        if same and not center.snapshots(one.number):
+        if same and (center.build_folder(one.number).exists() or not center.snapshots(one.number)):
             return one
     return None
 

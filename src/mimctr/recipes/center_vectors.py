@@ -16,7 +16,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 
 from mimctr.center.center import Center
-from mimctr.center.log import Generation
+from mimctr.center.generations import Generation
 from mimctr.center.record import DType
 from mimctr.center.snapshot import ROWS_AT_ONCE
 from mimctr.data.keys import item_keys
@@ -55,7 +55,7 @@ def import_vectors(
     """
     opened = Center(center)
     vectors = open_vectors(path, ids)
-    one = opened.log.begin_generation(fingerprint=encoder or hash_path(path), dim=vectors.dim, dtype=dtype)
+    one = opened.log.generations.begin(fingerprint=encoder or hash_path(path), dim=vectors.dim, dtype=dtype)
     try:
         with opened.write_base(one.number, vectors.keys) as writer:
             starts = range(0, len(vectors.keys), ROWS_AT_ONCE)
@@ -66,7 +66,7 @@ def import_vectors(
                 _refuse_zero(path, some, first)
                 writer.write(vectors.keys[first : first + ROWS_AT_ONCE], some)
     except BaseException:
-        opened.log.drop(one.number)
+        opened.log.generations.drop(one.number)
         raise
     return one
 

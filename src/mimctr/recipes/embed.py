@@ -17,7 +17,8 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
 from mimctr.center.center import DATABASE, Center
-from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, verify_snapshot, write_snapshot
+from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, verify_snapshot
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, is_main, rank, size
 from mimctr.encoders.backends import BackendName

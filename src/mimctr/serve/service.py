@@ -55,6 +55,8 @@ class Follower:
         self.store = store
         self.error: str | None = None
         """What went wrong at the last look; None: nothing."""
+        self._bases: dict[int, int] = {}
+        """Generation -> number of the snapshot under it."""
         self._stop = threading.Event()
         self.look(Center(folder))
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -66,12 +68,17 @@ class Follower:
         self._thread.join()
 
     def look(self, center: Center) -> None:
-        """Apply what is new."""
-        live = [one for one in center.log.generations() if one.is_live and center.snapshots(one.number)]
-        for one in live:
-            bring_up_to_date(
-                center.log, self.store, one.number, functools.partial(center.open_base, one.number)
-            )
+        """Apply what is new, put newer snapshots under it, and forget what was dropped."""
+        for one in center.log.generations.all():
+            numbers = center.snapshots(one.number)
+            if not one.is_live:
+                self.store.drop(center.log.generations.space(one.number))
+            elif numbers:
+                open_base = functools.partial(center.open_base, one.number)
+                bring_up_to_date(center.log, self.store, one.number, open_base)
+                if self._bases.setdefault(one.number, numbers[-1]) != numbers[-1]:
+                    self.store.rebase(center.log.generations.space(one.number), open_base())
+                    self._bases[one.number] = numbers[-1]
 
     def _run(self) -> None:
         center = Center(self.folder)
@@ -134,12 +141,12 @@ class Service:
             space = None
             if bundle.manifest.content_fingerprint is not None and self._center is not None:
                 log = Center(self._center).log
-                active = log.active()
+                active = log.generations.active()
                 if active is None:
                     raise CenterError(
                         f"{self._center}: no generation is active. Run 'mimctr center activate' first."
                     )
-                space = log.space(active.number)
+                space = log.generations.space(active.number)
                 log.close()
             scorer = Scorer(bundle, self._load_model(folder), space=space, store=self.store)
             request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))

@@ -26,6 +26,7 @@ from mimctr.center.stores.interface import (
     refuse_foreign,
 )
 from mimctr.center.window import Window
+from mimctr.errors import CenterError
 
 
 class _Held:
@@ -52,6 +53,31 @@ class LocalStore:
         held = _Held(snapshot, base_watermarks(space, snapshot))
         with self._lock:
             self._held[space.generation] = held
+
+    def rebase(self, space: Space, snapshot: Snapshot) -> None:
+        """Put a later snapshot of a generation under what is held: answers stay, and what it has leaves the memory.
+
+        Raises:
+            CenterError: the snapshot reaches further than this store, or is none of this generation.
+        """
+        marks = base_watermarks(space, snapshot)
+        with self._lock:
+            held = self._held[space.generation]
+            if any(own.seq < mark.seq for own, mark in zip(held.watermarks, marks, strict=True)):
+                raise CenterError(
+                    f"generation {space.generation}: the snapshot reaches further than this store."
+                )
+            keys = np.fromiter(held.tail, dtype=np.int64, count=len(held.tail))
+            rows = snapshot.rows(keys)
+            versions = np.where(rows >= 0, snapshot.versions[rows.clip(min=0)] if len(snapshot) else -1, -1)
+            records = [unpack(raw, generation=space.generation) for raw in held.tail.values()]
+            later = {
+                record.key: held.tail[record.key]
+                for record, version in zip(records, versions.tolist(), strict=True)
+                if record.version > version and (record.has_vector or version >= 0)
+            }
+            self._held[space.generation] = _Held(snapshot, held.watermarks)
+            self._held[space.generation].tail = later
 
     def apply(self, space: Space, window: Window) -> Applied:
         """Apply one window: its rows and its watermark appear at once."""
