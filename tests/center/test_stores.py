@@ -8,7 +8,7 @@ import pytest
 
 from center.servers import Open
 from center.worlds import BASE_KEYS, DIM, PARTITIONS, World, partition_of, vector
-from mimctr.center.publish import lag
+from mimctr.center.publish import Behind, behind
 from mimctr.center.record import Digest, State, VectorRecord, encode
 from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.center.stores.interface import Outcome, Watermark
@@ -34,7 +34,7 @@ def test_base_and_windows_are_answered(world, open_store: Open):
     world.delete(40)
     assert world.bring(store) > 0
     world.check(store)
-    assert lag(world.center.log, store, 1) == 0
+    assert behind(world.center.log, store, 1) == Behind(0, 0.0)
 
 
 def test_keys_may_repeat_and_stand_in_any_order(world, open_store: Open):

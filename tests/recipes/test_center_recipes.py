@@ -162,7 +162,7 @@ def test_a_build_that_nobody_judged_is_not_sealed(center, dataset, encoder, monk
         with pytest.raises(Killed):
             center_build.main(center, dataset, encoder, SMALL)
     with pytest.raises(
-        CenterError, match="generation 1: its build was interrupted. Run 'mimctr center build' again"
+        CenterError, match=r"generation 1: its build was interrupted\. Run 'mimctr center build' again"
     ):
         Center(center).seal(1, {})
     assert center_build.main(center, dataset, encoder, SMALL).number == 1

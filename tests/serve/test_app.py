@@ -117,14 +117,14 @@ def test_the_follower_keeps_no_more_than_is_new(shop, tmp_path):
     payload = encode(np.ones((1, DIM), np.float32), "float16")[0].tobytes()
     producer = center.log.take_over("test")
     center.log.append(producer, [Change(key=2**57 + n, payloads={1: payload}) for n in range(30)])
-    follower.look(center)
+    follower.look(center, store)
     assert len(store._held[1].tail) == 30
     center.compact(1)
-    follower.look(center)
+    follower.look(center, store)
     assert len(store._held[1].tail) == 0
     assert store.fetch(center.log.generations.space(1), np.array([2**57])).known.tolist() == [True]
     center.drop(1)
-    follower.look(center)
+    follower.look(center, store)
     assert not store._held
     follower.close()
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mimctr.center.generations import Generation, GenerationState
 from mimctr.center.log import CenterLog
-from mimctr.center.publish import bring_up_to_date, lag
+from mimctr.center.publish import behind, bring_up_to_date
 from mimctr.center.record import Digest, DType, VectorRecord
 from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot, verify_snapshot
 from mimctr.center.snapshot_writer import SnapshotWriter, write_in_pieces
@@ -381,11 +381,11 @@ class Center:
                 continue
             own = LocalStore()
             for name, store in stores.items():
-                behind = lag(self.log, store, one.number)
+                late = behind(self.log, store, one.number).num_windows
                 mine = self._agreed(one.number, own, store)
                 if store.digests(self.log.generations.space(one.number)) != mine:
                     raise CenterError(
-                        f"generation {one.number}: {name} does not hold what the log holds (it was {behind} windows "
+                        f"generation {one.number}: {name} does not hold what the log holds (it was {late} windows "
                         "behind). Drop the generation there and publish again."
                     )
 

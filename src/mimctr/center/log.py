@@ -286,6 +286,14 @@ class CenterLog:
             )
         return [unpack_window(window) for _, window in rows]
 
+    def seconds_waiting(self, generation: int, partition: int, seq: int) -> float:
+        """Return how long ago the first window after ``seq`` was written; 0 where there is none."""
+        rows = self._database.ask(
+            "SELECT time FROM windows WHERE generation = ? AND partition = ? AND seq > ? ORDER BY seq LIMIT 1",
+            (generation, partition, seq),
+        )
+        return max(time.time() - rows[0][0], 0.0) if rows else 0.0
+
     def records(self, generation: int, partition: int, *, after: int = 0) -> Iterator[VectorRecord]:
         """Return the newest record of every item that changed after a window."""
         rows = self._database.stream(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mimctr.center.log import CenterLog, Pruned
 from mimctr.center.snapshot import Snapshot
@@ -42,11 +43,27 @@ def bring_up_to_date(
     return applied
 
 
-def lag(log: CenterLog, store: ParameterStore, generation: int) -> int:
-    """Return how many windows of a generation ``store`` does not hold yet; all, if it holds nothing."""
-    heads = (log.head(generation, partition).seq for partition in range(log.num_partitions))
-    marks = store.watermarks(log.generations.space(generation))
-    return sum(head - (mark.seq if mark else 0) for head, mark in zip(heads, marks, strict=True))
+class Behind(NamedTuple):
+    """How far a store is behind the log."""
+
+    num_windows: int
+    """All, if it holds nothing."""
+    seconds: float
+    """Since the first of them was written."""
+
+
+def behind(log: CenterLog, store: ParameterStore, generation: int) -> Behind:
+    """Return how far ``store`` is behind in a generation.
+
+    Raises:
+        StoreUnavailable: the store cannot be reached.
+    """
+    num_windows, seconds = 0, 0.0
+    for partition, mark in enumerate(store.watermarks(log.generations.space(generation))):
+        held = mark.seq if mark else 0
+        num_windows += max(log.head(generation, partition).seq - held, 0)
+        seconds = max(seconds, log.seconds_waiting(generation, partition, held))
+    return Behind(num_windows, seconds)
 
 
 def _bring_partition(

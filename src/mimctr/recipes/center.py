@@ -10,7 +10,7 @@ from typing import Any
 
 from mimctr.center.center import Center, Seal
 from mimctr.center.plan import plan
-from mimctr.center.publish import bring_up_to_date, lag
+from mimctr.center.publish import behind, bring_up_to_date
 from mimctr.center.record import DType
 from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.redis import RedisStore
@@ -117,16 +117,16 @@ def drop(folder: Path, generation: int, urls: Sequence[str], *, name: str) -> di
 
 
 def status(folder: Path, urls: Sequence[str], *, name: str) -> dict[str, Any]:
-    """Return generations, and how many windows each store lags behind in each."""
+    """Return generations, and how many windows and seconds each store is behind in each."""
     center = Center(folder)
     stores = open_stores(urls, name=name)
     found: dict[str, Any] = {}
     for one in center.status():
         facts = one.model_dump(mode="json", exclude={"generation"})
         if one.state != "dropped":
-            facts |= {
-                f"lag of {url}": lag(center.log, store, one.generation) for url, store in stores.items()
-            }
+            for url, store in stores.items():
+                late = behind(center.log, store, one.generation)
+                facts |= {f"lag of {url}": late.num_windows, f"staleness of {url}": round(late.seconds, 3)}
         found[f"generation {one.generation}"] = facts
     return found
 

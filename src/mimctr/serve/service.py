@@ -4,6 +4,7 @@ A request takes one reference to one :class:`Serving` and never sees another; a 
 the old one, then the reference is swapped. The old one goes when its last request is done.
 """
 
+import contextlib
 import functools
 import logging
 import threading
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mimctr.center.center import Center
-from mimctr.center.publish import bring_up_to_date
+from mimctr.center.publish import Behind, behind, bring_up_to_date
 from mimctr.center.record import State
-from mimctr.center.stores.interface import ParameterStore
+from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, MimctrError
 from mimctr.serve.bundle import Bundle
@@ -43,22 +44,33 @@ class Serving:
 
 
 class Follower:
-    """Keeps an embedded store up to date with a center's live generations, in a thread of its own.
+    """Keeps a service up to date with a center, in a thread of its own.
 
     Args:
         folder: Of the center.
-        store: To keep up to date.
+        store: An embedded store, kept up to date with the live generations; None: another process does that.
+        on_look: Called after each look at the center.
     """
 
-    def __init__(self, folder: Path, store: LocalStore) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: LocalStore | None = None,
+        *,
+        on_look: Callable[[Center], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.store = store
         self.error: str | None = None
         """What went wrong at the last look; None: nothing."""
+        self._on_look = on_look
         self._bases: dict[int, int] = {}
         """Generation -> number of the snapshot under it."""
         self._stop = threading.Event()
-        self.look(Center(folder))
+        center = Center(folder)
+        if store is not None:
+            self.look(center, store)
+        center.log.close()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
 
@@ -67,24 +79,27 @@ class Follower:
         self._stop.set()
         self._thread.join()
 
-    def look(self, center: Center) -> None:
+    def look(self, center: Center, store: LocalStore) -> None:
         """Apply what is new, put newer snapshots under it, and forget what was dropped."""
         for one in center.log.generations.all():
             numbers = center.snapshots(one.number)
             if not one.is_live:
-                self.store.drop(center.log.generations.space(one.number))
+                store.drop(center.log.generations.space(one.number))
             elif numbers:
                 open_base = functools.partial(center.open_base, one.number)
-                bring_up_to_date(center.log, self.store, one.number, open_base)
+                bring_up_to_date(center.log, store, one.number, open_base)
                 if self._bases.setdefault(one.number, numbers[-1]) != numbers[-1]:
-                    self.store.rebase(center.log.generations.space(one.number), open_base())
+                    store.rebase(center.log.generations.space(one.number), open_base())
                     self._bases[one.number] = numbers[-1]
 
     def _run(self) -> None:
         center = Center(self.folder)
         while not self._stop.wait(SECONDS_BETWEEN):
             try:
-                self.look(center)
+                if self.store is not None:
+                    self.look(center, self.store)
+                if self._on_look is not None:
+                    self._on_look(center)
                 self.error = None
             except (MimctrError, OSError) as error:
                 if self.error != str(error):
@@ -99,7 +114,7 @@ class Service:
     Args:
         load_model: Returns a bundle's model, in evaluation mode.
         center: Folder of the center; None for models without content.
-        store: Where vectors come from; None: a store of this process that follows the center.
+        store: Where vectors come from; None: a store of this process, kept up to date with the center.
         open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
     """
 
@@ -113,15 +128,16 @@ class Service:
     ) -> None:
         self._load_model = load_model
         self._center = center
-        self._follower: Follower | None = None
-        if center is not None and store is None:
-            store = LocalStore()
-            self._follower = Follower(center, store)
-        self.store = store
         self._open_histories = open_histories
         self._own = threading.local()
         self._swap = threading.Lock()
         self.serving: Serving | None = None
+        self.store: ParameterStore | None = store
+        self._follower: Follower | None = None
+        if center is not None:
+            embedded = LocalStore() if store is None else None
+            self.store = store or embedded
+            self._follower = Follower(center, embedded, on_look=self._follow_active)
 
     def close(self) -> None:
         """Stop what runs beside requests."""
@@ -148,20 +164,52 @@ class Service:
                     )
                 space = log.generations.space(active.number)
                 log.close()
-            scorer = Scorer(bundle, self._load_model(folder), space=space, store=self.store)
-            request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
-            for _ in range(WARM_UP):
-                scorer.score(request)
-            self.serving = Serving(folder.resolve().name, None if space is None else space.generation, scorer)
-            return self.serving
+            return self._serve(folder.resolve().name, bundle, self._load_model(folder), space)
+
+    def _serve(self, name: str, bundle: Bundle, model: CiUBM, space: Space | None) -> Serving:
+        """Warm a bundle on a generation, then serve it."""
+        scorer = Scorer(bundle, model, space=space, store=self.store)
+        request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
+        for _ in range(WARM_UP):
+            scorer.score(request)
+        self.serving = Serving(name, None if space is None else space.generation, scorer)
+        return self.serving
+
+    def _follow_active(self, center: Center) -> None:
+        """Serve the generation that became active, with the bundle that is served.
+
+        Raises:
+            StaleSnapshot: it is another encoder's: that needs another bundle; what is served stays.
+        """
+        active, serving = center.log.generations.active(), self.serving
+        if active is None or serving is None or serving.generation in (None, active.number):
+            return
+        with self._swap:
+            if self.serving is serving:  # or a bundle was loaded meanwhile, on the active generation
+                one, space = serving.scorer, center.log.generations.space(active.number)
+                self._serve(serving.name, one.bundle, one.model, space)
+                logger.info("generation %d is served", active.number)
 
     def is_ready(self) -> str | None:
         """Return why requests cannot be answered, or None."""
-        if self.serving is None:
-            return "no bundle is loaded"
-        if self._follower is not None and self._follower.error is not None:
-            return self._follower.error
-        return None
+        return "no bundle is loaded" if self.serving is None else None
+
+    @property
+    def follower_error(self) -> str | None:
+        """Why the service does not follow its center; None: it does."""
+        return None if self._follower is None else self._follower.error
+
+    def behind(self) -> Behind | None:
+        """Return how far the store is behind the log; None without a center, or without content.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        serving = self.serving
+        if self._center is None or self.store is None or serving is None or serving.generation is None:
+            return None
+        with contextlib.closing(Center(self._center).log) as log:
+            return behind(log, self.store, serving.generation)
 
     def score(self, serving: Serving, request: Request, *, from_store: bool) -> Scores:
         """Score a request; its history comes from the behavior store where it brings none."""

@@ -1,0 +1,68 @@
+"""``POST /score``."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from mimctr.serve import scorer
+from mimctr.serve.routes.context import Context
+from mimctr.serve.schemas import Score, ScoreRequest, ScoreResponse
+from mimctr.serve.service import STATES, Serving
+
+
+def scoring_router(context: Context) -> APIRouter:
+    """Return the routes that score."""
+    router = APIRouter(tags=["scoring"])
+
+    @router.post("/score")
+    async def score(
+        body: ScoreRequest, seconds: Annotated[float, Depends(context.admission.seconds_left)]
+    ) -> ScoreResponse:
+        """Return the probability of a click on each candidate."""
+        serving, found = await answer(context, body.to_request(), seconds, from_store=body.history is None)
+        states = [STATES[one] for one in found.states.tolist()]
+        return ScoreResponse(
+            scores=[
+                Score(item_id=name, probability=value, vector=one)
+                for name, value, one in zip(
+                    body.candidates, found.probabilities.tolist(), states, strict=True
+                )
+            ],
+            bundle=serving.name,
+            generation=serving.generation,
+            num_behaviors=found.num_behaviors,
+            num_known=found.num_known,
+        )
+
+    return router
+
+
+async def answer(
+    context: Context, request: scorer.Request, seconds: float, *, from_store: bool
+) -> tuple[Serving, scorer.Scores]:
+    """Return the scores of a request, and what they were made with: one bundle and one generation.
+
+    Args:
+        context: The application's parts.
+        request: What is asked.
+        seconds: That it may take.
+        from_store: Whether the behavior store is asked for the history.
+
+    Raises:
+        HTTPException: it is not answered now.
+    """
+
+    def work() -> tuple[Serving, scorer.Scores]:
+        serving = context.service.serving
+        assert serving is not None, "admission asks whether a bundle is loaded"
+        start = time.perf_counter()
+        found = context.service.score(serving, request, from_store=from_store)
+        context.metrics.stages.labels("score").observe(time.perf_counter() - start)
+        return serving, found
+
+    serving, found = await context.admission.run(work, seconds)
+    for state, name in STATES.items():
+        if count := int((found.states == state).sum()):
+            context.metrics.vectors.labels(name).inc(count)
+    return serving, found

@@ -1,0 +1,109 @@
+"""What comes in and goes out over HTTP."""
+
+import time
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from mimctr.data.keys import item_key
+from mimctr.serve import scorer
+from mimctr.serve.histories import Event
+
+MAX_CANDIDATES, MAX_HISTORY, MAX_EVENTS = 5_000, 10_000, 1_000
+Id = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1, max_length=512)]
+Second = Annotated[int, Field(ge=0, lt=2**40)]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Strict(BaseModel):
+    """What comes in: nothing that is not known is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Behavior(Strict):
+    """Something that the user did."""
+
+    item_id: Id
+    time: Second = Field(description="Seconds UTC.")
+    kind: Annotated[str, Field(max_length=64)] = "click"
+
+
+class ScoreRequest(Strict):
+    """One user, now, and what might be shown."""
+
+    user: Id | None = Field(None, description="As in the log that the model was trained on.")
+    candidates: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    history: list[Behavior] | None = Field(
+        None, max_length=MAX_HISTORY, description="What the user did; none: the behavior store is asked."
+    )
+    time: Second | None = Field(None, description="Seconds UTC; none: now.")
+    query: Text | None = Field(None, description="Text of the query.")
+    user_fields: dict[str, Text | None] = {}
+    query_fields: dict[str, Text | None] = {}
+    context_fields: dict[str, Text | None] = {}
+
+    def to_request(self) -> scorer.Request:
+        """Return what a scorer understands."""
+        behaviors = scorer.NO_BEHAVIORS
+        if self.history:
+            behaviors = scorer.Behaviors(
+                np.array([item_key(one.item_id) for one in self.history], dtype=np.int64),
+                np.array([one.time for one in self.history], dtype=np.int64),
+                [one.kind for one in self.history],
+            )
+        query = {} if self.query is None else {"query_text": self.query}
+        return scorer.Request(
+            user=None if self.user is None else item_key(self.user),
+            candidates=np.array([item_key(name) for name in self.candidates], dtype=np.int64),
+            behaviors=behaviors,
+            time=int(time.time()) if self.time is None else self.time,
+            user_fields=self.user_fields,
+            query_fields=query | self.query_fields,
+            context_fields=self.context_fields,
+        )
+
+
+class Score(BaseModel):
+    """What the model says of a candidate."""
+
+    item_id: int | str
+    probability: float = Field(description="Of a click.")
+    vector: str = Field(description="Of its content: hit, miss, deleted or damaged.")
+
+
+class ScoreResponse(BaseModel):
+    """Scores in the order of the candidates."""
+
+    scores: list[Score]
+    bundle: str
+    generation: int | None
+    num_behaviors: int = Field(description="That the model saw.")
+    num_known: int = Field(description="Of them, with a content vector.")
+
+
+class NewEvent(Strict):
+    """Something that a user did just now."""
+
+    user: Id
+    item_id: Id
+    time: Second
+    kind: Annotated[str, Field(min_length=1, max_length=64)] = "click"
+    event_id: Annotated[str, Field(max_length=128)] = ""
+
+    def to_event(self) -> Event:
+        """Return what a behavior store keeps."""
+        return Event(item_key(self.user), item_key(self.item_id), self.time, self.kind, self.event_id)
+
+
+class Events(Strict):
+    """Some of them."""
+
+    events: list[NewEvent] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class Reload(Strict):
+    """Which bundle to serve from now on."""
+
+    bundle: str
