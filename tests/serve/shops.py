@@ -10,10 +10,11 @@ from mimctr.center.center import Center
 from mimctr.center.publish import bring_up_to_date
 from mimctr.center.stores.local import LocalStore
 from mimctr.data.keys import item_keys
+from mimctr.recipes.bundle import main as export
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.train import main as train
-from mimctr.serve.bundle import Bundle, write_bundle
+from mimctr.serve.bundle import Bundle
 from mimctr.serve.scorer import Behaviors, Request, Scorer
 from mimctr.weights import load_tensors
 
@@ -36,7 +37,7 @@ def open_scorer(shop: Path, out: Path, **settings: object) -> Scorer:
     config = Config(**(SMALL | settings))
     content = None if config.variant == "base" else shop / "content"
     train(shop / "dataset", content, out / "model", config)
-    write_bundle(out / "model", shop / "dataset", out / "bundle")
+    export(out / "model", shop / "dataset", out / "bundle")
     return bind(shop, out / "bundle")
 
 

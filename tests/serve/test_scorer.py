@@ -11,8 +11,9 @@ from mimctr.center.log import Change
 from mimctr.center.publish import bring_up_to_date
 from mimctr.center.record import State, encode
 from mimctr.errors import DataError, RunError, StaleSnapshot
+from mimctr.recipes.bundle import main as export
 from mimctr.recipes.ctr_model import UBMS
-from mimctr.serve.bundle import Bundle, write_bundle
+from mimctr.serve.bundle import Bundle
 from mimctr.serve.scorer import NO_BEHAVIORS, Behaviors, Request, Scorer
 from serve.shops import DIM, RawLog, offline, open_scorer
 
@@ -133,9 +134,9 @@ def test_a_damaged_bundle_is_refused(shop, tmp_path):
             Bundle(folder)
         (folder / name).write_bytes(whole)
     (folder / "bundle.json").write_text(json.dumps(manifest | {"schema_version": 9}))
-    with pytest.raises(RunError, match="not a bundle of schema 1"):
+    with pytest.raises(RunError, match="not a bundle of schema 2"):
         Bundle(folder)
     with pytest.raises(RunError, match="holds no bundle"):
         Bundle(tmp_path / "model")
     with pytest.raises(RunError, match="exists already"):
-        write_bundle(tmp_path / "model", shop / "dataset", folder)
+        export(tmp_path / "model", shop / "dataset", folder)

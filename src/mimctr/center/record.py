@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from mimctr.errors import CenterError, DamagedRecord
 
-DType = Literal["float16", "int8"]
+DType = Literal["float16", "int8", "float32"]
 SCHEMA = 1
 LAYOUT = np.dtype(
     [
@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<BBBxIqQ")
 _CHECK = struct.Struct("<I")
 RESIDUE = 0x2144DF1C
 """CRC-32 of any bytes followed by their own CRC-32."""
-DTYPES: dict[DType, int] = {"float16": 1, "int8": 2}
+DTYPES: dict[DType, int] = {"float16": 1, "int8": 2, "float32": 3}
 DIGEST_BITS = 128
 
 
@@ -180,27 +180,30 @@ def unpack_many(
 
 
 def encode(vectors: Float[ndarray, "rows content"], dtype: DType) -> UInt8[ndarray, "rows bytes"]:
-    """Return the payloads of vectors: float16, or int8 behind the float32 step that one of its units is.
+    """Return the payloads of vectors: float16, float32, or int8 behind the float32 step that one of its units is.
 
     Raises:
-        CenterError: a vector is not finite, or is too large for float16.
+        CenterError: a vector is not finite, or is too large for float16 where it is to be float16 or int8.
     """
+    floats = float_type(dtype)
     with np.errstate(over="ignore"):
-        halves = vectors.astype(np.float16)
-    broken = np.flatnonzero(~np.isfinite(halves).all(axis=1))
+        rounded = np.ascontiguousarray(vectors, dtype=floats)
+    broken = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
     if len(broken):
         raise CenterError(
-            f"{len(broken)} of {len(vectors)} vectors are not finite as float16, the first stands at {broken[0]}. "
-            "The encoder is broken, or the vectors are not what they should be."
+            f"{len(broken)} of {len(vectors)} vectors are not finite as {floats.name}, the first stands at "
+            f"{broken[0]}. The encoder is broken, or the vectors are not what they should be."
         )
-    if dtype == "float16":
-        return halves.astype("<f2").view(np.uint8)
+    if dtype != "int8":
+        return rounded.view(np.uint8)
     steps, units = quantize(vectors.astype(np.float32))
     return np.concatenate([steps.astype("<f4")[:, None].view(np.uint8), units.view(np.uint8)], axis=1)
 
 
 def decode(payload: UInt8[ndarray, "rows bytes"], dtype: DType) -> Float[ndarray, "rows content"]:
     """Return the float32 vectors of payloads."""
+    if dtype == "float32":
+        return np.ascontiguousarray(payload).view("<f4")
     if dtype == "float16":
         halves = payload.copy().view("<f2")  # a copy: PyTorch warns of what cannot be written
         return torch.from_numpy(halves).float().numpy()
@@ -219,7 +222,12 @@ def quantize(
 
 def payload_size(dim: int, dtype: DType) -> int:
     """Return the bytes of a payload."""
-    return 2 * dim if dtype == "float16" else 4 + dim
+    return 4 + dim if dtype == "int8" else dim * float_type(dtype).itemsize
+
+
+def float_type(dtype: DType) -> np.dtype:
+    """Return the type as which vectors must be finite: what they are kept as; float16 for int8."""
+    return np.dtype("<f4" if dtype == "float32" else "<f2")
 
 
 class Digest(NamedTuple):

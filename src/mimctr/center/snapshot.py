@@ -74,7 +74,7 @@ class Snapshot:
         self.keys: Int[ndarray, rows] = tensors["keys"]
         """Strictly increasing."""
         self.vectors = tensors["vectors"]
-        """float16; int8 where ``steps`` are the unit of each row."""
+        """float16 or float32; int8 where ``steps`` are the unit of each row."""
         self.steps: Float[ndarray, rows] | None = tensors.get("steps")
         self.versions: Int[ndarray, rows] = tensors["versions"]
         self.flags: UInt8[ndarray, rows] = tensors["flags"]
@@ -274,5 +274,5 @@ def _map_tensors(folder: Path, dtype: DType) -> dict[str, Tensor]:
 
 def _refuse_unsorted(folder: Path, keys: Int[ndarray, "rows"]) -> None:
     """See to it that every key can be found by a binary search."""
-    if (np.diff(keys) <= 0).any():
+    if (keys[1:] <= keys[:-1]).any():
         raise CenterError(f"{folder}: its keys are not sorted. Run 'mimctr embed' again.")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from mimctr.center.record import DType, VectorRecord, decode, encode
+from mimctr.center.record import DType, VectorRecord, decode, encode, float_type
 from mimctr.center.snapshot import (
     MANIFEST,
     ROWS_AT_ONCE,
@@ -44,7 +44,7 @@ class SnapshotWriter:
         """Write the vectors of some keys.
 
         Raises:
-            DataError: a vector is not finite, also not as float16.
+            DataError: a vector is not finite, also not as it is kept.
         """
         rows = np.searchsorted(self.arrays["keys"], item_keys).clip(max=len(self.written) - 1)
         foreign = np.flatnonzero(self.arrays["keys"][rows] != item_keys)
@@ -52,11 +52,12 @@ class SnapshotWriter:
             raise DataError(
                 f"snapshot: item key {item_keys[foreign[0]]} was not announced, nor {len(foreign) - 1} others."
             )
+        floats = float_type(self.dtype)
         with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
-            broken = np.flatnonzero(~np.isfinite(vectors.astype(np.float16)).all(axis=1))
+            broken = np.flatnonzero(~np.isfinite(vectors.astype(floats)).all(axis=1))
         if len(broken):
             raise DataError(
-                f"snapshot: {len(broken)} of {len(item_keys)} vectors are not finite as float16, "
+                f"snapshot: {len(broken)} of {len(item_keys)} vectors are not finite as {floats.name}, "
                 f"the first belongs to item key {item_keys[broken].min()}. The encoder is broken."
             )
         self.write_payload(
@@ -100,7 +101,7 @@ class SnapshotWriter:
             arrays["steps"][rows] = np.ascontiguousarray(payload[:, :4]).view(np.float32)[:, 0]
             arrays["vectors"][rows] = np.ascontiguousarray(payload[:, 4:]).view(np.int8)
         else:
-            arrays["vectors"][rows] = payload.view(np.float16)
+            arrays["vectors"][rows] = payload.view(float_type(self.dtype))
         arrays["versions"][rows] = versions
         arrays["flags"][rows] = flags
         arrays["checks"][rows] = row_checks(arrays["keys"][rows], versions, flags, payload)
@@ -184,21 +185,24 @@ def write_snapshot(
     made_from: Mapping[str, str] | None = None,
     backend: str = "torch",
     parity: Parity | None = None,
+    watermarks: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Write a snapshot: keys sorted, vectors as float16 (a relative rounding error of at most 2**-11).
+    """Write a snapshot: keys sorted, each row with its checksum.
 
     Args:
         folder: Must not hold a snapshot yet.
         item_keys: int64, each once, any order.
         vectors: One row per key.
         encoder: Fingerprint of the encoder that made the vectors.
-        dtype: How vectors are kept; int8 with a step of its own for each row.
+        dtype: How vectors are kept: float16 with a relative rounding error of at most 2**-11, int8 with a step of its
+            own for each row, float32 as they are.
         made_from: Keys or hashes of what they were made from, by name.
         backend: What ran the towers.
         parity: Its distance from PyTorch, where that is another.
+        watermarks: Epoch and number of the last window that is in it, by partition.
 
     Raises:
-        DataError: a key stands twice, or a vector is not finite (also not as float16).
+        DataError: a key stands twice, or a vector is not finite (also not as it is kept).
         CenterError: ``folder`` holds a snapshot already.
     """
     with write_in_pieces(
@@ -210,6 +214,7 @@ def write_snapshot(
         made_from=made_from,
         backend=backend,
         parity=parity,
+        watermarks=watermarks,
     ) as writer:
         for first in range(0, len(item_keys), ROWS_AT_ONCE):
             some = slice(first, first + ROWS_AT_ONCE)

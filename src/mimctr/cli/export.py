@@ -19,8 +19,8 @@ def command(
     out: Annotated[Path, typer.Option(help="folder for the bundle; must not exist")],
     json: Json = False,
 ) -> None:
-    """Put a trained model, the names of its items and users, and its vocabularies into one checked folder."""
-    from mimctr.serve.bundle import write_bundle
+    """Put a trained model, the rows of its items and users, and its vocabularies into one checked folder."""
+    from mimctr.recipes.bundle import main
 
-    written = write_bundle(model, dataset, out)
+    written = main(model, dataset, out)
     show(written.model_dump(mode="json", exclude={"files"}) | {"num_files": len(written.files)}, as_json=json)

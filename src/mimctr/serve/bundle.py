@@ -1,33 +1,38 @@
 """A bundle: everything that a scorer needs of one trained model, in one folder that is never changed.
 
 bundle.json                what it is, and the hash of every file
-model.json, .safetensors   as trained: tables and dense half
-names.safetensors          sorted keys of items and users -> their indices
+model.json, .safetensors   dense half and small tables; of items and users no rows but padding and *unknown*
+tables/items, tables/users rows of items and users by their keys: snapshots, which a parameter store can hold as well
 vocabularies/              values of categorical fields -> their indices
 """
 
-import shutil
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-import torch
-from jaxtyping import Int
-from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN
-from mimctr.data.dataset import CtrDataset
-from mimctr.data.keys import item_keys
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.stores.interface import Space
 from mimctr.errors import RunError
-from mimctr.files import atomic_folder, hash_path, read_json, write_json
-from mimctr.weights import load_tensors, save_tensors
+from mimctr.files import hash_path, read_json
 
-MANIFEST, NAMES, VOCABULARIES = "bundle.json", "names.safetensors", "vocabularies"
+MANIFEST, VOCABULARIES, TABLES = "bundle.json", "vocabularies", "tables"
 MODEL, WEIGHTS = "model.json", "model.safetensors"
-SCHEMA = 1
-GROUPS = ("item", "user", "query", "context")
+SCHEMA = 2
+GROUPS = ("user", "query", "context")
+TABLE_PARTITIONS = 16
+"""Of each table on a parameter store."""
+
+
+class Table(StrEnum):
+    """What has a row of its own on a parameter store."""
+
+    ITEMS = "items"
+    """The item's row and those of its fields, then the index of its category."""
+    USERS = "users"
+    """The user's row."""
 
 
 class BundleManifest(BaseModel):
@@ -44,8 +49,16 @@ class BundleManifest(BaseModel):
     kinds: list[str]
     """Of behavior; the first has index 2."""
     dataset_hash: str
+    weights_hash: str
+    """Of the trained model: rows of its tables are of no other."""
+    widths: dict[Table, int]
+    """Of the tables' rows."""
     files: dict[str, str]
-    """Name -> SHA-256."""
+    """Name -> SHA-256; of a table only its manifest, which has the table's digest, and each row has a checksum."""
+
+    def space(self, table: Table) -> Space:
+        """Return where a table's rows live on a parameter store."""
+        return Space(1, self.weights_hash, self.widths[table], "float32", TABLE_PARTITIONS)
 
 
 class Bundle:
@@ -61,20 +74,18 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = _read_manifest(folder)
-        names, _ = load_tensors(folder / NAMES)
-        self._names = {name: tensor.numpy() for name, tensor in names.items()}
         self._kinds = {kind: number for number, kind in enumerate(self.manifest.kinds, start=FIRST_INDEX)}
         self._values = {
             group: _read_vocabulary(folder / VOCABULARIES / f"{group}.parquet") for group in GROUPS
         }
 
-    def item_index(self, keys: Int[ndarray, "items"]) -> Int[ndarray, "items"]:
-        """Return the index of items by their keys; *unknown* for one that training has not seen."""
-        return _find(self._names["item_keys"], self._names["item_index"], keys)
+    def open_table(self, table: Table) -> Snapshot:
+        """Open a table's rows, memory-mapped.
 
-    def user_index(self, key: int) -> int:
-        """Return the index of a user by its key (as an item's: :func:`mimctr.data.keys.item_keys`)."""
-        return int(_find(self._names["user_keys"], self._names["user_index"], np.array([key]))[0])
+        Raises:
+            CenterError: it is not readable, or another model's.
+        """
+        return Snapshot.open(self.folder / TABLES / table, encoder=self.manifest.weights_hash)
 
     def kind_index(self, kind: str) -> int:
         """Return the index of what was done."""
@@ -83,70 +94,6 @@ class Bundle:
     def value_index(self, group: str, field: str, value: str | None) -> int:
         """Return the index of a field's value: padding for none, *unknown* for one that training has not seen."""
         return PADDING if value is None else self._values[group].get((field, value), UNKNOWN)
-
-
-def write_bundle(model: Path, dataset: Path, out: Path) -> BundleManifest:
-    """Write a bundle.
-
-    Args:
-        model: Folder of a trained model.
-        dataset: What it was trained on.
-        out: Must not exist.
-
-    Raises:
-        RunError: there is no trained model, it was trained on another dataset, or ``out`` exists.
-    """
-    data, record = CtrDataset.open(dataset), _read_record(model)
-    if record["dataset_hash"] != data.manifest.source_hash:
-        raise RunError(
-            f"{model}: it was trained on tables {record['dataset_hash'][:12]}, {dataset} was made from "
-            f"{data.manifest.source_hash[:12]}. Name the dataset of its training."
-        )
-    with atomic_folder(out) as folder:
-        for name in (MODEL, WEIGHTS):
-            shutil.copyfile(model / name, folder / name)
-        shutil.copytree(dataset / VOCABULARIES, folder / VOCABULARIES)
-        save_tensors(folder / NAMES, _names(data))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        manifest = BundleManifest(
-            schema_version=SCHEMA,
-            content_fingerprint=record.get("content_fingerprint"),
-            content_dim=record["content_dim"],
-            max_length=record["config"]["max_length"],
-            kinds=data.manifest.kinds,
-            dataset_hash=record["dataset_hash"],
-            files={path.relative_to(folder).as_posix(): hash_path(path) for path in files},
-        )
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    return manifest
-
-
-def _read_record(model: Path) -> dict[str, Any]:
-    record = read_json(model / MODEL)
-    if not (model / WEIGHTS).is_file():
-        raise RunError(f"{model}: holds no trained model ({WEIGHTS} is missing): nothing can be served.")
-    return record
-
-
-def _names(data: CtrDataset) -> dict[str, torch.Tensor]:
-    """Return sorted keys and their indices."""
-    of_items = data.item_keys[FIRST_INDEX:]
-    of_users = item_keys(data.users["user_id"])
-    found = {}
-    for name, keys in (("item", of_items), ("user", of_users)):
-        order = np.argsort(keys, kind="stable")
-        found[f"{name}_keys"] = torch.from_numpy(np.ascontiguousarray(keys[order], dtype=np.int64))
-        found[f"{name}_index"] = torch.from_numpy(order + FIRST_INDEX)
-    return found
-
-
-def _find(
-    sorted_keys: Int[ndarray, "entries"], index: Int[ndarray, "entries"], keys: Int[ndarray, "asked"]
-) -> Int[ndarray, "asked"]:
-    if not len(sorted_keys):
-        return np.full(len(keys), UNKNOWN)
-    place = np.searchsorted(sorted_keys, keys).clip(max=len(sorted_keys) - 1)
-    return np.where(sorted_keys[place] == keys, index[place], UNKNOWN)
 
 
 def _read_vocabulary(path: Path) -> dict[tuple[str, str], int]:

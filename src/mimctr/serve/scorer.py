@@ -1,7 +1,7 @@
 """Candidates and a history to probabilities: the model of a bundle, vectors of one generation. No HTTP.
 
-The same two halves as offline, so that a score is the one that evaluation gave to the same inputs; what a user's
-candidates share is looked up once.
+The same halves as offline, so that a score is the one that evaluation gave to the same inputs; rows and vectors are
+fetched by key, only those of the request, and what a user's candidates share is looked up once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,14 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from mimctr.batch import Content, CtrBatch, pad_positions
+from mimctr.batch import PADDING, UNKNOWN, Content
 from mimctr.center.record import Found
 from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.errors import DataError, StaleSnapshot
-from mimctr.serve.bundle import Bundle
+from mimctr.serve.bundle import Bundle, Table
+from mimctr.serve.tables import Tables, embedded_tables, trained_rows
 from mimctr.ubm.ciubm import CiUBM
-from mimctr.ubm.embeddings import EmbeddingHalf
+from mimctr.ubm.embeddings import Fetched, Rows
 
 
 class Behaviors(NamedTuple):
@@ -70,6 +71,7 @@ class Scorer:
     Args:
         bundle: Names to indices.
         model: The bundle's, in evaluation mode.
+        tables: Where rows of items and users come from; None: from the bundle itself.
         space: Generation whose vectors it reads; None for Base.
         store: Holds them; None for Base.
 
@@ -78,7 +80,13 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle, model: CiUBM, *, space: Space | None = None, store: ParameterStore | None = None
+        self,
+        bundle: Bundle,
+        model: CiUBM,
+        *,
+        tables: Tables | None = None,
+        space: Space | None = None,
+        store: ParameterStore | None = None,
     ) -> None:
         wanted = bundle.manifest.content_fingerprint
         found = None if space is None else space.fingerprint
@@ -91,7 +99,12 @@ class Scorer:
         self.model = model
         self.space = space
         self.store = store
-        self.embedding: EmbeddingHalf = model.embedding
+        self.tables = embedded_tables(bundle) if tables is None else tables
+        with torch.inference_mode():
+            unknown = torch.tensor([UNKNOWN])
+            self._unknown = {
+                table: trained_rows(model.embedding, table, unknown)[0].numpy() for table in Table
+            }
 
     def score(self, request: Request) -> Scores:
         """Return the probability of a click on each candidate.
@@ -103,11 +116,11 @@ class Scorer:
         if not len(request.candidates):
             raise DataError("candidates: there are none. Send at least one.")
         seen = self._seen(request)
-        shared = self._shared(request, seen)
-        targets = torch.from_numpy(self.bundle.item_index(request.candidates))
+        keys, back = np.unique(np.concatenate([request.candidates, seen.items]), return_inverse=True)
         with torch.inference_mode():
-            content, found = self._content(request, seen, shared)
-            logits = self.model.dense(self.embedding.of_candidates(shared, targets), content).logit
+            rows = self._rows(request, seen, keys, back)
+            content, found = self._content(request, seen, keys, back)
+            logits = self.model.dense(rows, content).logit
             probabilities = torch.sigmoid(logits.double()).numpy()
         count = len(request.candidates)
         return Scores(probabilities, found.states[:count], len(seen.items), int(found.known[count:].sum()))
@@ -119,52 +132,63 @@ class Scorer:
         order = order[times[order] < request.time][-self.bundle.manifest.max_length :]
         return Behaviors(items[order], times[order], [kinds[place] for place in order.tolist()])
 
-    def _shared(self, request: Request, seen: Behaviors) -> CtrBatch:
-        """Return what all candidates share as one impression."""
-        count = len(seen.items)
-        positions, mask = pad_positions(np.array([0]), np.array([count]), self.bundle.manifest.max_length)
-        items = np.append(self.bundle.item_index(seen.items), 0)
-        kinds = np.append(np.array([self.bundle.kind_index(kind) for kind in seen.kinds], dtype=np.int64), 0)
-        gaps = np.append(request.time - seen.times, 0)
-        take = np.where(mask, positions, count)
-        user = 1 if request.user is None else self.bundle.user_index(request.user)
-        return CtrBatch(
-            user_fields=self._fields("user", {**request.user_fields}, first=user),
-            query_fields=self._fields("query", request.query_fields),
-            context_fields=self._fields("context", request.context_fields),
-            query=torch.zeros(1, dtype=torch.int64),
-            target=torch.zeros(1, dtype=torch.int64),
-            behaviors=torch.from_numpy(items[take]),
-            kinds=torch.from_numpy(kinds[take]),
-            time_gaps=torch.from_numpy(gaps[take]),
-            mask=torch.from_numpy(mask),
-            clicks=torch.zeros(1),
+    def _rows(
+        self, request: Request, seen: Behaviors, keys: Int[ndarray, "keys"], back: Int[ndarray, "asked"]
+    ) -> Rows:
+        """Return the rows of a request, those of its candidates and behaviors fetched together."""
+        count, length = len(request.candidates), max(len(seen.items), 1)
+        items = self.tables[Table.ITEMS].rows(keys, unknown=self._unknown[Table.ITEMS])
+        candidates = torch.from_numpy(items[back[:count]])
+        behaviors = torch.zeros(1, length, items.shape[1])
+        behaviors[0, length - len(seen.items) :] = torch.from_numpy(items[back[count:]])
+        kinds = torch.full((1, length), PADDING)
+        time_gaps = torch.zeros(1, length, dtype=torch.int64)
+        kinds[0, length - len(seen.items) :] = torch.tensor(
+            [self.bundle.kind_index(one) for one in seen.kinds]
+        )
+        time_gaps[0, length - len(seen.items) :] = torch.from_numpy(request.time - seen.times)
+        return self.model.embedding.of_fetched(
+            Fetched(
+                user=torch.from_numpy(self._user(request)),
+                candidates=candidates[:, :-1],
+                categories=candidates[:, -1].long(),
+                behaviors=behaviors[..., :-1],
+                behavior_categories=behaviors[..., -1].long(),
+                kinds=kinds,
+                time_gaps=time_gaps,
+                mask=kinds != PADDING,
+                user_fields=self._fields("user", request.user_fields)[:, 1:],
+                query_fields=self._fields("query", request.query_fields),
+                context_fields=self._fields("context", request.context_fields),
+            )
         )
 
-    def _fields(
-        self, side: str, values: Mapping[str, str | None], *, first: int | None = None
-    ) -> Int[Tensor, "1 fields"]:
+    def _user(self, request: Request) -> Float[ndarray, "1 width"]:
+        unknown = self._unknown[Table.USERS]
+        if request.user is None:
+            return unknown[None]
+        return self.tables[Table.USERS].rows(np.array([request.user]), unknown=unknown)
+
+    def _fields(self, side: str, values: Mapping[str, str | None]) -> Int[Tensor, "1 fields"]:
         """Return the indices of one side's fields, in the order of the model's columns."""
-        names = list(self.embedding.names[side])
+        names = self.model.embedding.names[side]
         unknown = sorted(set(values) - set(names))
         if unknown:
             raise DataError(
                 f"{side} fields: the model has no {', '.join(unknown)}; it has {', '.join(names) or 'none'}."
             )
         indices = [self.bundle.value_index(side, name, values.get(name)) for name in names]
-        if first is not None:
-            indices[0] = first
         return torch.tensor([indices], dtype=torch.int64)
 
-    def _content(self, request: Request, seen: Behaviors, shared: CtrBatch) -> tuple[Content | None, Found]:
+    def _content(
+        self, request: Request, seen: Behaviors, keys: Int[ndarray, "keys"], back: Int[ndarray, "asked"]
+    ) -> tuple[Content | None, Found]:
         """Return content vectors of candidates and behaviors, fetched together."""
-        keys = np.concatenate([request.candidates, seen.items])
         if self.space is None or self.store is None:
-            return None, Found.misses(len(keys), 0)
-        distinct, back = np.unique(keys, return_inverse=True)
-        fetched = self.store.fetch(self.space, distinct)
+            return None, Found.misses(len(back), 0)
+        fetched = self.store.fetch(self.space, keys)
         found = Found(fetched.vectors[back], fetched.states[back])
-        count, length = len(request.candidates), shared.mask.shape[1]
+        count, length = len(request.candidates), max(len(seen.items), 1)
         behaviors = np.zeros((1, length, self.space.dim), np.float32)
         known = np.zeros((1, length), np.bool_)
         if len(seen.items):

@@ -46,6 +46,26 @@ class Rows(NamedTuple):
         )
 
 
+class Fetched(NamedTuple):
+    """One user, and many candidates: rows from a parameter store, and indices of what is looked up beside them."""
+
+    user: Float[Tensor, "1 user"]
+    """Of :meth:`EmbeddingHalf.user_vectors`."""
+    candidates: Float[Tensor, "candidates dim"]
+    """Of :meth:`EmbeddingHalf.item_vectors`."""
+    categories: Int[Tensor, "candidates"]
+    behaviors: Float[Tensor, "1 length dim"]
+    """Of :meth:`EmbeddingHalf.item_vectors`; zero where ``mask`` is not set."""
+    behavior_categories: Int[Tensor, "1 length"]
+    kinds: Int[Tensor, "1 length"]
+    time_gaps: Int[Tensor, "1 length"]
+    mask: Bool[Tensor, "1 length"]
+    user_fields: Int[Tensor, "1 user_fields"]
+    """All but the user itself."""
+    query_fields: Int[Tensor, "1 query_fields"]
+    context_fields: Int[Tensor, "1 context_fields"]
+
+
 def trained_rows(counts: Int[Tensor, "entries"], *, min_count: int) -> Int[Tensor, "entries"]:
     """Return the table row of each index: rows from 2 on in the order of the indices, 1 for what is too rare.
 
@@ -179,25 +199,32 @@ class EmbeddingHalf(nn.Module):
             else None,
         )
 
-    def of_candidates(self, shared: CtrBatch, targets: Int[Tensor, "candidates"]) -> Rows:
-        """Return the rows of one user's many candidates; what they share is looked up once, and is not copied.
-
-        Args:
-            shared: One impression; its target is not looked at.
-            targets: ``item_index`` of each candidate.
-        """
-        one, count = self(shared), len(targets)
+    def of_fetched(self, fetched: Fetched) -> Rows:
+        """Return the rows of one user's many candidates; what they share is looked up once, and is not copied."""
+        one, count = fetched, len(fetched.candidates)
+        behaviors = one.behaviors
+        for name in self.names["behavior"]:
+            behaviors = behaviors + self.tables[name](one.kinds)
+        user = torch.cat([one.user, self._fields("user", one.user_fields, first=1)], dim=-1)
         return Rows(
-            user=one.user.expand(count, -1),
-            query=one.query.expand(count, -1),
-            context=one.context.expand(count, -1),
-            target=self._items(targets, self.item_rows[targets]),
-            behaviors=one.behaviors.expand(count, -1, -1),
+            user=user.expand(count, -1),
+            query=self._fields("query", one.query_fields).expand(count, -1),
+            context=self._fields("context", one.context_fields).expand(count, -1),
+            target=one.candidates,
+            behaviors=behaviors.expand(count, -1, -1),
             mask=one.mask.expand(count, -1),
             time_gaps=one.time_gaps.expand(count, -1),
-            same_category=self._same_category(targets, shared.behaviors.expand(count, -1)) & shared.mask,
+            same_category=_same_known(one.categories, one.behavior_categories.expand(count, -1)) & one.mask,
             kinds=one.kinds.expand(count, -1),
         )
+
+    def item_vectors(self, index: Int[Tensor, "items"]) -> Float[Tensor, "items dim"]:
+        """Return the rows of items as a parameter store holds them: of each item, and of its fields."""
+        return self._items(index, self.item_rows[index])
+
+    def user_vectors(self, index: Int[Tensor, "users"]) -> Float[Tensor, "users dim"]:
+        """Return the rows of users as a parameter store holds them: of the user itself, without other fields."""
+        return self._look_up("user", self.user_rows[index])
 
     def named_rows(self, batch: CtrBatch) -> dict[str, Int[Tensor, "batch named"]]:
         """Return the rows of each table that each impression names, repeats included; PADDING where nothing is.
@@ -214,10 +241,10 @@ class EmbeddingHalf(nn.Module):
             "context": batch.context_fields.unsqueeze(1),
             "behavior": batch.kinds.unsqueeze(-1),
         }
-        named = {"item": self._bucketed("item", self.item_rows[items])}
+        named = {"item": self.bucketed("item", self.item_rows[items])}
         for side, rows in sides.items():
             for column, name in enumerate(self.names[side]):
-                named[name] = self._bucketed(name, rows[..., column]).long()
+                named[name] = self.bucketed(name, rows[..., column]).long()
         return named
 
     def _same_category(
@@ -226,7 +253,7 @@ class EmbeddingHalf(nn.Module):
         category = self.item_fields[:, 0]
         return _same_known(category[targets], category[behaviors])
 
-    def _bucketed(self, name: str, rows: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    def bucketed(self, name: str, rows: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """Return the rows of table ``name`` that hold those entries."""
         num_buckets = self.hash_buckets.get(name)
         return rows if num_buckets is None else bucket_rows(rows, num_buckets=num_buckets)
@@ -260,13 +287,18 @@ class EmbeddingHalf(nn.Module):
         parts += [self._look_up(name, fields[..., column]) for column, name in enumerate(self.names["item"])]
         return torch.cat(parts, dim=-1)
 
-    def _fields(self, side: str, index: Int[Tensor, "batch fields"]) -> Float[Tensor, "batch dim"]:
+    def _fields(
+        self, side: str, index: Int[Tensor, "batch fields"], *, first: int = 0
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the rows of one side's fields from the ``first`` on."""
         empty = torch.zeros(len(index), 0, device=index.device)
-        parts = [self._look_up(name, index[:, column]) for column, name in enumerate(self.names[side])]
+        parts = [
+            self._look_up(name, index[:, column]) for column, name in enumerate(self.names[side][first:])
+        ]
         return torch.cat([empty, *parts], dim=-1)
 
     def _look_up(self, name: str, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
-        return self.tables[name](self._bucketed(name, rows))
+        return self.tables[name](self.bucketed(name, rows))
 
     def _forget_first(self, index: Int[Tensor, "batch fields"]) -> Int[Tensor, "batch fields"]:
         if index.shape[1] == 0:
