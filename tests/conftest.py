@@ -1,6 +1,7 @@
 """Shape checks for the tensor packages, one thread, no network; timm and the peers where they are installed."""
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ install_import_hook(
 
 import pytest
 import torch
+from center.servers import RedisCluster, RedisServer, cluster_of_six, one_server
 
 torch.set_num_threads(1)
 HAS_TIMM = find_spec("timm") is not None
@@ -51,3 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with one_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with cluster_of_six(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

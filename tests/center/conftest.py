@@ -1,26 +1,12 @@
 """A center with a base of its own, and every parameter store that the same tests run on."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from center.servers import Open, RedisCluster, RedisServer, cluster_of_six, needs_redis, one_server
+from center.servers import Open, needs_redis
 from mimctr.center.stores.local import LocalStore
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with one_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    with cluster_of_six(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
 
 STORES = [
     pytest.param("local"),

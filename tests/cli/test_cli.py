@@ -29,7 +29,7 @@ COMMANDS = [
         "export",
         "encoder-tables",
     ),
-    *("encoders", "settings", "serve"),
+    *("encoders", "settings", "push", "serve"),
 ]
 
 

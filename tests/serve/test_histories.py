@@ -5,24 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from center.servers import needs_redis, one_server
+from center.servers import needs_redis
 
 from mimctr.serve.histories import Event, HistoryStore, LocalHistories, RedisHistories
 
 Open = Callable[..., HistoryStore]
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with one_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
-
-
 @pytest.fixture(params=["local", pytest.param("redis", marks=[needs_redis, pytest.mark.slow])])
 def open_histories(request, tmp_path: Path) -> Open:
     if request.param == "local":
         return lambda **named: LocalHistories(tmp_path / "h.sqlite", **named)
-    url = request.getfixturevalue("redis_url")
+    url = request.getfixturevalue("redis_server").url
     return lambda **named: RedisHistories(url, name=tmp_path.name, **named)
 
 

@@ -35,6 +35,7 @@ from mimctr.cli import (
     plain,
     prepare,
     pretrain,
+    push,
     report,
     run,
     serve,
@@ -146,6 +147,7 @@ for module in (
     evaluate,
     report,
     export,
+    push,
     serve,
     settings,
 ):

@@ -12,7 +12,7 @@ EXAMPLES = "Example: mimctr serve bundle --center center --set port=8080"
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="folder written by 'mimctr export'")],
+    bundle: Annotated[str, typer.Argument(help="folder of 'mimctr export', or store:LABEL of 'mimctr push'")],
     center: Annotated[Path | None, typer.Option(help="folder of the center; Base needs none")] = None,
     config: ConfigFile = None,
     settings: Settings = None,

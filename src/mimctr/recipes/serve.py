@@ -14,6 +14,7 @@ from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
 from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
+from mimctr.serve.remote import BundleStore
 from mimctr.serve.service import Service
 
 TOKEN = "MIMCTR_TOKEN"
@@ -59,8 +60,8 @@ def read_token(config: Config) -> str | None:
     return token
 
 
-def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
-    """Return a service that answers with ``bundle``.
+def make_service(bundle: str, center: Path | None, config: Config) -> Service:
+    """Return a service that answers with ``bundle``: a folder, or ``store:LABEL``.
 
     Raises:
         MimctrError: the bundle, the center or a store is not what it should be.
@@ -77,12 +78,13 @@ def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
         center=center,
         store=RedisStore(config.store, name=config.name) if config.store else None,
         open_histories=open_histories if config.histories else None,
+        bundles=BundleStore(config.store, name=config.name) if config.store else None,
     )
     service.load(bundle)
     return service
 
 
-def main(bundle: Path, center: Path | None, config: Config) -> None:
+def main(bundle: str, center: Path | None, config: Config) -> None:
     """Serve until told to stop.
 
     Raises:

@@ -20,10 +20,12 @@ from mimctr.center.publish import Behind, behind, bring_up_to_date
 from mimctr.center.record import State
 from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.center.stores.local import LocalStore
-from mimctr.errors import CenterError, MimctrError
+from mimctr.errors import CenterError, ConfigError, MimctrError
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.histories import Event, HistoryStore
+from mimctr.serve.remote import SCHEME, BundleStore
 from mimctr.serve.scorer import NO_BEHAVIORS, Request, Scorer, Scores
+from mimctr.serve.tables import Tables, embedded_tables
 from mimctr.ubm.ciubm import CiUBM
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class Service:
         center: Folder of the center; None for models without content.
         store: Where vectors come from; None: a store of this process, kept up to date with the center.
         open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
+        bundles: Where ``store:LABEL`` comes from.
     """
 
     def __init__(
@@ -125,10 +128,12 @@ class Service:
         center: Path | None = None,
         store: ParameterStore | None = None,
         open_histories: Callable[[], HistoryStore] | None = None,
+        bundles: BundleStore | None = None,
     ) -> None:
         self._load_model = load_model
         self._center = center
         self._open_histories = open_histories
+        self._bundles = bundles
         self._own = threading.local()
         self._swap = threading.Lock()
         self.serving: Serving | None = None
@@ -144,31 +149,45 @@ class Service:
         if self._follower is not None:
             self._follower.close()
 
-    def load(self, folder: Path) -> Serving:
+    def load(self, name: str | Path) -> Serving:
         """Open, check and warm a bundle, then serve it; whoever is being served keeps what it has.
 
+        Args:
+            name: Its folder, or ``store:LABEL``.
+
         Raises:
-            RunError: the folder holds no bundle, or a damaged one; what is served stays.
+            ConfigError: it is to come from a store, and there is none.
+            RunError: there is no bundle, or a damaged one; what is served stays.
             StaleSnapshot: the active generation is another encoder's; what is served stays.
             CenterError: no generation is active.
+            StoreUnavailable: the store cannot be reached.
         """
+        label = str(name).removeprefix(SCHEME)
         with self._swap:
-            bundle = Bundle(folder)
-            space = None
-            if bundle.manifest.content_fingerprint is not None and self._center is not None:
-                log = Center(self._center).log
+            if label == str(name):
+                return self._open(Path(name).resolve().name, Path(name), embedded_tables)
+            if self._bundles is None:
+                raise ConfigError(f"{name}: there is no parameter store. Set store to its URL.")
+            with self._bundles.pull(label) as folder:
+                return self._open(label, folder, self._bundles.tables)
+
+    def _open(self, label: str, folder: Path, open_tables: Callable[[Bundle], Tables]) -> Serving:
+        """Serve a bundle with the active generation."""
+        bundle = Bundle(folder)
+        space = None
+        if bundle.manifest.content_fingerprint is not None and self._center is not None:
+            with contextlib.closing(Center(self._center).log) as log:
                 active = log.generations.active()
                 if active is None:
                     raise CenterError(
                         f"{self._center}: no generation is active. Run 'mimctr center activate' first."
                     )
                 space = log.generations.space(active.number)
-                log.close()
-            return self._serve(folder.resolve().name, bundle, self._load_model(folder), space)
+        return self._serve(label, bundle, self._load_model(folder), open_tables(bundle), space)
 
-    def _serve(self, name: str, bundle: Bundle, model: CiUBM, space: Space | None) -> Serving:
+    def _serve(self, name: str, bundle: Bundle, model: CiUBM, tables: Tables, space: Space | None) -> Serving:
         """Warm a bundle on a generation, then serve it."""
-        scorer = Scorer(bundle, model, space=space, store=self.store)
+        scorer = Scorer(bundle, model, tables=tables, space=space, store=self.store)
         request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
         for _ in range(WARM_UP):
             scorer.score(request)
@@ -187,7 +206,7 @@ class Service:
         with self._swap:
             if self.serving is serving:  # or a bundle was loaded meanwhile, on the active generation
                 one, space = serving.scorer, center.log.generations.space(active.number)
-                self._serve(serving.name, one.bundle, one.model, space)
+                self._serve(serving.name, one.bundle, one.model, one.tables, space)
                 logger.info("generation %d is served", active.number)
 
     def is_ready(self) -> str | None:

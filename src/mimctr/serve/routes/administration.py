@@ -1,7 +1,6 @@
 """Health, metrics, and which bundle is served."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Response
@@ -18,7 +17,7 @@ def administration_router(context: Context) -> APIRouter:
     @router.post("/admin/reload", tags=["administration"], dependencies=[Depends(context.permitted)])
     async def reload(body: Reload) -> dict[str, Any]:
         """Serve another bundle, loaded and warmed beside the one that is served; if it is not sound, that one stays."""
-        serving = await asyncio.to_thread(context.service.load, Path(body.bundle))
+        serving = await asyncio.to_thread(context.service.load, body.bundle)
         return {"bundle": serving.name, "generation": serving.generation}
 
     @router.get("/health/live", tags=["health"])
