@@ -909,21 +909,21 @@ MUTANTS = [
         "serve/scorer.py",
         "[-self.bundle.manifest.max_length :]",
         "[: self.bundle.manifest.max_length]",
-        "tests/serve/test_scorer.py::test_a_history_of_ten_thousand",
+        "tests/serve/test_scorer.py::test_a_history_of_ten_thousand[integers]",
     ),
     Mutant(
         "behaviors of the same second are seen",
         "serve/scorer.py",
         "order[times[order] < request.time]",
         "order[times[order] <= request.time]",
-        "tests/serve/test_scorer.py::test_what_comes_later_is_not_seen",
+        "tests/serve/test_scorer.py::test_what_comes_later_is_not_seen[integers]",
     ),
     Mutant(
         "a model reads vectors of another encoder",
         "serve/scorer.py",
         "if wanted is not None and found != wanted:",
         "if False:",
-        "tests/serve/test_scorer.py::test_vectors_of_another_encoder_are_refused",
+        "tests/serve/test_scorer.py::test_vectors_of_another_encoder_are_refused[integers]",
     ),
     Mutant(
         "rows without their watermark",
@@ -964,6 +964,27 @@ MUTANTS = [
         "keys[:0]",
         "tests/center/test_stores.py::test_loading_again_leaves_nothing_of_before[redis]",
         needs_redis=True,
+    ),
+    Mutant(
+        "a scorer holds the rows of all items",
+        "serve/bundle_writer.py",
+        'state[f"embedding.tables.{name}.weight"][rows].clone()',
+        'state[f"embedding.tables.{name}.weight"]',
+        "tests/serve/test_tables.py::test_the_bundles_model_has_no_rows_of_items_and_users[integers]",
+    ),
+    Mutant(
+        "a row on a store is another's where entries share rows",
+        "ubm/embeddings.py",
+        "return rows if num_buckets is None else bucket_rows(rows, num_buckets=num_buckets)",
+        "return rows if num_buckets is None else bucket_rows(rows + 1, num_buckets=num_buckets)",
+        "tests/serve/test_tables.py::test_a_table_has_the_models_own_rows[integers]",
+    ),
+    Mutant(
+        "a damaged row is used",
+        "serve/tables.py",
+        "np.where(found.known[:, None], found.vectors, unknown)",
+        "found.vectors",
+        "tests/serve/test_tables.py::test_a_damaged_row_is_an_unknown_one[integers]",
     ),
 ]
 
