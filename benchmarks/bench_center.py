@@ -121,12 +121,28 @@ def measure_store(kind: str, store: RedisStore, base: Snapshot, rounds: int) -> 
         assert np.array_equal(store.fetch(space, keys).vectors, base.fetch(keys).vectors)
         names = names_of(store, space, keys)
 
+        flat = [b for a in names for b in a]
+
         def bare(names: list[list[bytes]] = names) -> list[list[bytes]]:
+            if kind == "redis":
+                return [store._client.mget(flat)]
             pipeline = store._client.pipeline(transaction=False)
             for some in names:
                 pipeline.execute_command("MGET", *some)
             return pipeline.execute()
 
+        layout = np.dtype([("head", "u1", (24,)), ("vector", "<f2", (base.dim,)), ("crc", "<u4")])
+        places = np.argsort(partition_of(keys, PARTITIONS), kind="stable")
+
+        def bare_decoded():
+            raws = [one for some in bare() for one in some]
+            out = np.empty((len(places), base.dim), np.float32)
+            out[places] = np.frombuffer(b"".join(raws), layout)["vector"]
+            return out
+
+        assert np.array_equal(bare_decoded(), store.fetch(space, keys).vectors)
+        ours, plain = in_turn(lambda keys=keys: store.fetch(space, keys), bare_decoded, rounds)
+        found[f"... {kind}, share of a DECODING bare client's rate, {count} rows"] = plain / ours
         ours, plain = in_turn(lambda keys=keys: store.fetch(space, keys), bare, rounds)
         found[f"{kind}, {count} rows, ms"] = 1e3 * ours
         found[f"... {kind}, share of a bare client's rate, {count} rows"] = plain / ours
