@@ -83,14 +83,14 @@ def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
     service = Service(
         load_model,
         center=center,
-        store=_open_store(config),
+        store=open_store(config),
         open_histories=open_histories if config.histories else None,
     )
     service.load(bundle)
     return service
 
 
-def _open_store(config: Config) -> ParameterStore | None:
+def open_store(config: Config) -> ParameterStore | None:
     """Return the parameter store that a service is told to ask, None where that is one of its own."""
     if not config.store:
         return None
