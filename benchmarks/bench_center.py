@@ -3,9 +3,9 @@
     python benchmarks/bench_center.py
 
 Rows of a snapshot by number against ``index_select`` of a tensor in memory; rows by key against a sorted search and a
-gather; rows of Redis, one server and a cluster of three on loopback, against bare clients; rows through a cache, nine in
-ten of them hot; a window applied; what a row takes on Redis. What is fetched is compared first. Each measurement is the
-median of some rounds, the sides in turn; of the bare clients' shares also the quartiles of some repetitions.
+gather; rows of Redis, one server and a cluster of three on loopback, against bare clients; rows behind a cache, 90 % of
+them hot; a window applied; what a row takes on Redis. What is fetched is compared first. Each measurement is the median
+of some rounds, the sides in turn; of the bare clients' shares also the quartiles of some repetitions.
 
 The bare clients are redis-py with the names given, one MGET on a server and a pipeline of one MGET a partition on a
 cluster: one returns the bytes and does nothing with them, the other decodes them with NumPy, unchecked.

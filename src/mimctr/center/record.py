@@ -274,8 +274,8 @@ def digest(records: Iterable[VectorRecord]) -> Digest:
 def partition_of(keys: Int[ndarray, "keys"], num_partitions: int) -> Int[ndarray, "keys"]:
     """Return the partition of each item: its mixed key (SplitMix64's finalizer) modulo the number of partitions."""
     mixed = keys.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
     return (mixed % np.uint64(num_partitions)).astype(np.int64)

@@ -58,9 +58,8 @@ def pack_names(prefixes: tuple[bytes, ...], keys: Int[ndarray, "keys"], counts: 
     """Return the names of each prefix as they stand in a command."""
     packed: list[bytes] = []
     first = 0
-    for heads in _heads(prefixes):
+    for heads, layout in _heads(prefixes):
         some = counts[len(packed) : len(packed) + len(heads)]
-        layout = np.dtype([("head", "u1", heads.shape[1:]), ("key", ">i8"), ("end", "S2")])
         rows = np.empty(sum(some), dtype=layout)
         rows["head"] = heads.repeat(some, axis=0)
         rows["key"] = keys[first : first + len(rows)]
@@ -75,12 +74,14 @@ def pack_names(prefixes: tuple[bytes, ...], keys: Int[ndarray, "keys"], counts: 
 
 
 @functools.lru_cache(maxsize=64)
-def _heads(prefixes: tuple[bytes, ...]) -> list[UInt8[ndarray, "prefixes bytes"]]:
-    """Return what stands in a command before the keys, in one matrix for prefixes of one length that follow another."""
-    return [
-        np.array([list(b"$%d\r\n%s" % (size + KEY_BYTES, prefix)) for prefix in run], dtype=np.uint8)
-        for size, run in itertools.groupby(prefixes, len)
-    ]
+def _heads(prefixes: tuple[bytes, ...]) -> list[tuple[UInt8[ndarray, "prefixes bytes"], np.dtype[np.void]]]:
+    """Return what stands before the keys, a matrix for prefixes of one length in a row, and the layout of a name."""
+    found = []
+    for size, run in itertools.groupby(prefixes, len):
+        heads = np.array([list(b"$%d\r\n%s" % (size + KEY_BYTES, prefix)) for prefix in run], dtype=np.uint8)
+        layout = np.dtype([("head", "u1", heads.shape[1:]), ("key", ">i8"), ("end", "S2")])
+        found.append((heads, layout))
+    return found
 
 
 def _mget(count: int, *names: bytes) -> bytes:

@@ -133,7 +133,8 @@ class RedisStore:
         with telling(self.url):
             answers = mget(self._client, prefixes, keys[order], counts, _with_checksums)
         raws = list(itertools.chain.from_iterable(some for some, _ in answers))
-        places = np.argsort(order)
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
         return unpack_many(
             [raws[place] for place in places.tolist()],
             keys,
