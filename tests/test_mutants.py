@@ -830,8 +830,8 @@ MUTANTS = [
     Mutant(
         "a record's checksum is ignored",
         "center/record.py",
-        "count=len(texts)) == RESIDUE",
-        "count=len(texts)) >= 0",
+        "else sums) == RESIDUE",
+        "else sums) >= 0",
         "tests/center/test_record.py::test_any_flipped_bit_is_seen",
     ),
     Mutant(
@@ -936,8 +936,8 @@ MUTANTS = [
     Mutant(
         "the generation is missing from the key",
         "center/stores/redis.py",
-        'b"%s{%d}%d:v" % (self.name.encode(), partition, space.generation)',
-        'b"%s{%d}0:v" % (self.name.encode(), partition)',
+        'b"%s{%d}%d:v" % (name.encode(), partition, generation)',
+        'b"%s{%d}0:v" % (name.encode(), partition)',
         "tests/center/test_stores.py::test_generations_do_not_see_one_another[redis]",
         needs_redis=True,
     ),
@@ -985,6 +985,28 @@ MUTANTS = [
         "np.where(found.known[:, None], found.vectors, unknown)",
         "found.vectors",
         "tests/serve/test_tables.py::test_a_damaged_row_is_an_unknown_one[integers]",
+    ),
+    Mutant(
+        "a connection goes back with answers on their way",
+        "center/stores/mget.py",
+        "    except BaseException:\n        connection.disconnect()\n        raise\n",
+        "",
+        "tests/center/test_mget.py::test_after_a_refusal_the_next_fetch_gets_its_own_answers",
+        needs_redis=True,
+    ),
+    Mutant(
+        "a row fetched before a window is kept after it",
+        "center/stores/cached.py",
+        "if self._num_changes == num_changes:",
+        "if True:",
+        "tests/center/test_cached.py::test_what_was_fetched_while_a_window_was_applied_is_not_kept",
+    ),
+    Mutant(
+        "a row is kept for ever",
+        "center/stores/cached.py",
+        "slots[self._until[slots] <= now] = -1",
+        "pass",
+        "tests/center/test_cached.py::test_a_row_is_kept_for_its_seconds",
     ),
 ]
 

@@ -5,20 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from center.servers import Open, needs_redis
+from center.servers import STORES, Open
+from mimctr.center.stores.cached import CachedStore
 from mimctr.center.stores.local import LocalStore
 
-STORES = [
-    pytest.param("local"),
-    pytest.param("redis", marks=[needs_redis, pytest.mark.slow]),
-    pytest.param("cluster", marks=[needs_redis, pytest.mark.slow]),
-]
 
-
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, "cached"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     if request.param == "local":
         return LocalStore
+    if (
+        request.param == "cached"
+    ):  # all that is written goes through it, so that its rows may be as old as they like
+        return lambda: CachedStore(LocalStore(), max_rows=4, seconds=3600.0)
     from mimctr.center.stores.redis import RedisStore
 
     server = request.getfixturevalue(f"redis_{'server' if request.param == 'redis' else 'cluster'}")

@@ -165,3 +165,9 @@ def cluster_of_six(folder: Path) -> Iterator[RedisCluster]:
 needs_redis = pytest.mark.skipif(
     not HAS_REDIS, reason="redis-server is not installed: apt-get install redis-server"
 )
+STORES = [
+    pytest.param("local"),
+    pytest.param("redis", marks=[needs_redis, pytest.mark.slow]),
+    pytest.param("cluster", marks=[needs_redis, pytest.mark.slow]),
+]
+"""The stores that keep rows themselves."""

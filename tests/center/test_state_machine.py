@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from center.servers import STORES
 from center.worlds import BASE_KEYS, PARTITIONS, World, partition_of
 from mimctr.center.log import Pruned
 from mimctr.center.stores.interface import ParameterStore, Space, Watermark
@@ -223,6 +224,7 @@ def _same(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("open_store", STORES, indirect=True)
 def test_a_store_is_always_a_moment_of_the_log(open_store, request):
     kind = request.node.callspec.params["open_store"]
     machine = type("Machine", (StoreMachine,), {"open_store": staticmethod(_by_name(kind, request))})

@@ -1,4 +1,4 @@
-"""What every parameter store promises: the same tests on the embedded store, on Redis and on a cluster."""
+"""What every parameter store promises: the same tests on the embedded store, Redis, a cluster, and behind a cache."""
 
 import dataclasses
 from pathlib import Path

@@ -4,6 +4,7 @@ The bytes name their generation and item themselves and end with a checksum over
 damaged, misplaced or made by another encoder's generation is seen by whoever reads it.
 """
 
+import functools
 import hashlib
 import struct
 import zlib
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from numpy import ndarray
 
 from mimctr.errors import CenterError, DamagedRecord
@@ -141,42 +142,65 @@ def version_of(raw: bytes) -> int:
     return _HEAD.unpack_from(raw)[5]
 
 
+def checksums(raws: Sequence[bytes | None]) -> UInt32[ndarray, "raws"]:
+    """Return what :func:`unpack_many` looks at first: the CRC-32 of packed records, checksums and all; 0 of None."""
+    if all(raws):
+        return np.fromiter(map(zlib.crc32, raws), dtype=np.uint32, count=len(raws))  # type: ignore[arg-type]
+    return np.array([0 if raw is None else zlib.crc32(raw) for raw in raws], dtype=np.uint32)
+
+
 def unpack_many(
-    raws: Sequence[bytes | None], keys: Int[ndarray, "keys"], *, generation: int, dim: int, dtype: DType
+    raws: Sequence[bytes | None],
+    keys: Int[ndarray, "keys"],
+    *,
+    generation: int,
+    dim: int,
+    dtype: DType,
+    sums: UInt32[ndarray, "keys"] | None = None,
 ) -> Found:
     """Return the vectors in ``raws``, what was found under each of ``keys``; None is a miss.
 
-    All at once: the checksums are the only work of a row's own.
+    All at once: the checksums are the only work of a row's own, and may be brought along (:func:`checksums`).
     """
-    found = Found.misses(len(keys), dim)
-    there = [place for place, raw in enumerate(raws) if raw is not None]
-    texts: list[bytes] = [raw for raw in raws if raw is not None]
-    if not texts:
-        return found
-    places = np.array(there)
-    found.states[places] = State.DAMAGED
-    intact = np.fromiter(map(zlib.crc32, texts), dtype=np.uint32, count=len(texts)) == RESIDUE
+    if all(raws):
+        texts = list[bytes](raws)  # type: ignore[arg-type]  # none is None
+        states = np.full(len(keys), int(State.DAMAGED), dtype=np.uint8)
+    else:
+        texts = [raw or b"" for raw in raws]
+        there = np.array([raw is not None for raw in raws], dtype=bool)
+        states = np.where(there, int(State.DAMAGED), int(State.MISS)).astype(np.uint8)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    size = payload_size(dim, dtype)
-    for payload_bytes in (size, 0):
-        length = _HEAD.size + payload_bytes + _CHECK.size
-        chosen = np.flatnonzero(intact & (lengths == length))
+    intact = (checksums(raws) if sums is None else sums) == RESIDUE
+    vectors: Float[ndarray, "keys content"] | None = None
+    for payload_bytes in (payload_size(dim, dtype), 0):
+        layout = _whole(payload_bytes)
+        chosen = np.flatnonzero(intact & (lengths == layout.itemsize))
         if not len(chosen):
             continue
         some = texts if len(chosen) == len(texts) else [texts[one] for one in chosen.tolist()]
-        layout = np.dtype([("head", LAYOUT), ("payload", "u1", (payload_bytes,)), ("crc", "<u4")])
-        rows = np.frombuffer(b"".join(some), dtype=layout)
-        head, at = rows["head"], places[chosen]
-        own = (head["generation"] == generation) & (head["key"] == keys[at]) & (head["schema"] == SCHEMA)
+        rows = np.frombuffer(
+            bytearray().join(some), dtype=layout
+        )  # may be written, so that it need not be copied
+        head = rows["head"]
+        own = (head["generation"] == generation) & (head["key"] == keys[chosen]) & (head["schema"] == SCHEMA)
         if payload_bytes == 0:
             dead = head["flags"][own] & Flag.TOMBSTONE != 0
-            found.states[at[own]] = np.where(dead, State.DELETED, State.MISS)
+            states[chosen[own]] = np.where(dead, State.DELETED, State.MISS)
             continue
         own &= head["dtype"] == DTYPES[dtype]
-        found.states[at[own]] = State.HIT
-        payload = rows["payload"]
-        found.vectors[at[own]] = decode(payload if own.all() else payload[own], dtype)
-    return found
+        hits = chosen[own]
+        states[hits] = State.HIT
+        if len(hits) == len(keys):
+            return Found(decode(rows["payload"], dtype), states)
+        vectors = np.zeros((len(keys), dim), np.float32)
+        vectors[hits] = decode(rows["payload"][own], dtype)
+    return Found(np.zeros((len(keys), dim), np.float32) if vectors is None else vectors, states)
+
+
+@functools.cache
+def _whole(payload_bytes: int) -> np.dtype[np.void]:
+    """Return the layout of a record and its checksum."""
+    return np.dtype([("head", LAYOUT), ("payload", "u1", (payload_bytes,)), ("crc", "<u4")])
 
 
 def encode(vectors: Float[ndarray, "rows content"], dtype: DType) -> UInt8[ndarray, "rows bytes"]:
@@ -204,11 +228,13 @@ def decode(payload: UInt8[ndarray, "rows bytes"], dtype: DType) -> Float[ndarray
     """Return the float32 vectors of payloads."""
     if dtype == "float32":
         return np.ascontiguousarray(payload).view("<f4")
+    if not payload.flags.writeable:
+        payload = payload.copy()  # PyTorch warns of what cannot be written
     if dtype == "float16":
-        halves = payload.copy().view("<f2")  # a copy: PyTorch warns of what cannot be written
-        return torch.from_numpy(halves).float().numpy()
+        return torch.from_numpy(payload.view("<f2")).float().numpy()
     steps = np.ascontiguousarray(payload[:, :4]).view("<f4")
-    return np.ascontiguousarray(payload[:, 4:]).view(np.int8) * steps
+    units = torch.from_numpy(payload[:, 4:].view(np.int8))
+    return units.float().mul_(torch.from_numpy(steps)).numpy()
 
 
 def quantize(
@@ -256,8 +282,8 @@ def digest(records: Iterable[VectorRecord]) -> Digest:
 def partition_of(keys: Int[ndarray, "keys"], num_partitions: int) -> Int[ndarray, "keys"]:
     """Return the partition of each item: its mixed key (SplitMix64's finalizer) modulo the number of partitions."""
     mixed = keys.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
     return (mixed % np.uint64(num_partitions)).astype(np.int64)

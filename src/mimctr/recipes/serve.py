@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from mimctr.center.stores.cached import CachedStore
+from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
@@ -36,6 +38,12 @@ class Config(BaseModel):
         10.0, gt=0, description="That requests have to end when the process is told to."
     )
     store: str = Field("", description="URL of the parameter store; none: a store of this process.")
+    cache_rows: int = Field(
+        0, ge=0, description="Hot rows of a store elsewhere that are kept in this process; 0: none."
+    )
+    cache_seconds: float = Field(
+        1.0, gt=0, description="That a row is kept; so much later is its next version seen."
+    )
     histories: str = Field(
         "", description="File, or redis:// URL, of the behavior store; none: /events is not there."
     )
@@ -76,12 +84,22 @@ def make_service(bundle: str, center: Path | None, config: Config) -> Service:
     service = Service(
         load_model,
         center=center,
-        store=RedisStore(config.store, name=config.name) if config.store else None,
+        store=open_store(config),
         open_histories=open_histories if config.histories else None,
         bundles=BundleStore(config.store, name=config.name) if config.store else None,
     )
     service.load(bundle)
     return service
+
+
+def open_store(config: Config) -> ParameterStore | None:
+    """Return the parameter store that a service is told to ask, None where that is one of its own."""
+    if not config.store:
+        return None
+    store = RedisStore(config.store, name=config.name)
+    if not config.cache_rows:
+        return store
+    return CachedStore(store, max_rows=config.cache_rows, seconds=config.cache_seconds)
 
 
 def main(bundle: str, center: Path | None, config: Config) -> None:

@@ -5,6 +5,7 @@ with its watermark, ``NAME{PARTITION}GENERATION:w``, into one hash slot, so that
 """
 
 import contextlib
+import functools
 import itertools
 import secrets
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,10 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt32
 from numpy import ndarray
 
-from mimctr.center.record import Digest, Found, digest, partition_of, unpack, unpack_many
+from mimctr.center.record import Digest, Found, checksums, digest, partition_of, unpack, unpack_many
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.stores.interface import (
     Applied,
@@ -25,6 +26,7 @@ from mimctr.center.stores.interface import (
     base_watermarks,
     refuse_foreign,
 )
+from mimctr.center.stores.mget import mget
 from mimctr.center.window import Window
 from mimctr.errors import ConfigError, DamagedRecord, StoreUnavailable
 
@@ -121,18 +123,26 @@ class RedisStore:
             return [Watermark(int(epoch), int(seq)) if seq else None for epoch, seq in pipeline.execute()]
 
     def fetch(self, space: Space, keys: Int[ndarray, "keys"]) -> Found:
-        """Return the vectors of ``keys``: one command a partition, one round trip a node."""
-        order: list[int] = []
+        """Return the vectors of ``keys``: one round trip a node."""
+        if not len(keys):
+            return Found.misses(0, space.dim)
+        owners = partition_of(keys, space.num_partitions)
+        order = np.argsort(owners, kind="stable")
+        counts = np.bincount(owners, minlength=space.num_partitions).tolist()
+        prefixes = _prefixes(self.name, space.generation, space.num_partitions)
         with telling(self.url):
-            pipeline = self._pipeline()
-            for partition, own in _by_partition(keys, space):
-                pipeline.execute_command("MGET", *_names(self._prefix(space, partition), keys[own]))
-                order += own.tolist()
-            answers = itertools.chain.from_iterable(pipeline.execute())
-        raws: list[bytes | None] = [None] * len(keys)
-        for place, raw in zip(order, answers, strict=True):
-            raws[place] = raw
-        return unpack_many(raws, keys, generation=space.generation, dim=space.dim, dtype=space.dtype)
+            answers = mget(self._client, prefixes, keys[order], counts, _with_checksums)
+        raws = list(itertools.chain.from_iterable(some for some, _ in answers))
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return unpack_many(
+            [raws[place] for place in places.tolist()],
+            keys,
+            generation=space.generation,
+            dim=space.dim,
+            dtype=space.dtype,
+            sums=np.concatenate([some for _, some in answers])[places],
+        )
 
     def digests(self, space: Space) -> list[Digest]:
         """Return the digest of each partition: all rows are fetched."""
@@ -178,7 +188,7 @@ class RedisStore:
         return self._client.scan_iter(match=pattern, count=ROWS_AT_ONCE)
 
     def _prefix(self, space: Space, partition: int) -> bytes:
-        return b"%s{%d}%d:v" % (self.name.encode(), partition, space.generation)
+        return _prefixes(self.name, space.generation, space.num_partitions)[partition]
 
     def _mark_key(self, space: Space, partition: int) -> bytes:
         return b"%s{%d}%d:w" % (self.name.encode(), partition, space.generation)
@@ -243,10 +253,16 @@ def _by_partition(keys: Int[ndarray, "keys"], space: Space) -> Iterator[tuple[in
             yield partition, places
 
 
-def _names(prefix: bytes, keys: Int[ndarray, "keys"]) -> list[bytes]:
-    """Return the names of many rows of one partition."""
-    data = keys.astype(">i8").tobytes()
-    return [prefix + data[start : start + 8] for start in range(0, len(data), 8)]
+@functools.lru_cache(maxsize=64)
+def _prefixes(name: str, generation: int, num_partitions: int) -> tuple[bytes, ...]:
+    """Return what the names of each partition's rows begin with."""
+    return tuple(
+        b"%s{%d}%d:v" % (name.encode(), partition, generation) for partition in range(num_partitions)
+    )
+
+
+def _with_checksums(raws: list[bytes | None]) -> tuple[list[bytes | None], UInt32[ndarray, "rows"]]:
+    return raws, checksums(raws)
 
 
 def _keys(names: list[bytes]) -> Int[ndarray, "rows"]:
