@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-
 from center.servers import RedisCluster, RedisServer, free_ports, needs_redis, wait_for
-from deploy.files import TOKEN, Image, command_of, read_compose
 from encoders.small import TITLES, item_encoder, shake
+
+from deploy.files import TOKEN, Image, command_of, read_compose
 from mimctr.data.prepare import prepare_tables
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.embed import content_folder

@@ -11,18 +11,19 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
 from center.servers import free_ports
+
 from mimctr.center.center import Center
 from serve.shops import RawLog, open_scorer
 from serve.test_app import body
 
-pytest.importorskip("ray.serve", reason="Ray Serve is not installed: 'make test-extras' runs this")
 pytestmark = [
     pytest.mark.needs_extras,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: 'make test-extras' runs this"),
     pytest.mark.slow,
     pytest.mark.parametrize("shop", ["integers"], indirect=True),
 ]
