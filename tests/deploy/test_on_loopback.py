@@ -19,7 +19,7 @@ import torch
 from center.servers import RedisCluster, RedisServer, free_ports, needs_redis, wait_for
 from encoders.small import TITLES, item_encoder, shake
 
-from deploy.files import TOKEN, Image, command_of, read_compose
+from deploy.files import ROOT, TOKEN, Image, command_of, read_compose
 from mimctr.data.prepare import prepare_tables
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.embed import content_folder
@@ -194,6 +194,21 @@ def states(machines: Machines, key: int) -> list[str]:
     return [one["scores"][0]["vector"] for one in answers]
 
 
+def forget_the_name(machines: Machines) -> None:
+    """Run the runbook's script: only behaviors are left on the cluster, which are no vectors."""
+
+    def names() -> list[str]:
+        scanned = [server.ask("--scan") for server in machines.cluster.primaries()]
+        return [line for part in scanned for line in part.splitlines()]
+
+    assert len(names()) > NUM_ITEMS
+    script = (ROOT / "docs" / "runbook.md").read_text().split("python - <<'END'\n")[1].split("END\n")[0]
+    store = f"redis+cluster://{machines.here['vectors:6379']}"
+    env = os.environ | {"STORE": store}
+    subprocess.run([sys.executable, "-c", script], cwd=machines.folder, env=env, check=True, timeout=SECONDS)
+    assert [name.partition("{")[2][0] for name in names()] == ["h"]
+
+
 def test_from_nothing_to_a_new_item_that_both_scorers_know(machines):
     """Every step of the compose file, in its order."""
     write_inputs(machines.folder / "inputs")
@@ -243,6 +258,7 @@ def test_from_nothing_to_a_new_item_that_both_scorers_know(machines):
             process.send_signal(signal.SIGTERM)
         for name, process in processes.items():
             assert process.wait(SECONDS) == 0, (name, (machines.folder / f"{name}.log").read_text())
+    forget_the_name(machines)
     for server in machines.cluster.servers:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(SECONDS) == 0
