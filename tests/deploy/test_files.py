@@ -226,6 +226,9 @@ def test_the_image_installs_what_is_tested():
     copied = [word for name, value in Image().all if name == "COPY" for word in value.split()[:-1]]
     for word in copied:
         assert word.startswith(("--from", "/opt")) or (ROOT / word).exists(), word
+    sent = set((ROOT / ".dockerignore").read_text().split("\n"))
+    assert "*" in sent
+    assert {f"!{word}" for word in copied if not word.startswith(("--from", "/opt"))} <= sent
     (readme,) = re.findall(r'^readme = "(.+)"', project, re.MULTILINE)
     assert {readme, "LICENSE", "src"} <= set(copied)
 

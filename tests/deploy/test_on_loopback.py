@@ -9,14 +9,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from center.servers import RedisCluster, RedisServer, free_ports, needs_redis, wait_for
+from center.servers import RedisCluster, RedisServer, free_ports, needs_redis
 from encoders.small import TITLES, item_encoder, shake
 
 from deploy.files import ROOT, TOKEN, Image, command_of, read_compose
@@ -28,7 +28,8 @@ from mimctr.serve.bundle import write_bundle
 
 pytestmark = [pytest.mark.slow, needs_redis]
 SERVICES = read_compose()["services"]
-NUM_ITEMS, SECONDS = 20, 60.0
+NUM_ITEMS, SECONDS = 20, 300.0
+"""Seconds are a bound for a machine that does much else."""
 
 
 class ComposeServer(RedisServer):
@@ -177,12 +178,20 @@ def write_model(machines: Machines) -> None:
     (bundles / "current").symlink_to("first")
 
 
-def wait_until_ready(machines: Machines, name: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(what: Callable[[], bool], told: str) -> None:
+    """Wait until something is so."""
     end = time.monotonic() + SECONDS
-    while not machines.is_healthy(name):
-        assert process.poll() is None, (machines.folder / f"{name}.log").read_text()
-        assert time.monotonic() < end, "not ready"
+    while not what():
+        assert time.monotonic() < end, told
         time.sleep(0.2)
+
+
+def wait_until_ready(machines: Machines, name: str, process: subprocess.Popen[bytes]) -> None:
+    def is_ready() -> bool:
+        assert process.poll() is None, (machines.folder / f"{name}.log").read_text()
+        return machines.is_healthy(name)
+
+    wait_for(is_ready, f"{name} is ready")
 
 
 def states(machines: Machines, key: int) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def asked_of(shop, tmp_path) -> Iterator[tuple[Cluster, object]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         cluster.process.wait()
+        shutil.rmtree(cluster.temporary, ignore_errors=True)
 
 
 def test_two_replicas_answer_as_the_scorer_does(shop, asked_of):
