@@ -21,8 +21,10 @@ define install
 	  || $(1)/bin/pip install --quiet --editable ".[$(2)]" $(3) --constraint constraints.txt --extra-index-url $(TORCH_INDEX)
 endef
 
+# docker-compose is here for its schema of compose files only: the last release of it that is a Python package.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call install,$(VENV),dev)
+	$(VENV)/bin/pip install --quiet --no-deps docker-compose==1.29.2
 	touch $@
 
 # torchscale is what BEiT-3 is compared with; of its own requirements it needs only fairscale here.
@@ -82,7 +84,7 @@ test-timm: $(TIMM_VENV)/installed
 	OMP_NUM_THREADS=1 $(TIMM_VENV)/bin/python -m pytest -n auto -m needs_timm tests/encoders
 
 test-extras: $(EXTRAS_VENV)/installed
-	OMP_NUM_THREADS=1 $(EXTRAS_VENV)/bin/python -m pytest -n auto -m needs_extras tests/recipes
+	OMP_NUM_THREADS=1 $(EXTRAS_VENV)/bin/python -m pytest -n auto -m needs_extras tests/recipes tests/serve
 
 test-peers: $(PEERS_VENV)/installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest -n auto -m needs_peers tests/peers

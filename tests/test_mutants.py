@@ -29,6 +29,20 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "to be stopped is a failure",
+        "cli/stopping.py",
+        "raise SystemExit(0)",
+        "raise SystemExit(128 + number)",
+        "tests/cli/test_stopping.py::test_told_to_stop_is_no_failure",
+    ),
+    Mutant(
+        "a publisher that follows is killed when it is told to stop",
+        "cli/center.py",
+        "ends_when_told() if follow else",
+        "",
+        "tests/cli/test_stopping.py::test_only_what_runs_for_ever_takes_a_signal_for_its_end",
+    ),
+    Mutant(
         "a behavior of the same second leaks into the history",
         "data/histories.py",
         'side="left"',

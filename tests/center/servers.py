@@ -61,11 +61,14 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
+        """What runs it."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self.options]
+        return [*command, "--save", "", "--appendonly", "yes", "--appendfsync", "always", *self.options]
+
+    def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         wait_for(lambda: self.ask("ping") == "PONG", f"redis-server on {self.port}")
 
     def ask(self, *command: str) -> str:

@@ -226,10 +226,10 @@ def encode(vectors: Float[ndarray, "rows content"], dtype: DType) -> UInt8[ndarr
 
 def decode(payload: UInt8[ndarray, "rows bytes"], dtype: DType) -> Float[ndarray, "rows content"]:
     """Return the float32 vectors of payloads."""
-    if dtype == "float32":
-        return np.ascontiguousarray(payload).view("<f4")
     if not payload.flags.writeable:
         payload = payload.copy()  # PyTorch warns of what cannot be written
+    if dtype == "float32":
+        return np.ascontiguousarray(payload).view("<f4")
     if dtype == "float16":
         return torch.from_numpy(payload.view("<f2")).float().numpy()
     steps = np.ascontiguousarray(payload[:, :4]).view("<f4")

@@ -1,5 +1,6 @@
 """mimctr center: generations, snapshots, new items and parameter stores."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mimctr.cli.options import ConfigFile, Json, Settings, show
+from mimctr.cli.stopping import ends_when_told
 
 NAME = "center"
 app = typer.Typer(
@@ -126,7 +128,8 @@ def publish(
     """Bring parameter stores up to date with all live generations."""
     from mimctr.recipes import center as recipe
 
-    show(recipe.publish(center, store or [], name=name, follow=follow), as_json=False)
+    with ends_when_told() if follow else contextlib.nullcontext():
+        show(recipe.publish(center, store or [], name=name, follow=follow), as_json=False)
 
 
 def compact(center: Center, generation: Chosen = None) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mimctr.cli.options import ConfigFile, Settings
+from mimctr.cli.stopping import ends_when_told
 
 NAME = "serve"
 EXAMPLES = "Example: mimctr serve bundle --center center --set port=8080"
@@ -21,4 +22,7 @@ def command(
     from mimctr.recipes import serve
     from mimctr.recipes.config import load_config
 
-    serve.main(bundle, center, load_config(serve.Config, config, section=NAME, assignments=settings or []))
+    with ends_when_told():
+        serve.main(
+            bundle, center, load_config(serve.Config, config, section=NAME, assignments=settings or [])
+        )
