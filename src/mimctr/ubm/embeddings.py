@@ -25,17 +25,20 @@ FieldSizes = Mapping[str, Mapping[str, int]]
 
 
 class Rows(NamedTuple):
-    """Everything the dense half gets for a batch, content apart. A row is an entity's fields, concatenated."""
+    """Everything the dense half gets for a batch, content apart. A row is an entity's fields, concatenated.
 
-    user: Float[Tensor, "batch user"]
-    query: Float[Tensor, "batch query"]
-    context: Float[Tensor, "batch context"]
+    Of one user's candidates, what does not depend on the candidate stands here once.
+    """
+
+    user: Float[Tensor, "#batch user"]
+    query: Float[Tensor, "#batch query"]
+    context: Float[Tensor, "#batch context"]
     target: Float[Tensor, "batch dim"]
-    behaviors: Float[Tensor, "batch length dim"]
-    mask: Bool[Tensor, "batch length"]
-    time_gaps: Int[Tensor, "batch length"]
+    behaviors: Float[Tensor, "#batch length dim"]
+    mask: Bool[Tensor, "#batch length"]
+    time_gaps: Int[Tensor, "#batch length"]
     same_category: Bool[Tensor, "batch length"]
-    kinds: Int[Tensor, "batch length"]
+    kinds: Int[Tensor, "#batch length"]
     negatives: Float[Tensor, "batch length dim"] | None = None
 
     @property
@@ -180,23 +183,16 @@ class EmbeddingHalf(nn.Module):
         )
 
     def of_candidates(self, shared: CtrBatch, targets: Int[Tensor, "candidates"]) -> Rows:
-        """Return the rows of one user's many candidates; what they share is looked up once, and is not copied.
+        """Return the rows of one user's many candidates; what they share is looked up once, and stands there once.
 
         Args:
             shared: One impression; its target is not looked at.
             targets: ``item_index`` of each candidate.
         """
         one, count = self(shared), len(targets)
-        return Rows(
-            user=one.user.expand(count, -1),
-            query=one.query.expand(count, -1),
-            context=one.context.expand(count, -1),
+        return one._replace(
             target=self._items(targets, self.item_rows[targets]),
-            behaviors=one.behaviors.expand(count, -1, -1),
-            mask=one.mask.expand(count, -1),
-            time_gaps=one.time_gaps.expand(count, -1),
             same_category=self._same_category(targets, shared.behaviors.expand(count, -1)) & shared.mask,
-            kinds=one.kinds.expand(count, -1),
         )
 
     def named_rows(self, batch: CtrBatch) -> dict[str, Int[Tensor, "batch named"]]:

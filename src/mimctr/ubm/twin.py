@@ -41,6 +41,7 @@ class TWIN(UserBehaviorModel):
     """
 
     takes_kinds_apart = True
+    searches = True
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class TWIN(UserBehaviorModel):
         if keys is None:
             projections = self.keys.weight.unflatten(0, (self.num_heads, self.head_dim))  # (H, A, D)
             directions = torch.einsum("bha,had->bhd", queries, projections)
-            products = torch.bmm(directions, history.behaviors.transpose(1, 2))  # (B, H, L)
+            products = torch.matmul(directions, history.behaviors.transpose(1, 2))  # (B, H, L)
         else:
             products = torch.einsum("bha,blha->bhl", queries, keys)
         relevance = products / math.sqrt(self.head_dim) + self._cross_relevance(history)
