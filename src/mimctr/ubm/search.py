@@ -20,11 +20,19 @@ def keep_newest(mask: Bool[Tensor, "batch length"], k: int) -> Bool[Tensor, "bat
 def keep_highest(
     scores: Float[Tensor, "batch length"], mask: Bool[Tensor, "#batch length"], k: int
 ) -> Bool[Tensor, "#batch length"]:
-    """Return ``mask`` with only its ``k`` highest scores; equal scores never make it more than ``k``."""
+    """Return ``mask`` with only its ``k`` highest scores; of equal ones the newest, whatever runs this."""
     if k >= scores.shape[1]:
         return mask
-    best = scores.masked_fill(~mask, float("-inf")).topk(k, dim=1).indices  # (B, k)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True) & mask
+    scores = scores.masked_fill(~mask, float("-inf"))
+    last = scores.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)  # (B, 1)
+    kept = (scores >= last) & mask
+    looks = scores.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks and bool((kept.sum(dim=1) <= k).all()):  # no ties, which most batches have none of
+        return kept
+    higher = (scores > last) & mask
+    tied = kept & ~higher
+    newer = tied.flip(1).cumsum(dim=1).flip(1)  # (B, L): tied positions from here to the newest
+    return higher | (tied & (newer <= k - higher.sum(dim=1, keepdim=True)))
 
 
 def keep_most_relevant(

@@ -106,7 +106,7 @@ class TWIN(UserBehaviorModel):
         target: Float[Tensor, "batch dim"],
         history: History,
         keys: Float[Tensor, "batch length heads head_dim"] | None = None,
-    ) -> Bool[Tensor, "batch length"]:
+    ) -> Bool[Tensor, "#batch length"]:
         """Return what the GSU keeps; the arguments are those of :meth:`relevance`."""
         if self.k >= history.mask.shape[1]:
             return history.mask
