@@ -183,16 +183,30 @@ class EmbeddingHalf(nn.Module):
         )
 
     def of_candidates(self, shared: CtrBatch, targets: Int[Tensor, "candidates"]) -> Rows:
-        """Return the rows of one user's many candidates; what they share is looked up once, and stands there once.
+        """Return the rows of one user's many candidates; what they share stands there once. For evaluation alone.
 
         Args:
             shared: One impression; its target is not looked at.
             targets: ``item_index`` of each candidate.
         """
-        one, count = self(shared), len(targets)
-        return one._replace(
-            target=self._items(targets, self.item_rows[targets]),
-            same_category=self._same_category(targets, shared.behaviors.expand(count, -1)) & shared.mask,
+        count, history = len(targets), shared.behaviors[0]
+        items = torch.cat([targets, history])
+        rows = self._items(items, self.item_rows[items])
+        behaviors = rows[count:].unsqueeze(0)
+        for name in self.names["behavior"]:
+            behaviors = behaviors + self.tables[name](shared.kinds)
+        category = self.item_fields[items, 0]
+        users = torch.cat([self.user_rows[shared.user_fields[:, :1]], shared.user_fields[:, 1:]], dim=1)
+        return Rows(
+            user=self._fields("user", users),
+            query=self._fields("query", shared.query_fields),
+            context=self._fields("context", shared.context_fields),
+            target=rows[:count],
+            behaviors=behaviors,
+            mask=shared.mask,
+            time_gaps=shared.time_gaps,
+            same_category=_same_known(category[:count], category[count:].unsqueeze(0)) & shared.mask,
+            kinds=shared.kinds,
         )
 
     def named_rows(self, batch: CtrBatch) -> dict[str, Int[Tensor, "batch named"]]:
@@ -306,5 +320,7 @@ def _table(size: int, dim: int, *, lazy_above: int, shard_above: int) -> nn.Embe
     return table
 
 
-def _same_known(one: Int[Tensor, "batch"], many: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+def _same_known(
+    one: Int[Tensor, "batch"], many: Int[Tensor, "#batch length"]
+) -> Bool[Tensor, "batch length"]:
     return (one.unsqueeze(1) == many) & (many >= FIRST_INDEX)
