@@ -20,7 +20,10 @@ def command(
     json: Json = False,
 ) -> None:
     """Put a trained model, the names of its items and users, and its vocabularies into one checked folder."""
+    from mimctr.recipes.ctr_model import load_model
     from mimctr.serve.bundle import write_bundle
 
-    written = write_bundle(model, dataset, out)
+    written = write_bundle(model, dataset, out, load_model=load_model)
+    if written.without_onnx is not None:
+        typer.echo(f"{out}: without ONNX, served with PyTorch: {written.without_onnx}.", err=True)
     show(written.model_dump(mode="json", exclude={"files"}) | {"num_files": len(written.files)}, as_json=json)

@@ -3,6 +3,7 @@
 mimctr serve bundle --center center
 """
 
+import gc
 import ipaddress
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
+from mimctr.serve.engines import EngineSetting
 from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
 from mimctr.serve.service import Service
 
@@ -37,6 +39,11 @@ class Config(BaseModel):
     store: str = Field("", description="URL of the parameter store; none: a store of this process.")
     histories: str = Field(
         "", description="File, or redis:// URL, of the behavior store; none: /events is not there."
+    )
+    engine: EngineSetting = Field(
+        "auto",
+        description="What computes logits: PyTorch, ONNX Runtime, or the faster of them; ONNX Runtime is refused where "
+        "it differs from PyTorch.",
     )
     name: str = Field("mimctr", description="Of the center on its stores.")
 
@@ -77,6 +84,7 @@ def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
         center=center,
         store=RedisStore(config.store, name=config.name) if config.store else None,
         open_histories=open_histories if config.histories else None,
+        engine=config.engine,
     )
     service.load(bundle)
     return service
@@ -102,6 +110,8 @@ def main(bundle: Path, center: Path | None, config: Config) -> None:
         max_waiting=config.max_waiting,
         deadline=config.deadline,
     )
+    gc.collect()
+    gc.freeze()  # what stays for good is not looked through again while requests wait
     uvicorn.run(
         app,
         host=config.host,

@@ -4,9 +4,11 @@ bundle.json                what it is, and the hash of every file
 model.json, .safetensors   as trained: tables and dense half
 names.safetensors          sorted keys of items and users -> their indices
 vocabularies/              values of categorical fields -> their indices
+dense.onnx                 the dense half for ONNX Runtime, where it could be exported
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.data.keys import item_keys
 from mimctr.errors import RunError
 from mimctr.files import atomic_folder, hash_path, read_json, write_json
+from mimctr.serve.onnx_export import export_onnx, why_not_onnx
+from mimctr.ubm.ciubm import CiUBM
 from mimctr.weights import load_tensors, save_tensors
 
 MANIFEST, NAMES, VOCABULARIES = "bundle.json", "names.safetensors", "vocabularies"
-MODEL, WEIGHTS = "model.json", "model.safetensors"
+MODEL, WEIGHTS, ONNX = "model.json", "model.safetensors", "dense.onnx"
 SCHEMA = 1
 GROUPS = ("item", "user", "query", "context")
 
@@ -44,6 +48,8 @@ class BundleManifest(BaseModel):
     kinds: list[str]
     """Of behavior; the first has index 2."""
     dataset_hash: str
+    without_onnx: str | None = None
+    """Why there is no ``dense.onnx``; None: there is one."""
     files: dict[str, str]
     """Name -> SHA-256."""
 
@@ -85,13 +91,16 @@ class Bundle:
         return PADDING if value is None else self._values[group].get((field, value), UNKNOWN)
 
 
-def write_bundle(model: Path, dataset: Path, out: Path) -> BundleManifest:
+def write_bundle(
+    model: Path, dataset: Path, out: Path, *, load_model: Callable[[Path], CiUBM] | None = None
+) -> BundleManifest:
     """Write a bundle.
 
     Args:
         model: Folder of a trained model.
         dataset: What it was trained on.
         out: Must not exist.
+        load_model: Opens ``model``, for an ONNX file of its dense half; None: it gets none.
 
     Raises:
         RunError: there is no trained model, it was trained on another dataset, or ``out`` exists.
@@ -107,18 +116,34 @@ def write_bundle(model: Path, dataset: Path, out: Path) -> BundleManifest:
             shutil.copyfile(model / name, folder / name)
         shutil.copytree(dataset / VOCABULARIES, folder / VOCABULARIES)
         save_tensors(folder / NAMES, _names(data))
+        length = record["config"]["max_length"]
+        without_onnx = _write_onnx(load_model, model, folder / ONNX, length)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = BundleManifest(
             schema_version=SCHEMA,
             content_fingerprint=record.get("content_fingerprint"),
             content_dim=record["content_dim"],
-            max_length=record["config"]["max_length"],
+            max_length=length,
             kinds=data.manifest.kinds,
             dataset_hash=record["dataset_hash"],
+            without_onnx=without_onnx,
             files={path.relative_to(folder).as_posix(): hash_path(path) for path in files},
         )
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
+
+
+def _write_onnx(
+    load_model: Callable[[Path], CiUBM] | None, model: Path, path: Path, max_length: int
+) -> str | None:
+    """Write the dense half as ONNX; return why not, if not."""
+    if load_model is None:
+        return "it was not asked for"
+    loaded = load_model(model)
+    why = why_not_onnx(loaded, max_length)
+    if why is None:
+        export_onnx(loaded, path, max_length=max_length)
+    return why
 
 
 def _read_record(model: Path) -> dict[str, Any]:

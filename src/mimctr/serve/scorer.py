@@ -18,6 +18,7 @@ from mimctr.center.record import Found
 from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.errors import DataError, StaleSnapshot
 from mimctr.serve.bundle import Bundle
+from mimctr.serve.engines import Engine, TorchEngine
 from mimctr.ubm.ciubm import CiUBM
 from mimctr.ubm.embeddings import EmbeddingHalf
 
@@ -72,13 +73,20 @@ class Scorer:
         model: The bundle's, in evaluation mode.
         space: Generation whose vectors it reads; None for Base.
         store: Holds them; None for Base.
+        engine: Computes the logits; None: PyTorch.
 
     Raises:
         StaleSnapshot: the generation's vectors came from another encoder than the model was trained on.
     """
 
     def __init__(
-        self, bundle: Bundle, model: CiUBM, *, space: Space | None = None, store: ParameterStore | None = None
+        self,
+        bundle: Bundle,
+        model: CiUBM,
+        *,
+        space: Space | None = None,
+        store: ParameterStore | None = None,
+        engine: Engine | None = None,
     ) -> None:
         wanted = bundle.manifest.content_fingerprint
         found = None if space is None else space.fingerprint
@@ -91,6 +99,7 @@ class Scorer:
         self.model = model
         self.space = space
         self.store = store
+        self.engine = engine or TorchEngine(model.dense)
         self.embedding: EmbeddingHalf = model.embedding
 
     def score(self, request: Request) -> Scores:
@@ -107,7 +116,7 @@ class Scorer:
         targets = torch.from_numpy(self.bundle.item_index(request.candidates))
         with torch.inference_mode():
             content, found = self._content(request, seen, shared)
-            logits = self.model.dense(self.embedding.of_candidates(shared, targets), content).logit
+            logits = self.engine.logits(self.embedding.of_candidates(shared, targets), content)
             probabilities = torch.sigmoid(logits.double()).numpy()
         count = len(request.candidates)
         return Scores(probabilities, found.states[:count], len(seen.items), int(found.known[count:].sum()))
@@ -174,9 +183,9 @@ class Scorer:
         content = Content(
             target=torch.from_numpy(found.vectors[:count]),
             target_known=torch.from_numpy(found.known[:count]),
-            behaviors=torch.from_numpy(behaviors).expand(count, -1, -1),
-            behaviors_known=torch.from_numpy(known).expand(count, -1),
-            query=torch.from_numpy(query.astype(np.float32)).expand(count, -1),
-            query_known=torch.tensor(request.query_vector is not None).expand(count),
+            behaviors=torch.from_numpy(behaviors),
+            behaviors_known=torch.from_numpy(known),
+            query=torch.from_numpy(query.astype(np.float32)).unsqueeze(0),
+            query_known=torch.tensor([request.query_vector is not None]),
         )
         return content, found

@@ -21,6 +21,7 @@ from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, MimctrError
 from mimctr.serve.bundle import Bundle
+from mimctr.serve.engines import Chosen, EngineSetting, choose_engine
 from mimctr.serve.histories import Event, HistoryStore
 from mimctr.serve.scorer import NO_BEHAVIORS, Request, Scorer, Scores
 from mimctr.ubm.ciubm import CiUBM
@@ -40,6 +41,8 @@ class Serving:
     name: str
     generation: int | None
     scorer: Scorer
+    engine: Chosen
+    """What computes its logits, and why that."""
 
 
 class Follower:
@@ -101,6 +104,7 @@ class Service:
         center: Folder of the center; None for models without content.
         store: Where vectors come from; None: a store of this process that follows the center.
         open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
+        engine: What computes logits; ``auto``: the fastest of those that a bundle can be served with.
     """
 
     def __init__(
@@ -110,9 +114,11 @@ class Service:
         center: Path | None = None,
         store: ParameterStore | None = None,
         open_histories: Callable[[], HistoryStore] | None = None,
+        engine: EngineSetting = "auto",
     ) -> None:
         self._load_model = load_model
         self._center = center
+        self._engine = engine
         self._follower: Follower | None = None
         if center is not None and store is None:
             store = LocalStore()
@@ -132,7 +138,8 @@ class Service:
         """Open, check and warm a bundle, then serve it; whoever is being served keeps what it has.
 
         Raises:
-            RunError: the folder holds no bundle, or a damaged one; what is served stays.
+            RunError: the folder holds no bundle, a damaged one, or none for the engine that is set; what is served
+                stays.
             StaleSnapshot: the active generation is another encoder's; what is served stays.
             CenterError: no generation is active.
         """
@@ -148,11 +155,14 @@ class Service:
                     )
                 space = log.generations.space(active.number)
                 log.close()
-            scorer = Scorer(bundle, self._load_model(folder), space=space, store=self.store)
+            model = self._load_model(folder)
+            chosen = choose_engine(bundle, model, self._engine)
+            scorer = Scorer(bundle, model, space=space, store=self.store, engine=chosen.engine)
             request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
             for _ in range(WARM_UP):
                 scorer.score(request)
-            self.serving = Serving(folder.resolve().name, None if space is None else space.generation, scorer)
+            number = None if space is None else space.generation
+            self.serving = Serving(folder.resolve().name, number, scorer, chosen)
             return self.serving
 
     def is_ready(self) -> str | None:
