@@ -5,15 +5,17 @@ longer than its deadline is told so (504), and a process that is not ready, or i
 """
 
 import asyncio
+import functools
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pydantic_core
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import (
@@ -25,12 +27,14 @@ from prometheus_client import (
     generate_latest,
 )
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mimctr.center.record import State
 from mimctr.data.keys import item_key
 from mimctr.errors import DataError, MimctrError, StoreUnavailable
 from mimctr.serve import scorer
 from mimctr.serve.histories import Event
-from mimctr.serve.service import STATES, Service
+from mimctr.serve.service import STATES, Service, Serving
 
 MAX_CANDIDATES, MAX_HISTORY, MAX_EVENTS = 5_000, 10_000, 1_000
 MAX_BYTES = 4_000_000
@@ -156,20 +160,6 @@ def create_app(
 
     app = FastAPI(title="mimctr", description="Click-through rates with content interest.", lifespan=lifespan)
 
-    @app.middleware("http")
-    async def count(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        start, route = (
-            time.perf_counter(),
-            request.url.path if request.url.path in known_paths(app) else "other",
-        )
-        if int(request.headers.get("content-length") or 0) > MAX_BYTES:
-            response: Response = _refusal(413, f"the request is larger than {MAX_BYTES:,} bytes")
-        else:
-            response = await call(request)
-        metrics.requests.labels(route, response.status_code).inc()
-        metrics.seconds.labels(route).observe(time.perf_counter() - start)
-        return response
-
     @app.exception_handler(MimctrError)
     async def told(_: Request, error: MimctrError) -> JSONResponse:
         status = 422 if isinstance(error, DataError) else 503 if isinstance(error, StoreUnavailable) else 409
@@ -206,8 +196,8 @@ def create_app(
     def seconds_left(x_deadline_ms: Annotated[int | None, Header(ge=1)] = None) -> float:
         return deadline if x_deadline_ms is None else min(deadline, x_deadline_ms / 1000)
 
-    @app.post("/score", tags=["scoring"])
-    async def score(body: ScoreRequest, seconds: Annotated[float, Depends(seconds_left)]) -> ScoreResponse:
+    @app.post("/score", tags=["scoring"], response_model=ScoreResponse)
+    async def score(body: ScoreRequest, seconds: Annotated[float, Depends(seconds_left)]) -> Response:
         """Return the probability of a click on each candidate."""
         serving = service.serving
         request = to_request(body)
@@ -218,21 +208,10 @@ def create_app(
 
         found: scorer.Scores = await admitted(work, seconds)
         assert serving is not None
-        states = [STATES[one] for one in found.states.tolist()]
-        for one in states:
-            metrics.vectors.labels(one).inc()
-        return ScoreResponse(
-            scores=[
-                Score(item_id=name, probability=value, vector=one)
-                for name, value, one in zip(
-                    body.candidates, found.probabilities.tolist(), states, strict=True
-                )
-            ],
-            bundle=serving.name,
-            generation=serving.generation,
-            num_behaviors=found.num_behaviors,
-            num_known=found.num_known,
-        )
+        for one, number in enumerate(np.bincount(found.states).tolist()):
+            if number:
+                metrics.vectors.labels(STATES[State(one)]).inc(number)
+        return Response(to_json(body.candidates, found, serving), media_type="application/json")
 
     if service.keeps_histories:
 
@@ -271,7 +250,65 @@ def create_app(
         """Return what Prometheus reads."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    app.add_middleware(Counted, metrics=metrics, paths=functools.cache(lambda: known_paths(app)))
     return app
+
+
+class Counted:
+    """Middleware that refuses what is too large, and counts. A plain one: FastAPI's own costs a task per request.
+
+    Args:
+        app: Answers.
+        metrics: Where it is counted.
+        paths: Return those that are counted by name.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Callable[[], set[str]]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, route = time.perf_counter(), scope["path"] if scope["path"] in self.paths() else "other"
+        status = 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        try:
+            if length.isdigit() and int(length) > MAX_BYTES:
+                refusal = _refusal(413, f"the request is larger than {MAX_BYTES:,} bytes")
+                await refusal(scope, receive, sent)
+            else:
+                await self.app(scope, receive, sent)
+        finally:
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+
+def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serving) -> bytes:
+    """Return a :class:`ScoreResponse` as JSON, without an object for each score."""
+    states = [STATES[State(one)] for one in found.states.tolist()]
+    return pydantic_core.to_json(
+        {
+            "scores": [
+                {"item_id": name, "probability": value, "vector": one}
+                for name, value, one in zip(candidates, found.probabilities.tolist(), states, strict=True)
+            ],
+            "bundle": serving.name,
+            "generation": serving.generation,
+            "num_behaviors": found.num_behaviors,
+            "num_known": found.num_known,
+        }
+    )
 
 
 def known_paths(app: FastAPI) -> set[str]:
