@@ -219,6 +219,29 @@ MUTANTS = [
         "tests/ubm/test_sim.py::test_every_real_behavior_is_kept_before_any_padding",
     ),
     Mutant(
+        "of equal scores a search keeps the oldest",
+        "ubm/search.py",
+        "tied.flip(1).cumsum(dim=1).flip(1)",
+        "tied.cumsum(dim=1)",
+        "tests/ubm/test_sim.py::test_of_equal_scores_the_newest_are_kept",
+    ),
+    Mutant(
+        "of a shared history all targets see what the first one keeps",
+        "ubm/masking.py",
+        "mask = mask.any(dim=0, keepdim=True)",
+        "mask = mask[:1]",
+        "tests/ubm/test_shared_history.py::test_what_is_shared_may_stand_once",
+    ),
+    Mutant(
+        "a difference of NaN between two engines is within the tolerance",
+        "serve/engines.py",
+        "far = ~(apart <= LOGIT_TOLERANCE * first.abs().clamp(min=1))  # NaN is far\n"
+        "        far |= ~((torch.sigmoid(first) - torch.sigmoid(second)).abs() <= PROBABILITY_TOLERANCE)",
+        "far = apart > LOGIT_TOLERANCE * first.abs().clamp(min=1)\n"
+        "        far |= (torch.sigmoid(first) - torch.sigmoid(second)).abs() > PROBABILITY_TOLERANCE",
+        "tests/serve/test_engines.py::test_a_graph_that_gives_nan_is_refused",
+    ),
+    Mutant(
         "a missing vector is a cosine of 0 and is kept before negative ones",
         "ubm/search.py",
         "torch.where(relevance.known, relevance.cosine.float(), beyond_cosines)",

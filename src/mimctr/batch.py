@@ -77,20 +77,21 @@ class Lookup:
 class Content:
     """Content embeddings ``h^MM`` of a batch, looked up in the representation center.
 
-    A vector that is not there is zero and its ``known`` is False.
+    A vector that is not there is zero and its ``known`` is False. Of several candidates of one user, the vectors of
+    behaviors and query may stand here once; those of behaviors are then no lookup.
     """
 
     target: Float[Tensor, "batch content"]
     target_known: Bool[Tensor, "batch"]
-    behaviors: Float[Tensor, "batch length content"] | Lookup
+    behaviors: Float[Tensor, "#batch length content"] | Lookup
     """Where they are a lookup, whoever reads them fetches some at a time: all at once they are the largest tensor of a
     batch by far. :meth:`behavior_vectors` fetches all."""
-    behaviors_known: Bool[Tensor, "batch length"]
-    query: Float[Tensor, "batch content"]
+    behaviors_known: Bool[Tensor, "#batch length"]
+    query: Float[Tensor, "#batch content"]
     """``h_q^img`` of the query image, ``h_q^txt`` of a query that is only a text; zero where there is none."""
-    query_known: Bool[Tensor, "batch"]
+    query_known: Bool[Tensor, "#batch"]
 
-    def behavior_vectors(self) -> Float[Tensor, "batch length content"]:
+    def behavior_vectors(self) -> Float[Tensor, "#batch length content"]:
         """Return the vectors of the behaviors."""
         return self.behaviors.fetch() if isinstance(self.behaviors, Lookup) else self.behaviors
 

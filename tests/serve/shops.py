@@ -37,7 +37,7 @@ def open_scorer(shop: Path, out: Path, **settings: object) -> Scorer:
     config = Config(**(SMALL | settings))
     content = None if config.variant == "base" else shop / "content"
     train(shop / "dataset", content, out / "model", config)
-    export(out / "model", shop / "dataset", out / "bundle")
+    export(out / "model", shop / "dataset", out / "bundle", onnx=False)
     return bind(shop, out / "bundle")
 
 

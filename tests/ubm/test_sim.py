@@ -30,10 +30,12 @@ def test_every_real_behavior_is_kept_before_any_padding(k: int):
     assert not (kept & ~MASK).any()
 
 
-def test_equal_scores_keep_exactly_k():
-    # Mutants: > instead of >= against the k-th score keeps k - 1; >= keeps all of them.
-    kept = keep_highest(torch.ones(B, L), MASK, 3)
-    assert torch.equal(kept.sum(dim=1), LENGTHS.clamp(max=3))
+def test_of_equal_scores_the_newest_are_kept():
+    # Mutants: > instead of >= against the k-th score keeps k - 1; >= keeps all of them; the oldest of them.
+    assert torch.equal(keep_highest(torch.ones(B, L), MASK, 3), keep_newest(MASK, 3))
+    scores = torch.tensor([[5.0, 2.0, 9.0, 2.0, 2.0, 1.0]])
+    mask = torch.tensor([[True, True, True, True, False, True]])
+    assert keep_highest(scores, mask, 3).nonzero()[:, 1].tolist() == [0, 2, 3]
 
 
 @settings(max_examples=50, deadline=None)

@@ -13,18 +13,19 @@ from mimctr.serve.bundle_writer import write_bundle
 from mimctr.serve.remote import SCHEME, BundleStore
 
 
-def main(model: Path, dataset: Path, out: Path) -> BundleManifest:
+def main(model: Path, dataset: Path, out: Path, *, onnx: bool = True) -> BundleManifest:
     """Write a bundle.
 
     Args:
         model: Folder of a trained model.
         dataset: What it was trained on.
         out: Must not exist.
+        onnx: Whether to write the dense half for ONNX Runtime, where that can be done.
 
     Raises:
         RunError: there is no trained model, it was trained on another dataset, or ``out`` exists.
     """
-    return write_bundle(model, load_model(model), dataset, out)
+    return write_bundle(model, load_model(model), dataset, out, onnx=onnx)
 
 
 def push(folder: Path, store: str, *, label: str, name: str) -> dict[str, Any]:

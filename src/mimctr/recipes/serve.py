@@ -3,6 +3,7 @@
 mimctr serve bundle --center center
 """
 
+import gc
 import ipaddress
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
+from mimctr.serve.engines import EngineSetting
 from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
 from mimctr.serve.remote import BundleStore
 from mimctr.serve.service import Service
@@ -46,6 +48,11 @@ class Config(BaseModel):
     )
     histories: str = Field(
         "", description="File, or redis:// URL, of the behavior store; none: /events is not there."
+    )
+    engine: EngineSetting = Field(
+        "auto",
+        description="What computes logits: PyTorch, ONNX Runtime, or the faster of them; ONNX Runtime is refused where "
+        "it differs from PyTorch.",
     )
     name: str = Field("mimctr", description="Of the center on its stores.")
 
@@ -87,6 +94,7 @@ def make_service(bundle: str, center: Path | None, config: Config) -> Service:
         store=open_store(config),
         open_histories=open_histories if config.histories else None,
         bundles=BundleStore(config.store, name=config.name) if config.store else None,
+        engine=config.engine,
     )
     service.load(bundle)
     return service
@@ -122,6 +130,8 @@ def main(bundle: str, center: Path | None, config: Config) -> None:
         max_waiting=config.max_waiting,
         deadline=config.deadline,
     )
+    gc.collect()
+    gc.freeze()  # what stays for good is not looked through again while requests wait
     uvicorn.run(
         app,
         host=config.host,

@@ -21,7 +21,9 @@ class Arguments(Config):
     ``host`` says who can reach that proxy, so that a token is asked for.
     """
 
-    bundle: Path = Field(description="Folder written by 'mimctr export'; every machine sees it.")
+    bundle: str = Field(
+        description="Folder written by 'mimctr export' that every machine sees, or store:LABEL of 'mimctr push'."
+    )
     center: Path | None = Field(None, description="Folder of the center; Base needs none.")
     num_replicas: int = Field(2, ge=1, description="Processes, on any machines of the Ray cluster.")
     host: str = Field("0.0.0.0", description="What Ray's proxy listens on.")

@@ -4,6 +4,7 @@ bundle.json                what it is, and the hash of every file
 model.json, .safetensors   dense half and small tables; of items and users no rows but padding and *unknown*
 tables/items, tables/users rows of items and users by their keys: snapshots, which a parameter store can hold as well
 vocabularies/              values of categorical fields -> their indices
+dense.onnx                 the dense half for ONNX Runtime, where it could be exported
 """
 
 from enum import StrEnum
@@ -19,7 +20,7 @@ from mimctr.errors import RunError
 from mimctr.files import hash_path, read_json
 
 MANIFEST, VOCABULARIES, TABLES = "bundle.json", "vocabularies", "tables"
-MODEL, WEIGHTS = "model.json", "model.safetensors"
+MODEL, WEIGHTS, ONNX = "model.json", "model.safetensors", "dense.onnx"
 SCHEMA = 2
 GROUPS = ("user", "query", "context")
 TABLE_PARTITIONS = 16
@@ -53,6 +54,8 @@ class BundleManifest(BaseModel):
     """Of the trained model: rows of its tables are of no other."""
     widths: dict[Table, int]
     """Of the tables' rows."""
+    without_onnx: str | None = None
+    """Why there is no ``dense.onnx``; None: there is one."""
     files: dict[str, str]
     """Name -> SHA-256; of a table only its manifest, which has the table's digest, and each row has a checksum."""
 

@@ -22,6 +22,7 @@ from mimctr.files import atomic_folder, hash_path, read_json, write_json
 from mimctr.serve.bundle import (
     MANIFEST,
     MODEL,
+    ONNX,
     SCHEMA,
     TABLE_PARTITIONS,
     TABLES,
@@ -30,13 +31,16 @@ from mimctr.serve.bundle import (
     BundleManifest,
     Table,
 )
+from mimctr.serve.onnx_export import export_onnx, why_not_onnx
 from mimctr.serve.tables import trained_rows
 from mimctr.ubm.ciubm import CiUBM
 from mimctr.ubm.embeddings import table_name
 from mimctr.weights import save_tensors
 
 
-def write_bundle(model: Path, trained: CiUBM, dataset: Path, out: Path) -> BundleManifest:
+def write_bundle(
+    model: Path, trained: CiUBM, dataset: Path, out: Path, *, onnx: bool = True
+) -> BundleManifest:
     """Write a bundle.
 
     Args:
@@ -44,6 +48,7 @@ def write_bundle(model: Path, trained: CiUBM, dataset: Path, out: Path) -> Bundl
         trained: What it holds.
         dataset: What it was trained on.
         out: Must not exist.
+        onnx: Whether to write the dense half for ONNX Runtime, where that can be done.
 
     Raises:
         RunError: the model was trained on another dataset, or ``out`` exists.
@@ -68,6 +73,10 @@ def write_bundle(model: Path, trained: CiUBM, dataset: Path, out: Path) -> Bundl
         }
         write_json(folder / MODEL, _without_rows(record))
         save_tensors(folder / WEIGHTS, _small(trained))
+        length = record["config"]["max_length"]
+        without_onnx = why_not_onnx(trained, length) if onnx else "it was not asked for"
+        if without_onnx is None:
+            export_onnx(trained, folder / ONNX, max_length=length)
         shutil.copytree(dataset / VOCABULARIES, folder / VOCABULARIES)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         files = [path for path in files if TABLES not in path.parts or path.name == SNAPSHOT]
@@ -75,11 +84,12 @@ def write_bundle(model: Path, trained: CiUBM, dataset: Path, out: Path) -> Bundl
             schema_version=SCHEMA,
             content_fingerprint=record.get("content_fingerprint"),
             content_dim=record["content_dim"],
-            max_length=record["config"]["max_length"],
+            max_length=length,
             kinds=data.manifest.kinds,
             dataset_hash=record["dataset_hash"],
             weights_hash=weights_hash,
             widths=widths,
+            without_onnx=without_onnx,
             files={path.relative_to(folder).as_posix(): hash_path(path) for path in files},
         )
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))

@@ -18,6 +18,7 @@ from mimctr.center.record import Found
 from mimctr.center.stores.interface import ParameterStore, Space
 from mimctr.errors import DataError, StaleSnapshot
 from mimctr.serve.bundle import Bundle, Table
+from mimctr.serve.engines import Engine, TorchEngine
 from mimctr.serve.tables import Tables, embedded_tables, trained_rows
 from mimctr.ubm.ciubm import CiUBM
 from mimctr.ubm.embeddings import Fetched, Rows
@@ -74,6 +75,7 @@ class Scorer:
         tables: Where rows of items and users come from; None: from the bundle itself.
         space: Generation whose vectors it reads; None for Base.
         store: Holds them; None for Base.
+        engine: Computes the logits; None: PyTorch.
 
     Raises:
         StaleSnapshot: the generation's vectors came from another encoder than the model was trained on.
@@ -87,6 +89,7 @@ class Scorer:
         tables: Tables | None = None,
         space: Space | None = None,
         store: ParameterStore | None = None,
+        engine: Engine | None = None,
     ) -> None:
         wanted = bundle.manifest.content_fingerprint
         found = None if space is None else space.fingerprint
@@ -105,6 +108,17 @@ class Scorer:
             self._unknown = {
                 table: trained_rows(model.embedding, table, unknown)[0].numpy() for table in Table
             }
+        self.engine = engine or TorchEngine(model.dense)
+
+    def on(self, space: Space) -> "Scorer":
+        """Return the same with another generation.
+
+        Raises:
+            StaleSnapshot: its vectors came from another encoder.
+        """
+        return Scorer(
+            self.bundle, self.model, tables=self.tables, space=space, store=self.store, engine=self.engine
+        )
 
     def score(self, request: Request) -> Scores:
         """Return the probability of a click on each candidate.
@@ -120,7 +134,7 @@ class Scorer:
         with torch.inference_mode():
             rows = self._rows(request, seen, keys, back)
             content, found = self._content(request, seen, keys, back)
-            logits = self.model.dense(rows, content).logit
+            logits = self.engine.logits(rows, content)
             probabilities = torch.sigmoid(logits.double()).numpy()
         count = len(request.candidates)
         return Scores(probabilities, found.states[:count], len(seen.items), int(found.known[count:].sum()))
@@ -198,9 +212,9 @@ class Scorer:
         content = Content(
             target=torch.from_numpy(found.vectors[:count]),
             target_known=torch.from_numpy(found.known[:count]),
-            behaviors=torch.from_numpy(behaviors).expand(count, -1, -1),
-            behaviors_known=torch.from_numpy(known).expand(count, -1),
-            query=torch.from_numpy(query.astype(np.float32)).expand(count, -1),
-            query_known=torch.tensor(request.query_vector is not None).expand(count),
+            behaviors=torch.from_numpy(behaviors),
+            behaviors_known=torch.from_numpy(known),
+            query=torch.from_numpy(query.astype(np.float32)).unsqueeze(0),
+            query_known=torch.tensor([request.query_vector is not None]),
         )
         return content, found

@@ -18,10 +18,11 @@ import numpy as np
 from mimctr.center.center import Center
 from mimctr.center.publish import Behind, behind, bring_up_to_date
 from mimctr.center.record import State
-from mimctr.center.stores.interface import ParameterStore, Space
+from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, ConfigError, MimctrError
 from mimctr.serve.bundle import Bundle
+from mimctr.serve.engines import Chosen, EngineSetting, choose_engine
 from mimctr.serve.histories import Event, HistoryStore
 from mimctr.serve.remote import SCHEME, BundleStore
 from mimctr.serve.scorer import NO_BEHAVIORS, Request, Scorer, Scores
@@ -43,6 +44,8 @@ class Serving:
     name: str
     generation: int | None
     scorer: Scorer
+    engine: Chosen
+    """What computes its logits, and why that."""
 
 
 class Follower:
@@ -119,6 +122,7 @@ class Service:
         store: Where vectors come from; None: a store of this process, kept up to date with the center.
         open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
         bundles: Where ``store:LABEL`` comes from.
+        engine: What computes logits; ``auto``: the fastest of those that a bundle can be served with.
     """
 
     def __init__(
@@ -129,9 +133,11 @@ class Service:
         store: ParameterStore | None = None,
         open_histories: Callable[[], HistoryStore] | None = None,
         bundles: BundleStore | None = None,
+        engine: EngineSetting = "auto",
     ) -> None:
         self._load_model = load_model
         self._center = center
+        self._engine = engine
         self._open_histories = open_histories
         self._bundles = bundles
         self._own = threading.local()
@@ -183,15 +189,29 @@ class Service:
                         f"{self._center}: no generation is active. Run 'mimctr center activate' first."
                     )
                 space = log.generations.space(active.number)
-        return self._serve(label, bundle, self._load_model(folder), open_tables(bundle), space)
+        model = self._load_model(folder)
+        chosen = choose_engine(bundle, model, self._engine)
+        return self._serve(
+            label,
+            Scorer(
+                bundle,
+                model,
+                tables=open_tables(bundle),
+                space=space,
+                store=self.store,
+                engine=chosen.engine,
+            ),
+            chosen,
+        )
 
-    def _serve(self, name: str, bundle: Bundle, model: CiUBM, tables: Tables, space: Space | None) -> Serving:
-        """Warm a bundle on a generation, then serve it."""
-        scorer = Scorer(bundle, model, tables=tables, space=space, store=self.store)
+    def _serve(self, name: str, scorer: Scorer, engine: Chosen) -> Serving:
+        """Warm a scorer, then serve it."""
         request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
         for _ in range(WARM_UP):
             scorer.score(request)
-        self.serving = Serving(name, None if space is None else space.generation, scorer)
+        self.serving = Serving(
+            name, None if scorer.space is None else scorer.space.generation, scorer, engine
+        )
         return self.serving
 
     def _follow_active(self, center: Center) -> None:
@@ -206,7 +226,7 @@ class Service:
         with self._swap:
             if self.serving is serving:  # or a bundle was loaded meanwhile, on the active generation
                 one, space = serving.scorer, center.log.generations.space(active.number)
-                self._serve(serving.name, one.bundle, one.model, one.tables, space)
+                self._serve(serving.name, one.on(space), serving.engine)
                 logger.info("generation %d is served", active.number)
 
     def is_ready(self) -> str | None:

@@ -8,12 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mimctr.ubm.activations import ActivationName, activate, make_activation
-from mimctr.ubm.linear import Linear, product
+from mimctr.ubm.linear import Linear, linear, product
 from mimctr.ubm.parts import parts
+from mimctr.ubm.products import is_shared
 
 OF_THEIR_OUTPUT: dict[type[nn.Module], Any] = {
     nn.Sigmoid: (torch.Tensor.sigmoid_, torch.ops.aten.sigmoid_backward),
@@ -48,10 +50,12 @@ class ActivationUnit(nn.Module):
     def forward(
         self,
         target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
+        behaviors: Float[Tensor, "#batch length dim"],
+        mask: Bool[Tensor, "#batch length"],
     ) -> Float[Tensor, "batch length"]:
         """Return the relevance; its value at padding is finite and means nothing."""
+        if is_shared(behaviors, target):
+            return self._of_shared(target, behaviors[0], mask[0])
         kind = type(self.activations[0])
         weights = [self.first.weight, self.first.bias]
         if torch.compiler.is_compiling():
@@ -66,6 +70,33 @@ class ActivationUnit(nn.Module):
         for layer, activation in zip(self.hidden, self.activations[1:], strict=True):
             x = activate(activation, layer(x), mask)
         return self.out(x).squeeze(-1)
+
+    def _of_shared(
+        self,
+        target: Float[Tensor, "batch dim"],
+        behaviors: Float[Tensor, "length dim"],
+        mask: Bool[Tensor, "length"],
+    ) -> Float[Tensor, "batch length"]:
+        """Return the relevance of one history for several targets: the first layer is one product.
+
+        Each column of its right factor is a unit as one target has it.
+        """
+        w1, w2, w3, w4 = self.first.weight.chunk(4, dim=1)  # (hidden, D) each
+        constant = F.linear(target, w1 + w3, self.first.bias)  # (B, hidden)
+        factor = torch.addcmul(w2 - w3, target.unsqueeze(1), w4)  # (B, hidden, D)
+        size, (length, _) = target.shape[0], behaviors.shape
+        whole = [slice(None)] if torch.compiler.is_compiling() else None
+        found = []
+        for part in whole or parts(length, size, behaviors.device):
+            x = linear(behaviors[part], factor.flatten(0, 1), constant.flatten()).view(
+                -1, len(self.first.bias)
+            )
+            every = mask[part].unsqueeze(1).expand(-1, size).flatten()
+            x = activate(self.activations[0], x, every)
+            for layer, activation in zip(self.hidden, self.activations[1:], strict=True):
+                x = activate(activation, layer(x), every)
+            found.append(self.out(x).view(-1, size))
+        return torch.cat(found).T
 
 
 def first_layer(

@@ -26,7 +26,7 @@ class AttentionMix(nn.Module):
         self,
         logits: Float[Tensor, "batch heads length"],
         cosine: Float[Tensor, "batch length"],
-        mask: Bool[Tensor, "batch length"],
+        mask: Bool[Tensor, "#batch length"],
     ) -> Float[Tensor, "batch heads length"]:
         """Return the mixed logits; their value at padding means nothing.
 

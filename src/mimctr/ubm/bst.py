@@ -105,6 +105,7 @@ class BST(UserBehaviorModel):
 
     def forward(self, target: Float[Tensor, "batch dim"], history: History) -> Interest:
         """Return what the block says of its tokens."""
+        history = history.expanded()
         mask = history.mask[:, -self.length :]
         behaviors = zero_padding(history.behaviors[:, -self.length :], mask)
         of_behaviors = torch.cat([behaviors, self.time(history.time_gaps[:, -self.length :])], dim=-1)

@@ -95,7 +95,7 @@ class DenseHalf(nn.Module):
 
         Args:
             rows: From an :class:`EmbeddingHalf`, or fetched from a parameter store.
-            content: Content vectors of the same impressions; not looked at by Base.
+            content: Content vectors of the same impressions, or shared as ``rows`` are; not looked at by Base.
 
         Raises:
             ConfigError: the model reads content and there is none.
@@ -109,7 +109,9 @@ class DenseHalf(nn.Module):
             content = content.fetched()
         history, compared = self._compare(rows, content)
         interest = self.ubm(rows.target, history)
-        parts = [rows.user, rows.query, rows.context, rows.target]
+        size = rows.target.shape[0]
+        interest = interest._replace(vector=interest.vector.expand(size, -1))
+        parts = [part.expand(size, -1) for part in (rows.user, rows.query, rows.context, rows.target)]
         if self.multiplies:
             parts.append(interest.vector * rows.target)
         if self.content is None or content is None:  # Base
@@ -156,7 +158,7 @@ class CiUBM(nn.Module):
 
 
 class ExportableDense(nn.Module):
-    """The dense half of a model with content, with plain tensors in and a plain tensor out: what an exporter wants.
+    """The dense half with plain tensors in and a plain tensor out: what an exporter wants.
 
     Args:
         dense: In evaluation mode.
@@ -168,24 +170,33 @@ class ExportableDense(nn.Module):
 
     def forward(
         self,
-        user: Float[Tensor, "batch user"],
-        query: Float[Tensor, "batch query"],
-        context: Float[Tensor, "batch context"],
+        user: Float[Tensor, "#batch user"],
+        query: Float[Tensor, "#batch query"],
+        context: Float[Tensor, "#batch context"],
         target: Float[Tensor, "batch dim"],
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-        time_gaps: Int[Tensor, "batch length"],
+        behaviors: Float[Tensor, "#batch length dim"],
+        mask: Bool[Tensor, "#batch length"],
+        time_gaps: Int[Tensor, "#batch length"],
         same_category: Bool[Tensor, "batch length"],
-        kinds: Int[Tensor, "batch length"],
-        target_content: Float[Tensor, "batch content"],
-        target_known: Bool[Tensor, "batch"],
-        behaviors_content: Float[Tensor, "batch length content"],
-        behaviors_known: Bool[Tensor, "batch length"],
-        query_content: Float[Tensor, "batch content"],
-        query_known: Bool[Tensor, "batch"],
+        kinds: Int[Tensor, "#batch length"],
+        target_content: Float[Tensor, "batch content"] | None = None,
+        target_known: Bool[Tensor, "batch"] | None = None,
+        behaviors_content: Float[Tensor, "#batch length content"] | None = None,
+        behaviors_known: Bool[Tensor, "#batch length"] | None = None,
+        query_content: Float[Tensor, "#batch content"] | None = None,
+        query_known: Bool[Tensor, "#batch"] | None = None,
     ) -> Float[Tensor, "batch"]:
-        """Return the logit; the arguments are those of :class:`Rows`, then those of ``Content``."""
+        """Return the logit; the arguments are those of :class:`Rows`, then those of ``Content``, all or none."""
         rows = Rows(user, query, context, target, behaviors, mask, time_gaps, same_category, kinds)
+        if (
+            target_content is None
+            or target_known is None
+            or behaviors_content is None
+            or behaviors_known is None
+            or query_content is None
+            or query_known is None
+        ):
+            return self.dense(rows).logit
         content = Content(
             target=target_content,
             target_known=target_known,

@@ -14,7 +14,7 @@ from torch import Tensor
 from mimctr.batch import Lookup
 from mimctr.ubm.masking import zero_padding
 from mimctr.ubm.parts import parts
-from mimctr.ubm.products import dots, weighted_sum
+from mimctr.ubm.products import dots, is_shared, weighted_sum
 
 InterestName = Literal["id", "content", "fusion"]
 ContentScope = Literal["all", "retrieved"]
@@ -36,8 +36,8 @@ class ContentInterest(NamedTuple):
 
 
 def cosine(
-    one: Float[Tensor, "batch content"], many: Float[Tensor, "batch length content"]
-) -> Float[Tensor, "batch length"]:
+    one: Float[Tensor, "#batch content"], many: Float[Tensor, "#batch length content"]
+) -> Float[Tensor, "#batch length"]:
     """Return the cosine of each row of ``one`` with its rows of ``many``; 0 where either vector is zero."""
     products = dots(one, many)  # (B, L)
     lengths = many.norm(dim=-1) * one.norm(dim=-1, keepdim=True)
@@ -47,10 +47,10 @@ def cosine(
 def content_interest(
     *,
     target_content: Float[Tensor, "batch content"],
-    behaviors_content: Float[Tensor, "batch length content"] | Lookup,
-    behaviors: Float[Tensor, "batch length dim"],
-    mask: Bool[Tensor, "batch length"],
-    real: Bool[Tensor, "batch length"] | None = None,
+    behaviors_content: Float[Tensor, "#batch length content"] | Lookup,
+    behaviors: Float[Tensor, "#batch length dim"],
+    mask: Bool[Tensor, "#batch length"],
+    real: Bool[Tensor, "#batch length"] | None = None,
     learned: Bool[Tensor, "batch"] | None = None,
     relevance: Float[Tensor, "batch length"] | None = None,
 ) -> ContentInterest:
@@ -76,6 +76,8 @@ def content_interest(
             vectors = behaviors_content.only(mask).fetch()
         else:
             vectors = zero_padding(behaviors_content, mask)
+        if relevance is None and is_shared(vectors, mask):
+            relevance = cosine(target_content, vectors)
         known = None if relevance is None else relevance.masked_fill(~mask, 0.0)
         relevance, content = _relevance_and_interest(target_content, vectors, known)
     finite = zero_padding(behaviors, mask if real is None else real)
@@ -85,7 +87,7 @@ def content_interest(
 
 def _relevance_and_interest(
     target: Float[Tensor, "batch content"],
-    behaviors: Float[Tensor, "batch length content"],
+    behaviors: Float[Tensor, "#batch length content"],
     relevance: Float[Tensor, "batch length"] | None = None,
 ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch content"]]:
     """Return both of Eq. (7); ``behaviors`` are zero where they do not count."""

@@ -31,7 +31,7 @@ class Compared(NamedTuple):
     """Whether the target has a vector of its own."""
     cosine: Float[Tensor, "batch length"]
     """``a_{t,i}^MM`` of each real behavior that has a vector; 0 elsewhere."""
-    counted: Bool[Tensor, "batch length"]
+    counted: Bool[Tensor, "#batch length"]
     """True at such a behavior."""
 
     @property
@@ -99,8 +99,8 @@ class ContentAwareInterest(nn.Module):
     def forward(
         self,
         interest: Interest,
-        behaviors: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
+        behaviors: Float[Tensor, "#batch length dim"],
+        mask: Bool[Tensor, "#batch length"],
         content: Content,
         compared: Compared | None = None,
     ) -> ContentAware:
@@ -144,7 +144,7 @@ class ContentAwareInterest(nn.Module):
         features, scalars = self.extensions(tensors)
         return ContentAware(whole, torch.cat([flag, features], dim=-1), scalars)
 
-    def compare(self, mask: Bool[Tensor, "batch length"], content: Content) -> Compared:
+    def compare(self, mask: Bool[Tensor, "#batch length"], content: Content) -> Compared:
         """Return the cosines of the targets with all their behaviors.
 
         Args:

@@ -48,9 +48,9 @@ class AUGRU(nn.Module):
 
     def forward(
         self,
-        inputs: Float[Tensor, "batch length dim"],
+        inputs: Float[Tensor, "#batch length dim"],
         attention: Float[Tensor, "batch length"],
-        mask: Bool[Tensor, "batch length"],
+        mask: Bool[Tensor, "#batch length"],
     ) -> Float[Tensor, "batch length dim"]:
         """Return the states: zero before the first real input, and untouched by padding.
 
@@ -97,8 +97,8 @@ class BilinearRelevance(nn.Module):
     def forward(
         self,
         target: Float[Tensor, "batch dim"],
-        states: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
+        states: Float[Tensor, "#batch length dim"],
+        mask: Bool[Tensor, "#batch length"],
     ) -> Float[Tensor, "batch length"]:
         """Return the relevance; its value at padding is finite and means nothing."""
         return dots(self.weight(target), states)
@@ -119,6 +119,7 @@ class DIEN(UserBehaviorModel):
     """
 
     needs_negatives = True
+    unrolls = True
 
     def __init__(
         self,

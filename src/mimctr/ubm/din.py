@@ -27,6 +27,8 @@ class DIN(UserBehaviorModel):
         scale: Divide the relevance by ``sqrt(dim)`` (authors' code).
     """
 
+    any_length = True
+
     def __init__(
         self,
         dim: int,

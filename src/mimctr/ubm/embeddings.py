@@ -25,17 +25,20 @@ FieldSizes = Mapping[str, Mapping[str, int]]
 
 
 class Rows(NamedTuple):
-    """Everything the dense half gets for a batch, content apart. A row is an entity's fields, concatenated."""
+    """Everything the dense half gets for a batch, content apart. A row is an entity's fields, concatenated.
 
-    user: Float[Tensor, "batch user"]
-    query: Float[Tensor, "batch query"]
-    context: Float[Tensor, "batch context"]
+    Of one user's candidates, what does not depend on the candidate stands here once.
+    """
+
+    user: Float[Tensor, "#batch user"]
+    query: Float[Tensor, "#batch query"]
+    context: Float[Tensor, "#batch context"]
     target: Float[Tensor, "batch dim"]
-    behaviors: Float[Tensor, "batch length dim"]
-    mask: Bool[Tensor, "batch length"]
-    time_gaps: Int[Tensor, "batch length"]
+    behaviors: Float[Tensor, "#batch length dim"]
+    mask: Bool[Tensor, "#batch length"]
+    time_gaps: Int[Tensor, "#batch length"]
     same_category: Bool[Tensor, "batch length"]
-    kinds: Int[Tensor, "batch length"]
+    kinds: Int[Tensor, "#batch length"]
     negatives: Float[Tensor, "batch length dim"] | None = None
 
     @property
@@ -200,22 +203,22 @@ class EmbeddingHalf(nn.Module):
         )
 
     def of_fetched(self, fetched: Fetched) -> Rows:
-        """Return the rows of one user's many candidates; what they share is looked up once, and is not copied."""
-        one, count = fetched, len(fetched.candidates)
+        """Return the rows of one user's many candidates; what they share stands there once."""
+        one = fetched
         behaviors = one.behaviors
         for name in self.names["behavior"]:
             behaviors = behaviors + self.tables[name](one.kinds)
         user = torch.cat([one.user, self._fields("user", one.user_fields, first=1)], dim=-1)
         return Rows(
-            user=user.expand(count, -1),
-            query=self._fields("query", one.query_fields).expand(count, -1),
-            context=self._fields("context", one.context_fields).expand(count, -1),
+            user=user,
+            query=self._fields("query", one.query_fields),
+            context=self._fields("context", one.context_fields),
             target=one.candidates,
-            behaviors=behaviors.expand(count, -1, -1),
-            mask=one.mask.expand(count, -1),
-            time_gaps=one.time_gaps.expand(count, -1),
-            same_category=_same_known(one.categories, one.behavior_categories.expand(count, -1)) & one.mask,
-            kinds=one.kinds.expand(count, -1),
+            behaviors=behaviors,
+            mask=one.mask,
+            time_gaps=one.time_gaps,
+            same_category=_same_known(one.categories, one.behavior_categories) & one.mask,
+            kinds=one.kinds,
         )
 
     def item_vectors(self, index: Int[Tensor, "items"]) -> Float[Tensor, "items dim"]:
@@ -342,5 +345,7 @@ def _table(size: int, dim: int, *, lazy_above: int, shard_above: int) -> nn.Embe
     return table
 
 
-def _same_known(one: Int[Tensor, "batch"], many: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+def _same_known(
+    one: Int[Tensor, "batch"], many: Int[Tensor, "#batch length"]
+) -> Bool[Tensor, "batch length"]:
     return (one.unsqueeze(1) == many) & (many >= FIRST_INDEX)

@@ -22,14 +22,14 @@ class ContentTensors(NamedTuple):
     """What the extensions look at: content vectors with missing ones at zero, ID rows, and what counts."""
 
     target: Float[Tensor, "batch content"]
-    behaviors: Float[Tensor, "batch length content"]
-    query: Float[Tensor, "batch content"]
-    query_known: Bool[Tensor, "batch"]
-    rows: Float[Tensor, "batch length dim"]
+    behaviors: Float[Tensor, "#batch length content"]
+    query: Float[Tensor, "#batch content"]
+    query_known: Bool[Tensor, "#batch"]
+    rows: Float[Tensor, "#batch length dim"]
     """``h_i^ID`` of each behavior."""
     relevance: Float[Tensor, "batch length"]
     """``a_{t,i}^MM`` of Eq. (7)."""
-    mask: Bool[Tensor, "batch length"]
+    mask: Bool[Tensor, "#batch length"]
 
 
 class Extensions(nn.Module):
@@ -89,16 +89,17 @@ class Extensions(nn.Module):
 
 
 def relevance_scalars(
-    relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+    relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "#batch length"]
 ) -> Float[Tensor, "batch 3"]:
     """Return mean and largest relevance and ``log(1 + count)``; all 0 where nothing counts."""
     count = mask.sum(dim=1).to(relevance.dtype).log1p()
-    return torch.stack([masked_mean(relevance, mask), masked_max(relevance, mask), count], dim=-1)
+    mean = masked_mean(relevance, mask)
+    return torch.stack([mean, masked_max(relevance, mask), count.expand_as(mean)], dim=-1)
 
 
 def query_scalars(content: ContentTensors) -> Float[Tensor, "batch 4"]:
     """Return the query's cosine with the target, mean and largest one with the behaviors, and a flag."""
-    with_target = cosine(content.query, content.target.unsqueeze(1)).squeeze(1)
+    with_target = cosine(content.query.expand_as(content.target), content.target.unsqueeze(1)).squeeze(1)
     with_behaviors = cosine(content.query, content.behaviors)  # (B, L)
     mask = content.mask & content.query_known.unsqueeze(-1)
     values = [
@@ -107,7 +108,7 @@ def query_scalars(content: ContentTensors) -> Float[Tensor, "batch 4"]:
         masked_max(with_behaviors, mask),
         content.query_known.to(with_target.dtype),
     ]
-    return torch.stack(values, dim=-1)
+    return torch.stack([value.expand_as(with_target) for value in values], dim=-1)
 
 
 def softmax_interests(
@@ -139,15 +140,15 @@ class Tiers(nn.Module):
             nn.init.normal_(self.table.weight, std=0.01)
 
     def counts(
-        self, relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+        self, relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "#batch length"]
     ) -> Int[Tensor, "batch tiers"]:
         """Return the histogram of the relevances that count."""
         tier = ((relevance.detach() + 1) * (self.num_tiers / 2)).long().clamp(0, self.num_tiers - 1)
         empty = torch.zeros(relevance.shape[0], self.num_tiers, dtype=torch.long, device=relevance.device)
-        return empty.scatter_add(1, tier, mask.long())
+        return empty.scatter_add(1, tier, mask.long().expand_as(tier))
 
     def forward(
-        self, relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+        self, relevance: Float[Tensor, "batch length"], mask: Bool[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch width"]:
         """Return the histogram as features."""
         counts = self.counts(relevance, mask)

@@ -24,25 +24,36 @@ class Relevance(NamedTuple):
 class History(NamedTuple):
     """The behaviors that a batch of impressions may see, oldest first, the newest at the last position.
 
-    Padding may hold anything, NaN included.
+    Padding may hold anything, NaN included. Where all targets have one history, as a user's candidates do, what does
+    not depend on the target may stand here once.
     """
 
-    behaviors: Float[Tensor, "batch length dim"]
+    behaviors: Float[Tensor, "#batch length dim"]
     """An item with all its fields a row, from the tables of the targets; what was done is added to it, unless the user
     behavior model takes it apart (``UserBehaviorModel.takes_kinds_apart``)."""
-    mask: Bool[Tensor, "batch length"]
+    mask: Bool[Tensor, "#batch length"]
     """True at a real behavior."""
-    time_gaps: Int[Tensor, "batch length"]
+    time_gaps: Int[Tensor, "#batch length"]
     """Seconds from the behavior to the impression, at least 1."""
     same_category: Bool[Tensor, "batch length"]
     """True where the behavior's item has the target's category."""
-    kinds: Int[Tensor, "batch length"]
+    kinds: Int[Tensor, "#batch length"]
     """What was done: index in the vocabulary of kinds."""
     negatives: Float[Tensor, "batch length dim"] | None = None
     """For each behavior an item that the user did not turn to then (``UserBehaviorModel.needs_negatives``); None
     outside training."""
     relevance: Relevance | None = None
     """There for a user behavior model that asks for it (``UserBehaviorModel.needs_relevance``)."""
+
+    def expanded(self) -> "History":
+        """Return the same with everything there once for each target; nothing is copied. Not for negatives."""
+        size = self.same_category.shape[0]
+        return self._replace(
+            behaviors=self.behaviors.expand(size, -1, -1),
+            mask=self.mask.expand(size, -1),
+            time_gaps=self.time_gaps.expand(size, -1),
+            kinds=self.kinds.expand(size, -1),
+        )
 
     @property
     def given_relevance(self) -> Relevance:
@@ -83,9 +94,9 @@ class Auxiliary(NamedTuple):
 class Interest(NamedTuple):
     """What a user behavior model found out about a batch of impressions."""
 
-    vector: Float[Tensor, "batch width"]
+    vector: Float[Tensor, "#batch width"]
     """``h_B^ID`` of Eq. (1); exactly zero for an empty history."""
-    kept: Bool[Tensor, "batch length"]
+    kept: Bool[Tensor, "#batch length"]
     """True at the behaviors that were used: all real ones, or those that a search kept."""
     auxiliary: Auxiliary | None = None
     """A task of the model's own; None without one."""
@@ -100,6 +111,12 @@ class UserBehaviorModel(nn.Module, abc.ABC):
     """Whether ``History.behaviors`` is the item alone, and the model looks at ``History.kinds`` itself."""
     needs_negatives = False
     """Whether the model trains on ``History.negatives``."""
+    any_length = False
+    """Whether the model is the same operators at every length of the history, so that one export does for all."""
+    unrolls = False
+    """Whether the model has operators for each behavior, so that an export of a long history is large."""
+    searches = False
+    """Whether the model keeps some of the behaviors, by an order in which nearly equal ones may stand either way."""
     needs_relevance = False
     """Whether the model looks at ``History.relevance``: an extension, which Base cannot have."""
 

@@ -4,11 +4,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mimctr.ubm.products import is_shared
+
 
 def zero_padding(
-    x: Float[Tensor, "batch length dim"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch length dim"]:
-    """Return ``x`` with padded rows set to zero, so that garbage there reaches neither values nor gradients."""
+    x: Float[Tensor, "#batch length dim"], mask: Bool[Tensor, "#batch length"]
+) -> Float[Tensor, "#batch length dim"]:
+    """Return ``x`` with padded rows set to zero, so that garbage there reaches neither values nor gradients.
+
+    Of rows that several targets share, those that are padding for all of them.
+    """
+    if is_shared(x, mask):
+        mask = mask.any(dim=0, keepdim=True)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return x.masked_fill(~mask.unsqueeze(-1), 0.0)
     padding = (~mask).flatten().nonzero().squeeze(1)  # by row: two to five times as fast as by element
@@ -25,15 +32,15 @@ def masked_softmax(
 
 
 def masked_mean(
-    values: Float[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch"]:
+    values: Float[Tensor, "#batch length"], mask: Bool[Tensor, "#batch length"]
+) -> Float[Tensor, "#batch"]:
     """Return the mean of the real values of each row; 0 where nothing is real."""
     return values.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 def masked_max(
-    values: Float[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch"]:
+    values: Float[Tensor, "#batch length"], mask: Bool[Tensor, "#batch length"]
+) -> Float[Tensor, "#batch"]:
     """Return the largest real value of each row; 0 where nothing is real."""
     lowest = torch.finfo(values.dtype).min
     largest = values.masked_fill(~mask, lowest).amax(dim=1)

@@ -15,6 +15,8 @@ class AvgPooling(UserBehaviorModel):
         dim: Width D of an item's row.
     """
 
+    any_length = True
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.width = dim

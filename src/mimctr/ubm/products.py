@@ -12,10 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def is_shared(many: Tensor, others: Tensor) -> bool:
+    """Return whether ``many`` is one history that all of several targets look at."""
+    return many.shape[0] == 1 and others.shape[0] != 1
+
+
 def dots(
-    one: Float[Tensor, "batch dim"], many: Float[Tensor, "batch length dim"]
+    one: Float[Tensor, "batch dim"], many: Float[Tensor, "#batch length dim"]
 ) -> Float[Tensor, "batch length"]:
-    """Return the inner product of each row of ``one`` with its rows of ``many``."""
+    """Return the inner product of each row of ``one`` with its rows of ``many``, or with those that all share."""
+    if is_shared(many, one):
+        return one @ many[0].T
     if torch.compiler.is_compiling():
         return _dots(one, many)
     return _Dots.apply(one, many)
@@ -23,16 +30,18 @@ def dots(
 
 def weighted_sum(
     weights: Float[Tensor, "batch length"],
-    many: Float[Tensor, "batch length dim"],
+    many: Float[Tensor, "#batch length dim"],
     trained: Int[Tensor, "trained"] | None = None,
 ) -> Float[Tensor, "batch dim"]:
     """Return the sum of the rows of ``many``, each times its weight.
 
     Args:
         weights: Of the rows.
-        many: The rows.
+        many: The rows; or those that all share, and ``trained`` is not looked at.
         trained: Where in the batch ``weights`` have a gradient that is wanted; None: everywhere.
     """
+    if is_shared(many, weights):
+        return weights @ many[0]
     if torch.compiler.is_compiling():
         return _weighted_sum(weights, many)
     return _WeightedSum.apply(weights, many, trained)

@@ -36,7 +36,7 @@ class SoftSearch(nn.Module):
         self.click = nn.Sequential(nn.Linear(2 * dim, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(
-        self, target: Float[Tensor, "batch dim"], behaviors: Float[Tensor, "batch length dim"]
+        self, target: Float[Tensor, "batch dim"], behaviors: Float[Tensor, "#batch length dim"]
     ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch"]]:
         """Return the relevance ``r_i = (W_b e_i) . (W_a e_a)`` and the auxiliary logit over ``[sum_i r_i e_i, e_a]``.
 
@@ -111,6 +111,8 @@ class SIM(UserBehaviorModel):
         time_dim: Width of the embedding of a time gap.
         attention_mix: Whether content takes part in the ESU's attention: an extension.
     """
+
+    searches = True
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class TWIN(UserBehaviorModel):
     """
 
     takes_kinds_apart = True
+    searches = True
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class TWIN(UserBehaviorModel):
         if keys is None:
             projections = self.keys.weight.unflatten(0, (self.num_heads, self.head_dim))  # (H, A, D)
             directions = torch.einsum("bha,had->bhd", queries, projections)
-            products = torch.bmm(directions, history.behaviors.transpose(1, 2))  # (B, H, L)
+            products = torch.matmul(directions, history.behaviors.transpose(1, 2))  # (B, H, L)
         else:
             products = torch.einsum("bha,blha->bhl", queries, keys)
         relevance = products / math.sqrt(self.head_dim) + self._cross_relevance(history)
@@ -105,7 +106,7 @@ class TWIN(UserBehaviorModel):
         target: Float[Tensor, "batch dim"],
         history: History,
         keys: Float[Tensor, "batch length heads head_dim"] | None = None,
-    ) -> Bool[Tensor, "batch length"]:
+    ) -> Bool[Tensor, "#batch length"]:
         """Return what the GSU keeps; the arguments are those of :meth:`relevance`."""
         if self.k >= history.mask.shape[1]:
             return history.mask

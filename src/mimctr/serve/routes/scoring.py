@@ -1,13 +1,16 @@
 """``POST /score``."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+import pydantic_core
+from fastapi import APIRouter, Depends, Response
 
+from mimctr.center.record import State
 from mimctr.serve import scorer
 from mimctr.serve.routes.context import Context
-from mimctr.serve.schemas import Score, ScoreRequest, ScoreResponse
+from mimctr.serve.schemas import ScoreRequest, ScoreResponse
 from mimctr.serve.service import STATES, Serving
 
 
@@ -15,25 +18,13 @@ def scoring_router(context: Context) -> APIRouter:
     """Return the routes that score."""
     router = APIRouter(tags=["scoring"])
 
-    @router.post("/score")
+    @router.post("/score", response_model=ScoreResponse)
     async def score(
         body: ScoreRequest, seconds: Annotated[float, Depends(context.admission.seconds_left)]
-    ) -> ScoreResponse:
+    ) -> Response:
         """Return the probability of a click on each candidate."""
         serving, found = await answer(context, body.to_request(), seconds, from_store=body.history is None)
-        states = [STATES[one] for one in found.states.tolist()]
-        return ScoreResponse(
-            scores=[
-                Score(item_id=name, probability=value, vector=one)
-                for name, value, one in zip(
-                    body.candidates, found.probabilities.tolist(), states, strict=True
-                )
-            ],
-            bundle=serving.name,
-            generation=serving.generation,
-            num_behaviors=found.num_behaviors,
-            num_known=found.num_known,
-        )
+        return Response(to_json(body.candidates, found, serving), media_type="application/json")
 
     return router
 
@@ -66,3 +57,20 @@ async def answer(
         if count := int((found.states == state).sum()):
             context.metrics.vectors.labels(name).inc(count)
     return serving, found
+
+
+def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serving) -> bytes:
+    """Return a :class:`ScoreResponse` as JSON, without an object for each score."""
+    states = [STATES[State(one)] for one in found.states.tolist()]
+    return pydantic_core.to_json(
+        {
+            "scores": [
+                {"item_id": name, "probability": value, "vector": one}
+                for name, value, one in zip(candidates, found.probabilities.tolist(), states, strict=True)
+            ],
+            "bundle": serving.name,
+            "generation": serving.generation,
+            "num_behaviors": found.num_behaviors,
+            "num_known": found.num_known,
+        }
+    )
