@@ -1,8 +1,8 @@
 """Which parameter store ``mimctr serve`` asks."""
 
 import pytest
-
 from center.servers import needs_redis, one_server
+
 from mimctr.center.stores.cached import CachedStore
 from mimctr.center.stores.redis import RedisStore
 from mimctr.recipes import serve
