@@ -116,13 +116,14 @@ def _ask_server(client: Any, commands: Sequence[bytes], look: Look[T]) -> list[T
 
 def _ask_cluster(client: Any, slots: Sequence[int], commands: Sequence[bytes], look: Look[T]) -> list[T]:
     """Send each command to the node that has its slot, to all nodes before any is read; look at the answers."""
-    of_node: dict[Any, list[int]] = {}
+    of_node: dict[str, tuple[Any, list[int]]] = {}
     for place, slot in enumerate(slots):
-        of_node.setdefault(client.nodes_manager.get_node_from_slot(slot), []).append(place)
+        node = client.nodes_manager.get_node_from_slot(slot)
+        of_node.setdefault(node.name, (node, []))[1].append(place)
     found: dict[int, T] = {}
     with contextlib.ExitStack() as held:
         asked = []
-        for node, places in of_node.items():
+        for node, places in of_node.values():
             connection = held.enter_context(_lent(client.get_redis_connection(node)))
             connection.send_packed_command([b"".join([commands[place] for place in places])])
             asked.append((connection, places))
