@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -20,56 +19,9 @@ from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
-from mimctr.serve.histories import LocalHistories
 from mimctr.serve.scorer import Scorer
 from mimctr.serve.service import Follower, Service
-from serve.shops import DIM, RawLog, offline, open_scorer
-
-TOKEN = {"Authorization": "Bearer secret"}
-
-
-@pytest.fixture
-def bundle(shop, tmp_path) -> Path:
-    open_scorer(shop, tmp_path, ubm="sim", variant="mim")
-    return tmp_path / "bundle"
-
-
-@pytest.fixture
-def service(shop, bundle, tmp_path):
-    made = Service(
-        load_model,
-        center=shop / "center",
-        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
-    )
-    center = Center(shop / "center")
-    if center.log.generations.active() is None:
-        center.seal(1, {}, min_coverage=0.0)
-        center.log.generations.activate(1)
-    made.load(bundle)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(service):
-    with TestClient(create_app(service, token="secret", deadline=60.0)) as made:
-        yield made
-
-
-def body(shop: Path, row: int, candidates: list | None = None) -> dict:
-    """Return a raw row of the log as a caller asks."""
-    log = RawLog(shop)
-    one = log.impressions.row(row, named=True)
-    mine = log.behaviors.filter(log.behaviors["user_id"] == one["user_id"])
-    return {
-        "user": one["user_id"],
-        "candidates": [one["item_id"]] if candidates is None else candidates,
-        "history": mine.select("item_id", "time", "kind").to_dicts(),
-        "time": one["time"],
-        "query": one["query_text"],
-        "user_fields": {"user_age": one["user_age"]},
-        "context_fields": {"context_hour": one["context_hour"]},
-    }
+from serve.shops import DIM, TOKEN, body, offline
 
 
 def test_scores_over_http_are_the_offline_ones(shop, client, tmp_path):

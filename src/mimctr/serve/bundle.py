@@ -8,7 +8,7 @@ vocabularies/              values of categorical fields -> their indices
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,8 @@ class BundleManifest(BaseModel):
     """Newest behaviors that the model sees."""
     kinds: list[str]
     """Of behavior; the first has index 2."""
+    text_ids: list[Literal["item", "user"]] = []
+    """Which of them the log names by text; integers name the others."""
     dataset_hash: str
     files: dict[str, str]
     """Name -> SHA-256."""
@@ -114,6 +116,7 @@ def write_bundle(model: Path, dataset: Path, out: Path) -> BundleManifest:
             content_dim=record["content_dim"],
             max_length=record["config"]["max_length"],
             kinds=data.manifest.kinds,
+            text_ids=_text_ids(data),
             dataset_hash=record["dataset_hash"],
             files={path.relative_to(folder).as_posix(): hash_path(path) for path in files},
         )
@@ -137,6 +140,15 @@ def _names(data: CtrDataset) -> dict[str, torch.Tensor]:
         order = np.argsort(keys, kind="stable")
         found[f"{name}_keys"] = torch.from_numpy(np.ascontiguousarray(keys[order], dtype=np.int64))
         found[f"{name}_index"] = torch.from_numpy(order + FIRST_INDEX)
+    return found
+
+
+def _text_ids(data: CtrDataset) -> list[Literal["item", "user"]]:
+    found: list[Literal["item", "user"]] = []
+    if data.items["item_id"].dtype == pl.String:
+        found.append("item")
+    if data.users["user_id"].dtype == pl.String:
+        found.append("user")
     return found
 
 
@@ -171,7 +183,10 @@ def _read_manifest(folder: Path) -> BundleManifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise RunError(f"{folder / MANIFEST}: {where}: {first['msg']}. Run 'mimctr export' again.") from None
+    root = folder.resolve()
     for name, wanted in manifest.files.items():
+        if not (folder / name).resolve().is_relative_to(root):
+            raise RunError(f"{folder / MANIFEST}: names {name}, which is outside of the bundle.")
         if not (folder / name).is_file() or hash_path(folder / name) != wanted:
             raise RunError(f"{folder / name}: missing or damaged. Run 'mimctr export' again.")
     return manifest

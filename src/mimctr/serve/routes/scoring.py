@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from mimctr.serve import scorer
+from mimctr.serve.refusals import refusals
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import Score, ScoreRequest, ScoreResponse
 from mimctr.serve.service import STATES, Serving
@@ -15,7 +16,7 @@ def scoring_router(context: Context) -> APIRouter:
     """Return the routes that score."""
     router = APIRouter(tags=["scoring"])
 
-    @router.post("/score")
+    @router.post("/score", responses=refusals(400, 409, 413, 422, 429, 503, 504))
     async def score(
         body: ScoreRequest, seconds: Annotated[float, Depends(context.admission.seconds_left)]
     ) -> ScoreResponse:
