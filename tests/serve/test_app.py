@@ -173,6 +173,46 @@ def test_too_many_and_too_late(service, monkeypatch):
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
 
 
+def test_a_request_names_what_it_was_scored_with(service, client, monkeypatch):
+    """A switch while it is scored changes nothing of it. Mutant: what is served is looked at twice."""
+    score = Scorer.score
+
+    def switched(self, request):
+        service.serving = replace(service.serving, name="newer", generation=2)
+        return score(self, request)
+
+    monkeypatch.setattr(Scorer, "score", switched)
+    first, then = (client.post("/score", json={"candidates": [1]}).json() for _ in range(2))
+    assert [(one["bundle"], one["generation"]) for one in (first, then)] == [("bundle", 1), ("newer", 2)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"candidates": [NaN]}',
+        b'{"candidates": ["\\ud800"]}',
+        b'{"candidates": [1], "\\ud800": 1}',
+        b'{"candidates": [1], "user_fields": {"\\ud800": "x"}}',
+        b'{"candidates": [' + b"9" * 5000 + b"]}",
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_what_is_told_may_hold_anything(client, raw):
+    """Each of them is an error of whoever asks. Mutant: the refusal cannot be written as JSON, and becomes a 500."""
+    for path in ("/score", "/v2/models/mimctr/infer"):
+        answer = client.post(path, content=raw, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422)
+        assert [type(one) for one in answer.json().values()] == [str]
+    far = {"X-Deadline-Ms": "9" * 400}
+    assert client.post("/score", json={"candidates": [1]}, headers=far).status_code == 422
+
+
+def test_a_large_request_that_does_not_say_so_is_refused(client):
+    """Mutant: only what a request says of itself is looked at."""
+    assert client.post("/score", content=iter([b"x" * 1_000_000] * 5)).status_code == 413
+
+
 def test_metrics_count_requests_and_vectors(client):
     client.post("/score", json={"candidates": [2**60]})
     client.post("/score", json={"candidates": []})

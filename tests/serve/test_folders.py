@@ -3,12 +3,12 @@
 import os
 
 import pytest
-from serve.shops import TOKEN
 
 from mimctr.errors import DataError, RunError
 from mimctr.files import read_json, write_json
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.folders import folder_within
+from serve.shops import TOKEN
 
 
 def test_what_is_inside_is_found(tmp_path):
@@ -53,7 +53,7 @@ def test_what_is_outside_is_refused_whether_it_exists_or_not(tmp_path):
         "a" * 4096,
         "\ud800",
     ):
-        with pytest.raises(DataError, match="is no folder in .*bundles. Bundles come from there"):
+        with pytest.raises(DataError, match=r"is no folder in .*bundles\. Bundles come from there"):
             folder_within(allowed, named)
     with pytest.raises(DataError, match="no folder is set that bundles may come from"):
         folder_within(None, "one")
