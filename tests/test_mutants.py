@@ -1045,6 +1045,27 @@ MUTANTS = [
         "pass",
         "tests/center/test_cached.py::test_a_row_is_kept_for_its_seconds",
     ),
+    Mutant(
+        "a request looks twice at what is served",
+        "serve/routes/scoring.py",
+        "        return serving, found\n\n    serving",
+        "        return context.service.serving, found\n\n    serving",
+        "tests/serve/test_app.py::test_a_request_names_what_it_was_scored_with",
+    ),
+    Mutant(
+        "a bundle may come from anywhere",
+        "serve/folders.py",
+        "found.is_relative_to(root) and",
+        "",
+        "tests/serve/test_folders.py::test_what_is_outside_is_refused_whether_it_exists_or_not",
+    ),
+    Mutant(
+        "a history sent as tensors is passed over",
+        "serve/routes/inference.py",
+        "return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]",
+        "return []",
+        "tests/serve/test_inference.py::test_an_existing_client_gets_the_scores_of_the_friendly_route",
+    ),
 ]
 
 

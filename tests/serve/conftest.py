@@ -5,14 +5,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from fastapi.testclient import TestClient
 
 from mimctr.center.center import Center
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
+from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS, QUERIES
-from serve.shops import DAY, DIM, NUM_ITEMS, NUM_ROWS, NUM_USERS
+from mimctr.serve.app import create_app
+from mimctr.serve.histories import LocalHistories
+from mimctr.serve.service import Service
+from serve.shops import DAY, DIM, NUM_ITEMS, NUM_ROWS, NUM_USERS, open_scorer
 
 
 @pytest.fixture(scope="module", params=["text", "integers"])
@@ -62,3 +67,31 @@ def shop(request, tmp_path_factory) -> Path:
     center = Center.create(folder / "center", num_partitions=2)
     center.adopt(Snapshot.open(folder / "content" / ITEMS, encoder="e"))
     return folder
+
+
+@pytest.fixture
+def bundle(shop, tmp_path) -> Path:
+    open_scorer(shop, tmp_path, ubm="sim", variant="mim")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def service(shop, bundle, tmp_path):
+    made = Service(
+        load_model,
+        center=shop / "center",
+        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
+    )
+    center = Center(shop / "center")
+    if center.log.generations.active() is None:
+        center.seal(1, {}, min_coverage=0.0)
+        center.log.generations.activate(1)
+    made.load(bundle)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(service):
+    with TestClient(create_app(service, token="secret", deadline=60.0)) as made:
+        yield made

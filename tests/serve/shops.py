@@ -18,6 +18,7 @@ from mimctr.serve.bundle import Bundle
 from mimctr.serve.scorer import Behaviors, Request, Scorer
 from mimctr.weights import load_tensors
 
+TOKEN = {"Authorization": "Bearer secret"}
 NUM_ITEMS, NUM_USERS, NUM_ROWS, DIM, DAY = 60, 20, 900, 5, 86_400
 SMALL = {
     "embedding_dim": 4,
@@ -77,3 +78,19 @@ def offline(shop: Path, model: Path) -> dict[int, float]:
     """Return the evaluated probability of each raw row of the test part."""
     tensors, _ = load_tensors(model / "predictions.safetensors")
     return dict(zip(tensors["row"].tolist(), torch.sigmoid(tensors["logit"].double()).tolist(), strict=True))
+
+
+def body(shop: Path, row: int, candidates: list | None = None) -> dict:
+    """Return a raw row of the log as a caller asks."""
+    log = RawLog(shop)
+    one = log.impressions.row(row, named=True)
+    mine = log.behaviors.filter(log.behaviors["user_id"] == one["user_id"])
+    return {
+        "user": one["user_id"],
+        "candidates": [one["item_id"]] if candidates is None else candidates,
+        "history": mine.select("item_id", "time", "kind").to_dicts(),
+        "time": one["time"],
+        "query": one["query_text"],
+        "user_fields": {"user_age": one["user_age"]},
+        "context_fields": {"context_hour": one["context_hour"]},
+    }

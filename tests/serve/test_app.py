@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -20,56 +20,9 @@ from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
-from mimctr.serve.histories import LocalHistories
 from mimctr.serve.scorer import Scorer
 from mimctr.serve.service import Follower, Service
-from serve.shops import DIM, RawLog, offline, open_scorer
-
-TOKEN = {"Authorization": "Bearer secret"}
-
-
-@pytest.fixture
-def bundle(shop, tmp_path) -> Path:
-    open_scorer(shop, tmp_path, ubm="sim", variant="mim")
-    return tmp_path / "bundle"
-
-
-@pytest.fixture
-def service(shop, bundle, tmp_path):
-    made = Service(
-        load_model,
-        center=shop / "center",
-        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
-    )
-    center = Center(shop / "center")
-    if center.log.generations.active() is None:
-        center.seal(1, {}, min_coverage=0.0)
-        center.log.generations.activate(1)
-    made.load(bundle)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(service):
-    with TestClient(create_app(service, token="secret", deadline=60.0)) as made:
-        yield made
-
-
-def body(shop: Path, row: int, candidates: list | None = None) -> dict:
-    """Return a raw row of the log as a caller asks."""
-    log = RawLog(shop)
-    one = log.impressions.row(row, named=True)
-    mine = log.behaviors.filter(log.behaviors["user_id"] == one["user_id"])
-    return {
-        "user": one["user_id"],
-        "candidates": [one["item_id"]] if candidates is None else candidates,
-        "history": mine.select("item_id", "time", "kind").to_dicts(),
-        "time": one["time"],
-        "query": one["query_text"],
-        "user_fields": {"user_age": one["user_age"]},
-        "context_fields": {"context_hour": one["context_hour"]},
-    }
+from serve.shops import DIM, TOKEN, body, offline
 
 
 def test_scores_over_http_are_the_offline_ones(shop, client, tmp_path):
@@ -219,6 +172,46 @@ def test_too_many_and_too_late(service, monkeypatch):
     codes = sorted(answer.status_code for answer in answers)
     assert codes == [200, 200] + [429] * 6  # the late one is still worked on: three in all
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
+
+
+def test_a_request_names_what_it_was_scored_with(service, client, monkeypatch):
+    """A switch while it is scored changes nothing of it. Mutant: what is served is looked at twice."""
+    score = Scorer.score
+
+    def switched(self, request):
+        service.serving = replace(service.serving, name="newer", generation=2)
+        return score(self, request)
+
+    monkeypatch.setattr(Scorer, "score", switched)
+    first, then = (client.post("/score", json={"candidates": [1]}).json() for _ in range(2))
+    assert [(one["bundle"], one["generation"]) for one in (first, then)] == [("bundle", 1), ("newer", 2)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"candidates": [NaN]}',
+        b'{"candidates": ["\\ud800"]}',
+        b'{"candidates": [1], "\\ud800": 1}',
+        b'{"candidates": [1], "user_fields": {"\\ud800": "x"}}',
+        b'{"candidates": [' + b"9" * 5000 + b"]}",
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_what_is_told_may_hold_anything(client, raw):
+    """Each of them is an error of whoever asks. Mutant: the refusal cannot be written as JSON, and becomes a 500."""
+    for path in ("/score", "/v2/models/mimctr/infer"):
+        answer = client.post(path, content=raw, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422)
+        assert [type(one) for one in answer.json().values()] == [str]
+    far = {"X-Deadline-Ms": "9" * 400}
+    assert client.post("/score", json={"candidates": [1]}, headers=far).status_code == 422
+
+
+def test_a_large_request_that_does_not_say_so_is_refused(client):
+    """Mutant: only what a request says of itself is looked at."""
+    assert client.post("/score", content=iter([b"x" * 1_000_000] * 5)).status_code == 413
 
 
 def test_metrics_count_requests_and_vectors(client):

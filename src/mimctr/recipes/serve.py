@@ -5,6 +5,7 @@ mimctr serve bundle --center center
 
 import gc
 import ipaddress
+import math
 import os
 from pathlib import Path
 
@@ -38,6 +39,15 @@ class Config(BaseModel):
     deadline: float = Field(1.0, gt=0, description="Seconds that a request may take; more get 504.")
     shutdown_seconds: float = Field(
         10.0, gt=0, description="That requests have to end when the process is told to."
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Between not being ready and the end of listening, when the process is told to go: what a load "
+        "balancer takes to see that.",
+    )
+    bundles: str = Field(
+        "", description="Folder that reload may take bundles from; none: the one that the first bundle is in."
     )
     store: str = Field("", description="URL of the parameter store; none: a store of this process.")
     cache_rows: int = Field(
@@ -120,22 +130,25 @@ def main(bundle: str, center: Path | None, config: Config) -> None:
         import uvicorn
 
         from mimctr.serve.app import create_app
+        from mimctr.serve.process import Server
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config)
     app = create_app(
         make_service(bundle, center, config),
         token=token,
+        bundles=Path(config.bundles) if config.bundles else None,
         num_threads=config.num_threads,
         max_waiting=config.max_waiting,
         deadline=config.deadline,
     )
     gc.collect()
     gc.freeze()  # what stays for good is not looked through again while requests wait
-    uvicorn.run(
+    running = uvicorn.Config(
         app,
         host=config.host,
         port=config.port,
         log_level="warning",
-        timeout_graceful_shutdown=round(config.shutdown_seconds),
+        timeout_graceful_shutdown=math.ceil(config.shutdown_seconds),
     )
+    Server(running, leave=app.state.admission.leave, drain_seconds=config.drain_seconds).run()

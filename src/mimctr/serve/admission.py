@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 
 Answer = TypeVar("Answer")
 AGAIN = {"Retry-After": "1"}
+MAX_DEADLINE_MS = 86_400_000
 
 
 class Admission:
@@ -41,17 +42,27 @@ class Admission:
         self._max_waiting = max_waiting
         self._deadline = deadline
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="score")
-        self._draining = False
+        self.is_leaving = False
+        """Whether nothing more should be sent here; what comes is still answered, until :meth:`close`."""
+        self._is_closed = False
         self._waiting = 0
 
-    def close(self) -> None:
-        """Take nothing more in, and finish what is begun."""
-        self._draining = True
-        self._pool.shutdown(wait=True)
+    def leave(self) -> None:
+        """Say that nothing more should be sent here."""
+        self.is_leaving = True
 
-    def why_not(self) -> str | None:
-        """Return why requests are not answered, or None."""
-        return "on its way out" if self._draining else self._not_ready()
+    def close(self) -> None:
+        """Take nothing more in, finish what is begun, and drop what nobody waits for any more."""
+        self.is_leaving = self._is_closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def must_be_ready(self) -> None:
+        """Pass if requests should be sent here.
+
+        Raises:
+            HTTPException: 503 with the reason.
+        """
+        self._refuse("on its way out" if self.is_leaving else self._not_ready())
 
     async def run(self, work: Callable[[], Answer], seconds: float) -> Answer:
         """Return what ``work`` returns.
@@ -59,9 +70,7 @@ class Admission:
         Raises:
             HTTPException: 503 not ready, 429 too many wait, 504 not done within ``seconds``.
         """
-        why = self.why_not()
-        if why is not None:
-            raise HTTPException(503, f"not ready: {why}", headers=AGAIN)
+        self._refuse("on its way out" if self._is_closed else self._not_ready())
         if self._waiting >= self._max_waiting:
             raise HTTPException(429, f"{self._max_waiting} requests wait already", headers=AGAIN)
         self._count(1)
@@ -74,10 +83,17 @@ class Admission:
             future.cancel()  # if nobody has begun with it
             raise HTTPException(504, f"not done within {seconds:g} s") from None
 
+    @staticmethod
+    def _refuse(why: str | None) -> None:
+        if why is not None:
+            raise HTTPException(503, f"not ready: {why}", headers=AGAIN)
+
     def _count(self, more: int) -> None:
         self._waiting += more
         self._in_flight.set(self._waiting)
 
-    def seconds_left(self, x_deadline_ms: Annotated[int | None, Header(ge=1)] = None) -> float:
+    def seconds_left(
+        self, x_deadline_ms: Annotated[int | None, Header(ge=1, le=MAX_DEADLINE_MS)] = None
+    ) -> float:
         """Return how long a request may take: what it says itself, at most what all may."""
         return self._deadline if x_deadline_ms is None else min(self._deadline, x_deadline_ms / 1000)

@@ -9,6 +9,7 @@ dense.onnx                 the dense half for ONNX Runtime, where it could be ex
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,6 +50,8 @@ class BundleManifest(BaseModel):
     """Newest behaviors that the model sees."""
     kinds: list[str]
     """Of behavior; the first has index 2."""
+    text_ids: list[Literal["item", "user"]] = []
+    """Which of them the log names by text; integers name the others."""
     dataset_hash: str
     weights_hash: str
     """Of the trained model: rows of its tables are of no other."""
@@ -121,7 +124,10 @@ def _read_manifest(folder: Path) -> BundleManifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise RunError(f"{folder / MANIFEST}: {where}: {first['msg']}. Run 'mimctr export' again.") from None
+    root = folder.resolve()
     for name, wanted in manifest.files.items():
+        if not (folder / name).resolve().is_relative_to(root):
+            raise RunError(f"{folder / MANIFEST}: names {name}, which is outside of the bundle.")
         if not (folder / name).is_file() or hash_path(folder / name) != wanted:
             raise RunError(f"{folder / name}: missing or damaged. Run 'mimctr export' again.")
     return manifest

@@ -4,8 +4,9 @@ import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import polars as pl
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -86,6 +87,7 @@ def write_bundle(
             content_dim=record["content_dim"],
             max_length=length,
             kinds=data.manifest.kinds,
+            text_ids=_text_ids(data),
             dataset_hash=record["dataset_hash"],
             weights_hash=weights_hash,
             widths=widths,
@@ -94,6 +96,15 @@ def write_bundle(
         )
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
+
+
+def _text_ids(data: CtrDataset) -> list[Literal["item", "user"]]:
+    found: list[Literal["item", "user"]] = []
+    if data.items["item_id"].dtype == pl.String:
+        found.append("item")
+    if data.users["user_id"].dtype == pl.String:
+        found.append("user")
+    return found
 
 
 def _write_table(

@@ -1,15 +1,17 @@
 """Around every request: its size is bounded, and it is counted."""
 
 import time
+from collections.abc import Callable
 
-from starlette.responses import JSONResponse
+from fastapi import HTTPException
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mimctr.serve.metrics import Metrics
+from mimctr.serve.refusals import refuse
 
-
-class TooLarge(Exception):
-    """More came than may."""
+PROTOCOL = "/v2"
+"""Routes below it tell what is wrong as the Open Inference Protocol does."""
 
 
 class Gate:
@@ -19,12 +21,16 @@ class Gate:
         app: What is behind.
         metrics: Where it is counted.
         max_bytes: Of a request.
+        is_leaving: Whether connections should be closed after their answers, so that clients go elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, is_leaving: Callable[[], bool]
+    ) -> None:
         self.app = app
         self.metrics = metrics
         self.max_bytes = max_bytes
+        self.is_leaving = is_leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -32,6 +38,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         start, status, received = time.perf_counter(), 0, 0
+        told = f"the request is larger than {self.max_bytes:,} bytes"
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
 
         async def bounded() -> Message:
@@ -39,22 +46,23 @@ class Gate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_bytes:
-                raise TooLarge
+                raise HTTPException(413, told)  # no other error comes through a route's parsing of its body
             return message
 
         async def seen(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.is_leaving():
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         try:
             if length.isdigit() and int(length) > self.max_bytes:
-                raise TooLarge
-            await self.app(scope, bounded, seen)
-        except TooLarge:
-            told = {"detail": f"the request is larger than {self.max_bytes:,} bytes"}
-            await JSONResponse(told, status_code=413)(scope, receive, seen)
+                key = "error" if scope["path"].startswith(PROTOCOL) else "detail"
+                await refuse(413, told, key=key)(scope, receive, seen)
+            else:
+                await self.app(scope, bounded, seen)
         finally:
             route = getattr(scope.get("route"), "path", "other")  # whatever its parameters
             self.metrics.requests.labels(route, status or 500).inc()

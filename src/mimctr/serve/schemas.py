@@ -103,7 +103,34 @@ class Events(Strict):
     events: list[NewEvent] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
+class Kept(BaseModel):
+    """How many were kept."""
+
+    num_events: int
+
+
 class Reload(Strict):
     """Which bundle to serve from now on."""
 
+    bundle: str = Field(
+        min_length=1, max_length=4096, description="Its folder, in the one that bundles come from."
+    )
+
+
+class Reloaded(BaseModel):
+    """What is served now."""
+
     bundle: str
+    generation: int | None
+
+
+class Live(BaseModel):
+    """That the process runs."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """That requests are answered."""
+
+    ready: bool

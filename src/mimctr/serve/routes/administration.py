@@ -3,37 +3,49 @@
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from mimctr.serve.folders import folder_within
+from mimctr.serve.refusals import refusals
+from mimctr.serve.remote import SCHEME
 from mimctr.serve.routes.context import Context
-from mimctr.serve.schemas import Reload
+from mimctr.serve.schemas import Live, Ready, Reload, Reloaded
 
 
 def administration_router(context: Context) -> APIRouter:
     """Return the routes that nobody scores with."""
     router = APIRouter()
 
-    @router.post("/admin/reload", tags=["administration"], dependencies=[Depends(context.permitted)])
-    async def reload(body: Reload) -> dict[str, Any]:
+    @router.post(
+        "/admin/reload",
+        tags=["administration"],
+        dependencies=[Depends(context.permitted)],
+        responses=refusals(400, 401, 409, 413, 422, 503),
+    )
+    async def reload(body: Reload) -> Reloaded:
         """Serve another bundle, loaded and warmed beside the one that is served; if it is not sound, that one stays."""
-        serving = await asyncio.to_thread(context.service.load, body.bundle)
-        return {"bundle": serving.name, "generation": serving.generation}
+        on_store = body.bundle.startswith(SCHEME)
+        name = body.bundle if on_store else folder_within(context.bundles, body.bundle)
+        serving = await asyncio.to_thread(context.service.load, name)
+        return Reloaded(bundle=serving.name, generation=serving.generation)
 
     @router.get("/health/live", tags=["health"])
-    async def live() -> dict[str, bool]:
+    async def live() -> Live:
         """Say that the process runs."""
-        return {"live": True}
+        return Live(live=True)
 
-    @router.get("/health/ready", tags=["health"], responses={503: {"description": "not ready"}})
-    async def ready() -> dict[str, bool]:
-        """Say whether requests are answered."""
-        why = context.admission.why_not()
-        if why is not None:
-            raise HTTPException(503, f"not ready: {why}")
-        return {"ready": True}
+    @router.get("/health/ready", tags=["health"], responses=refusals(503))
+    async def ready() -> Ready:
+        """Say whether requests should be sent here."""
+        context.admission.must_be_ready()
+        return Ready(ready=True)
 
-    @router.get("/metrics", tags=["health"], response_class=Response)
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
+    }
+
+    @router.get("/metrics", tags=["health"], response_class=Response, responses=text | refusals(503))
     async def read_metrics() -> Response:
         """Return what Prometheus reads."""
         await asyncio.to_thread(_look, context)

@@ -2,6 +2,7 @@
 
 import hmac
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Header, HTTPException
@@ -20,12 +21,14 @@ class Context:
         admission: Says which requests are worked on.
         metrics: What is counted.
         token: That writes and administration must bring as ``Authorization: Bearer``; None: they need none.
+        bundles: Folder that bundles may be reloaded from; None: none may.
     """
 
     service: Service
     admission: Admission
     metrics: Metrics
     token: str | None
+    bundles: Path | None
 
     def permitted(self, authorization: Annotated[str | None, Header()] = None) -> None:
         """Let writes and administration through.

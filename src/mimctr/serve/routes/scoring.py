@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Response
 
 from mimctr.center.record import State
 from mimctr.serve import scorer
+from mimctr.serve.refusals import refusals
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import ScoreRequest, ScoreResponse
 from mimctr.serve.service import STATES, Serving
@@ -18,7 +19,9 @@ def scoring_router(context: Context) -> APIRouter:
     """Return the routes that score."""
     router = APIRouter(tags=["scoring"])
 
-    @router.post("/score", response_model=ScoreResponse)
+    @router.post(
+        "/score", response_model=ScoreResponse, responses=refusals(400, 409, 413, 422, 429, 503, 504)
+    )
     async def score(
         body: ScoreRequest, seconds: Annotated[float, Depends(context.admission.seconds_left)]
     ) -> Response:

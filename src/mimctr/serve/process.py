@@ -1,0 +1,46 @@
+"""The process around the application: how it goes when it is told to (SIGTERM, SIGINT).
+
+First it says that it is not ready, so that load balancers send nothing more, and still answers what comes; after
+``drain_seconds`` it stops listening, answers what it took in, and ends with status 0.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+
+class Server(uvicorn.Server):
+    """A server that drains before it stops.
+
+    Args:
+        config: Of uvicorn.
+        leave: Called at the first signal: says that the process is not ready any more.
+        drain_seconds: Between that and the end of listening; a second signal ends it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, *, leave: Callable[[], None], drain_seconds: float = 0.0
+    ) -> None:
+        super().__init__(config)
+        self._leave = leave
+        self._drain_seconds = drain_seconds
+        self._stop_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to go; uvicorn's own handler would raise the signal again at the end."""
+        if self._stop_at is None:
+            self._leave()
+            self._stop_at = time.monotonic() + self._drain_seconds
+        elif self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        else:
+            self._stop_at = time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether it is time to stop listening; asked ten times a second."""
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
