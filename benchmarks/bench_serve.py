@@ -1,6 +1,6 @@
 """How fast is POST /score, beside LitServe and beside FastAPI with eager PyTorch, with the same model?
 
-    pip install litserve
+    pip install --requirement benchmarks/peers/serve.txt
     python benchmarks/bench_serve.py --shop /tmp/shop
 
 One user, 200 candidates, a history of 100: DIN and SIM with content (Base+MIM) of normal width, 100,000 items. Each
