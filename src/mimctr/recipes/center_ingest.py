@@ -16,8 +16,9 @@ from typing import Any, TextIO
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
+from mimctr.center.incoming import NewItem
 from mimctr.center.log import Appended
-from mimctr.center.realtime import ItemRealtime, NewItem
+from mimctr.center.realtime import ItemRealtime
 from mimctr.data.keys import item_key
 from mimctr.errors import DataError
 from mimctr.progress import track
