@@ -14,6 +14,7 @@ from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
 from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
+from mimctr.serve.items import Items
 from mimctr.serve.service import Service
 
 TOKEN = "MIMCTR_TOKEN"
@@ -39,6 +40,17 @@ class Config(BaseModel):
         "", description="File, or redis:// URL, of the behavior store; none: /events is not there."
     )
     name: str = Field("mimctr", description="Of the center on its stores.")
+    items: bool = Field(
+        False,
+        description="Take items in: PUT and DELETE /items. One process of a center does; the last to start.",
+    )
+    items_waiting: int = Field(256, ge=1, description="Items that may wait to be encoded; more get 429.")
+    item_deadline: float = Field(
+        10.0, gt=0, description="Seconds that an item may take to be on the disk; more get 504."
+    )
+    disk_floor_mb: int = Field(
+        512, ge=0, description="MB that must be free on the center's disk; else items get 507."
+    )
 
 
 def read_token(config: Config) -> str | None:
@@ -59,8 +71,8 @@ def read_token(config: Config) -> str | None:
     return token
 
 
-def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
-    """Return a service that answers with ``bundle``.
+def make_service(bundle: Path | None, center: Path | None, config: Config) -> Service:
+    """Return a service that answers with ``bundle``; without one it scores nothing, and follows no center.
 
     Raises:
         MimctrError: the bundle, the center or a store is not what it should be.
@@ -74,20 +86,30 @@ def make_service(bundle: Path, center: Path | None, config: Config) -> Service:
 
     service = Service(
         load_model,
-        center=center,
+        center=None if bundle is None else center,
         store=RedisStore(config.store, name=config.name) if config.store else None,
         open_histories=open_histories if config.histories else None,
     )
-    service.load(bundle)
+    if bundle is not None:
+        service.load(bundle)
     return service
 
 
-def main(bundle: Path, center: Path | None, config: Config) -> None:
+def main(bundle: Path | None, center: Path | None, config: Config) -> None:
     """Serve until told to stop.
 
+    Args:
+        bundle: What scores; None where the process only takes items in.
+        center: Folder of the center; Base needs none.
+        config: Settings.
+
     Raises:
-        ConfigError: FastAPI is not installed, or the address needs a token.
+        ConfigError: FastAPI is not installed, the address needs a token, or there is nothing to do.
     """
+    if bundle is None and not config.items:
+        raise ConfigError("serve: no bundle, and no items to take in. Name a bundle, or set items=true.")
+    if config.items and center is None:
+        raise ConfigError("serve: items=true needs the center that they go to. Give --center.")
     try:
         import uvicorn
 
@@ -95,12 +117,18 @@ def main(bundle: Path, center: Path | None, config: Config) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config)
+    service, items = make_service(bundle, center, config), None
+    if config.items and center is not None:
+        items = Items(center, max_waiting=config.items_waiting, disk_floor=config.disk_floor_mb * 1_000_000)
     app = create_app(
-        make_service(bundle, center, config),
+        service,
+        items=items,
+        scores=bundle is not None,
         token=token,
         num_threads=config.num_threads,
         max_waiting=config.max_waiting,
         deadline=config.deadline,
+        item_deadline=config.item_deadline,
     )
     uvicorn.run(
         app,

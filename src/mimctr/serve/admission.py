@@ -53,15 +53,23 @@ class Admission:
         """Return why requests are not answered, or None."""
         return "on its way out" if self._draining else self._not_ready()
 
+    def refuse_unready(self) -> None:
+        """Let a request be worked on.
+
+        Raises:
+            HTTPException: 503 not ready.
+        """
+        why = self.why_not()
+        if why is not None:
+            raise HTTPException(503, f"not ready: {why}", headers=AGAIN)
+
     async def run(self, work: Callable[[], Answer], seconds: float) -> Answer:
         """Return what ``work`` returns.
 
         Raises:
             HTTPException: 503 not ready, 429 too many wait, 504 not done within ``seconds``.
         """
-        why = self.why_not()
-        if why is not None:
-            raise HTTPException(503, f"not ready: {why}", headers=AGAIN)
+        self.refuse_unready()
         if self._waiting >= self._max_waiting:
             raise HTTPException(429, f"{self._max_waiting} requests wait already", headers=AGAIN)
         self._count(1)

@@ -49,6 +49,8 @@ class Request(NamedTuple):
     query_fields: Mapping[str, str | None] = {}
     context_fields: Mapping[str, str | None] = {}
     query_vector: Float[ndarray, "content"] | None = None
+    query_image: bytes | None = None
+    """Picture that was asked with; a scorer reads its vector only."""
 
 
 class Scores(NamedTuple):
@@ -62,6 +64,8 @@ class Scores(NamedTuple):
     """That the model saw."""
     num_known: int
     """Of them, with a vector."""
+    query_vector: str = "none"
+    """Where the query's came from (:class:`mimctr.serve.queries.QueryState`)."""
 
 
 class Scorer:
@@ -92,6 +96,9 @@ class Scorer:
         self.space = space
         self.store = store
         self.embedding: EmbeddingHalf = model.embedding
+        extensions = None if model.dense.content is None else model.dense.content.extensions
+        self.reads_query = extensions is not None and extensions.query
+        """Whether a query's vector changes a score."""
 
     def score(self, request: Request) -> Scores:
         """Return the probability of a click on each candidate.

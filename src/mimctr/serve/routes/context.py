@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Header, HTTPException
 
 from mimctr.serve.admission import Admission
+from mimctr.serve.items import Items
 from mimctr.serve.metrics import Metrics
 from mimctr.serve.service import Service
 
@@ -20,12 +21,14 @@ class Context:
         admission: Says which requests are worked on.
         metrics: What is counted.
         token: That writes and administration must bring as ``Authorization: Bearer``; None: they need none.
+        items: Takes items in; None: another process does.
     """
 
     service: Service
     admission: Admission
     metrics: Metrics
     token: str | None
+    items: Items | None = None
 
     def permitted(self, authorization: Annotated[str | None, Header()] = None) -> None:
         """Let writes and administration through.

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from mimctr.serve import scorer
+from mimctr.serve.queries import QueryState, RawQuery, Vector
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import Score, ScoreRequest, ScoreResponse
 from mimctr.serve.service import STATES, Serving
@@ -33,6 +34,7 @@ def scoring_router(context: Context) -> APIRouter:
             generation=serving.generation,
             num_behaviors=found.num_behaviors,
             num_known=found.num_known,
+            query_vector=found.query_vector,
         )
 
     return router
@@ -43,6 +45,8 @@ async def answer(
 ) -> tuple[Serving, scorer.Scores]:
     """Return the scores of a request, and what they were made with: one bundle and one generation.
 
+    A query without a vector gets one first, of the same generation, if there is one and while there is time.
+
     Args:
         context: The application's parts.
         request: What is asked.
@@ -51,18 +55,34 @@ async def answer(
 
     Raises:
         HTTPException: it is not answered now.
+        DataError: its query cannot be read.
     """
+    context.admission.refuse_unready()
+    serving, end = context.service.serving, time.monotonic() + seconds
+    assert serving is not None, "admission asks whether a bundle is loaded"
+    vector, origin = await _query_vector(context, serving, request, seconds)
+    request = request._replace(query_vector=vector)
 
-    def work() -> tuple[Serving, scorer.Scores]:
-        serving = context.service.serving
-        assert serving is not None, "admission asks whether a bundle is loaded"
+    def work() -> scorer.Scores:
         start = time.perf_counter()
         found = context.service.score(serving, request, from_store=from_store)
         context.metrics.stages.labels("score").observe(time.perf_counter() - start)
-        return serving, found
+        return found
 
-    serving, found = await context.admission.run(work, seconds)
+    found = await context.admission.run(work, max(end - time.monotonic(), 0.0))
+    context.metrics.queries.labels(origin).inc()
     for state, name in STATES.items():
         if count := int((found.states == state).sum()):
             context.metrics.vectors.labels(name).inc(count)
-    return serving, found
+    return serving, found._replace(query_vector=origin)
+
+
+async def _query_vector(
+    context: Context, serving: Serving, request: scorer.Request, seconds: float
+) -> tuple[Vector, QueryState]:
+    """Return the vector of a request's query, of the generation that scores it."""
+    space, queries = serving.scorer.space, context.service.queries
+    if space is None or queries is None or not serving.scorer.reads_query:
+        return None, QueryState.NONE
+    query = RawQuery(request.query_fields.get("query_text"), request.query_image, request.query_vector)
+    return await queries.find(space, query, seconds)
