@@ -68,6 +68,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, size: int | None 
             raise Image.DecompressionBombError
         if size is not None:
             image.draft(None, (OVERSAMPLING * size, OVERSAMPLING * size))
+        if image.format == "PNG":
+            Image.open(
+                io.BytesIO(data), formats=("PNG",)
+            ).verify()  # reads every chunk's checksum; loading does not
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
 

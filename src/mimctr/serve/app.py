@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from mimctr.center.database import DiskFull
@@ -85,6 +86,7 @@ def create_app(
     app.include_router(administration_router(context))
     app.add_exception_handler(MimctrError, told)
     app.add_exception_handler(DiskFull, told_full)
+    app.add_exception_handler(RequestValidationError, told_invalid)
     larger = {} if items is None else {"/items/": MAX_ITEM_BYTES}
     app.add_middleware(Gate, metrics=metrics, max_bytes=MAX_BYTES, larger=larger)
     return app
@@ -99,3 +101,10 @@ async def told(_: Request, error: Exception) -> JSONResponse:
 async def told_full(_: Request, error: Exception) -> JSONResponse:
     """Say that a disk is full: what was to be written is not, what is there is read as before."""
     return JSONResponse({"detail": str(error)}, status_code=507)
+
+
+async def told_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong with a request, without what came: it may be large, and no JSON can say NaN or half a pair."""
+    assert isinstance(error, RequestValidationError)
+    told = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+    return JSONResponse({"detail": told}, status_code=422)

@@ -130,9 +130,11 @@ class Queries:
             raise DataError(
                 f"query_vector: has {len(vector)} numbers, generation {space.generation} has {space.dim}."
             )
-        norm = float(np.linalg.norm(vector))
-        if not np.isfinite(vector).all() or not np.isfinite(norm) or norm == 0:
+        with np.errstate(over="ignore"):
+            vector = vector.astype(np.float32)
+        if not np.isfinite(vector).all() or not vector.any():
             raise DataError("query_vector: it is zero or not finite.")
+        norm = float(np.linalg.norm(vector.astype(np.float64)))
         if self._encoder.has(space.fingerprint) and abs(norm - 1) > MAX_OFF_UNIT:
             raise DataError(
                 f"query_vector: its norm is {norm:.4g}, the generation's vectors have 1. Scale it."

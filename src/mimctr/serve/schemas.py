@@ -6,7 +6,7 @@ import time
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mimctr.data.keys import item_key
 from mimctr.serve import scorer
@@ -15,19 +15,6 @@ from mimctr.serve.histories import Event
 MAX_CANDIDATES, MAX_HISTORY, MAX_EVENTS = 5_000, 10_000, 1_000
 MAX_DIM = 8_192
 Second = Annotated[int, Field(ge=0, lt=2**40)]
-
-
-def unicode_text(text: str) -> str:
-    """Return ``text``.
-
-    Raises:
-        ValueError: it holds half of a surrogate pair, which JSON can write and nothing can store.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("not Unicode: it holds half of a surrogate pair") from None
-    return text
 
 
 def from_base64(value: object) -> object:
@@ -44,13 +31,10 @@ def from_base64(value: object) -> object:
         raise ValueError("not base64") from None
 
 
-Id = (
-    Annotated[int, Field(ge=0, lt=2**63)]
-    | Annotated[str, Field(min_length=1, max_length=512), AfterValidator(unicode_text)]
-)
-Text = Annotated[str, Field(max_length=4096), AfterValidator(unicode_text)]
-LongText = Annotated[str, Field(max_length=100_000), AfterValidator(unicode_text)]
-ShortText = Annotated[str, Field(max_length=512), AfterValidator(unicode_text)]
+Id = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1, max_length=512)]
+Text = Annotated[str, Field(max_length=4096)]
+LongText = Annotated[str, Field(max_length=100_000)]
+ShortText = Annotated[str, Field(max_length=512)]
 Base64 = Annotated[
     bytes, BeforeValidator(from_base64), Field(json_schema_extra={"contentEncoding": "base64"})
 ]
@@ -85,9 +69,9 @@ class ScoreRequest(Strict):
     query_vector: list[Number] | None = Field(
         None, min_length=1, max_length=MAX_DIM, description="Its content vector, where the caller has it."
     )
-    user_fields: dict[str, Text | None] = {}
-    query_fields: dict[str, Text | None] = {}
-    context_fields: dict[str, Text | None] = {}
+    user_fields: dict[ShortText, Text | None] = {}
+    query_fields: dict[ShortText, Text | None] = {}
+    context_fields: dict[ShortText, Text | None] = {}
 
     def to_request(self) -> scorer.Request:
         """Return what a scorer understands."""
@@ -107,7 +91,7 @@ class ScoreRequest(Strict):
             user_fields=self.user_fields,
             query_fields=query | self.query_fields,
             context_fields=self.context_fields,
-            query_vector=None if self.query_vector is None else np.array(self.query_vector, np.float32),
+            query_vector=None if self.query_vector is None else np.array(self.query_vector),
             query_image=self.query_image,
         )
 
