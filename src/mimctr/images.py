@@ -69,9 +69,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, size: int | None 
         if size is not None:
             image.draft(None, (OVERSAMPLING * size, OVERSAMPLING * size))
         if image.format == "PNG":
-            Image.open(
-                io.BytesIO(data), formats=("PNG",)
-            ).verify()  # reads every chunk's checksum; loading does not
+            # Reads every chunk's checksum, and that none is missing; loading does not.
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
 

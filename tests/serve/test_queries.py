@@ -2,6 +2,7 @@
 
 import base64
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from mimctr.recipes.train import main as train
 from mimctr.serve import queries as module
 from mimctr.serve.app import create_app
 from mimctr.serve.bundle import write_bundle
+from mimctr.serve.items import Items
 from mimctr.serve.service import Service
 from serve.shops import DAY, SMALL, offline
 
@@ -253,3 +255,16 @@ def test_known_queries_are_found_by_what_they_say(shop):
     assert known.find(2**63 - 1) is None
     assert content_key("a", None) != content_key(None, b"a")
     assert (folder / KNOWN).is_file()
+
+
+def test_a_candidate_without_a_vector_asks_the_process_that_takes_items_in(shop, monkeypatch):
+    """From a score to a renewed vector. Mutant: deleted items, or those of Base, ask too."""
+    items = Items(shop / "center", max_waiting=8, disk_floor=0)
+    service = Service(load_model, center=shop / "center")
+    service.load(shop / "bundle-mim_plus")
+    with TestClient(create_app(service, items=items, deadline=60.0)) as client:
+        client.post("/score", json={"candidates": [1, 10**9]})
+        end = time.monotonic() + 60
+        while 'mimctr_missing_total{outcome="unknown"} 1.0' not in client.get("/metrics").text:
+            assert time.monotonic() < end, "nobody asked"
+            time.sleep(0.05)
