@@ -5,10 +5,12 @@ PostScript, which Pillow hands to a program), the pixel count is checked before 
 guessed from a truncated file.
 """
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +20,16 @@ from mimctr.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 """Most pixels of an image; as RGB they take 150 MB."""
+MAX_BYTES = 20_000_000
+"""Of an image's file, where it comes in alone."""
+MEDIA_TYPES = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+}
+"""What a file may be called over HTTP."""
 OVERSAMPLING = 2
 """How much larger than asked for a JPEG is still decoded, at least, a side; Pillow's own choice for thumbnails."""
 _UNREADABLE = (
@@ -49,19 +61,45 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, size: int | None 
     Raises:
         DataError: empty, of another format, truncated, damaged, or too large.
     """
+    with _telling(data, max_pixels):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Image.DecompressionBombError
+        if size is not None:
+            image.draft(None, (OVERSAMPLING * size, OVERSAMPLING * size))
+        if image.format == "PNG":
+            # Reads every chunk's checksum, and that none is missing; loading does not.
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def check_media_type(data: bytes, media_type: str) -> None:
+    """See to it that an image is what it is said to be, by its beginning; nothing is decoded.
+
+    Args:
+        data: The file.
+        media_type: One of :data:`MEDIA_TYPES`.
+
+    Raises:
+        DataError: it is another one, or none.
+    """
+    with _telling(data, MAX_PIXELS):
+        found = Image.open(io.BytesIO(data), formats=FORMATS).format or ""
+    if found.replace("MPO", "JPEG") != MEDIA_TYPES[media_type]:  # several JPEGs in one file
+        raise DataError(f"image: said to be {media_type}, it is {found}. Say what it is.")
+
+
+@contextlib.contextmanager
+def _telling(data: bytes, max_pixels: int) -> Iterator[None]:
+    """Let whatever Pillow says of an image be a :class:`DataError` of one line."""
     if not data:
         raise DataError("image: it is empty (0 bytes). Export it again.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Image.DecompressionBombError
-            if size is not None:
-                image.draft(None, (OVERSAMPLING * size, OVERSAMPLING * size))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield
     except Image.DecompressionBombError:
         raise DataError(f"image: larger than {max_pixels:,} pixels. Scale it down.") from None
     except Image.UnidentifiedImageError:

@@ -11,8 +11,9 @@ import torch
 from encoders.small import TITLES, item_encoder, picture, shake
 
 from mimctr.center.center import Center
+from mimctr.center.incoming import NewItem
 from mimctr.center.log import CenterLog
-from mimctr.center.realtime import ItemRealtime, NewItem
+from mimctr.center.realtime import ItemRealtime
 from mimctr.center.record import decode, partition_of
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import CenterError, DataError, Fenced

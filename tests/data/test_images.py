@@ -126,6 +126,14 @@ def test_a_truncated_jpeg_is_an_error():
         decode_image(JPEG[: len(JPEG) // 2])
 
 
+@pytest.mark.parametrize("missing", [5, 12, 20])
+def test_a_png_without_its_end_is_an_error(missing):
+    """All pixels are there, and the file was cut off all the same; so is one whose checksum is wrong."""
+    for damaged in (PNG[:-missing], PNG[:-16] + b"\0\0\0\0" + PNG[-12:]):
+        with pytest.raises(DataError, match=r"image: damaged or truncated"):
+            decode_image(damaged)
+
+
 def test_text_is_an_error_that_shows_how_it_begins():
     with pytest.raises(
         DataError, match=r"image: its 11 bytes are not JPEG, PNG, .* \(they begin with b'<html>40'\)"

@@ -14,6 +14,10 @@ _FOR_THE_SYSTEM = ("full", "disk I/O", "readonly", "locked", "unable to open")
 """What SQLite says when the file is sound and the system is not."""
 
 
+class DiskFull(OSError):
+    """The disk under a database has no room for a change."""
+
+
 class Database:
     """A connection to one file; not shared between threads.
 
@@ -93,5 +97,6 @@ class Database:
             raise
         except sqlite3.DatabaseError as error:
             if any(words in str(error) for words in _FOR_THE_SYSTEM):
-                raise OSError(f"{self.path}: {error}. Nothing of this change was written.") from None
+                kind = DiskFull if "full" in str(error) else OSError
+                raise kind(f"{self.path}: {error}. Nothing of this change was written.") from None
             raise CenterError(f"{self.path}: not a sound database ({error}). Put back a copy.") from None

@@ -303,6 +303,22 @@ class CenterLog:
         for (raw,) in rows:
             yield unpack(raw, generation=generation)
 
+    def record(self, generation: int, key: int) -> VectorRecord | None:
+        """Return an item's newest record; None where there is none that a snapshot does not have.
+
+        Raises:
+            DamagedRecord: it does not match its checksum.
+        """
+        rows = self._database.ask(
+            "SELECT record FROM vectors WHERE generation = ? AND key = ?", (generation, key)
+        )
+        return unpack(rows[0][0], generation=generation) if rows else None
+
+    def item(self, key: int) -> Item | None:
+        """Return an item that came in, deleted or not; None where there is none."""
+        found = self.items(after=key - 1, limit=1)
+        return found[0] if found and found[0].key == key else None
+
     def items(self, *, after: int = -1, limit: int = 256) -> list[Item]:
         """Return the items of the next keys, deleted ones too."""
         rows = self._database.ask(

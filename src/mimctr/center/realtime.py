@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from mimctr.center.center import ENCODERS, Center
 from mimctr.center.generations import Generation
+from mimctr.center.incoming import Again, NewItem, Renewed, Task, unreadable, with_content
 from mimctr.center.log import Appended, Change, Producer
 from mimctr.center.record import content_flags, encode
 from mimctr.center.window import NUM_BYTES, NUM_RECORDS, SECONDS
@@ -29,34 +27,6 @@ logger = logging.getLogger(__name__)
 
 BEGAN_MEANWHILE = 3
 """How often a batch is encoded again because a generation began meanwhile."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewItem:
-    """An item as it comes in.
-
-    Args:
-        key: Of the item (:func:`mimctr.data.keys.item_keys`).
-        item_id: As in the catalogue.
-        title: Text, if it has one.
-        image: The picture's file, if it has one.
-        category: Name, if it has one.
-        deleted: The item goes.
-        vectors: Generation -> its vector, for generations whose encoder the center does not have.
-    """
-
-    key: int
-    item_id: str
-    title: str | None = None
-    image: bytes | None = None
-    category: str | None = None
-    deleted: bool = False
-    vectors: Mapping[int, Float[ndarray, "content"]] = field(default_factory=dict)
-
-    @property
-    def num_bytes(self) -> int:
-        """About what it takes in the log."""
-        return len(self.image or b"") + len((self.title or "").encode())
 
 
 class ItemRealtime:
@@ -72,7 +42,7 @@ class ItemRealtime:
         self.folder = folder
         self.name = name
         self._encoders: dict[str, ItemEncoder] = {}
-        self._waiting: queue.Queue[tuple[NewItem, Future[Appended]] | None] = queue.Queue(max_waiting)
+        self._waiting: queue.Queue[Task | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._run, name="realtime", daemon=True)
         self._started: Future[None] = Future()
         self._thread.start()
@@ -88,9 +58,25 @@ class ItemRealtime:
         Raises:
             queue.Full: too many wait, and this must not.
         """
-        done: Future[Appended] = Future()
-        self._waiting.put((item, done), block=wait)
-        return done
+        task = Task(item, Future(), Future())
+        self._waiting.put(task, block=wait)
+        return task.appended
+
+    def renew(self, key: int, *, damaged: bool = False) -> "Future[Renewed]":
+        """Encode an item again whose vector somebody missed, if its content is in the log.
+
+        What is encoded is what the log says when its turn comes: no newer content is overwritten.
+
+        Args:
+            key: Of the item.
+            damaged: Whether its vector was found damaged; else nothing is done where the log has it.
+
+        Raises:
+            queue.Full: too many wait.
+        """
+        task = Task(Again(key, damaged), Future(), Future())
+        self._waiting.put(task, block=False)
+        return task.renewed
 
     def num_waiting(self) -> int:
         """Return how many items wait."""
@@ -114,17 +100,16 @@ class ItemRealtime:
                 self._append(center, producer, batch)
             except Exception as error:
                 logger.exception("realtime: a batch of %d items failed", len(batch))
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(error)
+                for task in batch:
+                    task.fail(error)
         center.log.close()
 
-    def _next_batch(self) -> "list[tuple[NewItem, Future[Appended]]]":
+    def _next_batch(self) -> list[Task]:
         """Wait for an item, and as long as a window is open for more; nothing when all is done."""
         first = self._waiting.get()
         if first is None:
             return []
-        batch, size, end = [first], first[0].num_bytes, time.monotonic() + SECONDS
+        batch, size, end = [first], first.item.num_bytes, time.monotonic() + SECONDS
         while len(batch) < NUM_RECORDS and size < NUM_BYTES:
             try:
                 following = self._waiting.get(timeout=max(end - time.monotonic(), 0))
@@ -134,43 +119,45 @@ class ItemRealtime:
                 self._waiting.put(None)  # after this batch
                 break
             batch.append(following)
-            size += following[0].num_bytes
+            size += following.item.num_bytes
         return batch
 
-    def _append(
-        self, center: Center, producer: Producer, batch: "list[tuple[NewItem, Future[Appended]]]"
-    ) -> None:
+    def _append(self, center: Center, producer: Producer, tasks: list[Task]) -> None:
         """Encode and write a batch; an item that cannot be encoded is told so, the others are written."""
+        batch = with_content(center.log, tasks)
         for _ in range(BEGAN_MEANWHILE):
             live = [one for one in center.log.generations.all() if one.is_live]
             good, changes = [], []
             try:
                 prepared = self._encode([item for item, _ in batch], live)
-                for (item, done), change in zip(batch, prepared, strict=True):
+                for (item, task), change in zip(batch, prepared, strict=True):
                     if isinstance(change, MimctrError):
-                        done.set_exception(change)
+                        task.fail(change)
                     else:
-                        good.append((item, done))
+                        good.append((item, task))
                         changes.append(change)
                 batch = good
                 if changes:
-                    for (_, done), appended in zip(good, center.log.append(producer, changes), strict=True):
-                        done.set_result(appended)
+                    for (_, task), appended in zip(good, center.log.append(producer, changes), strict=True):
+                        task.finish(appended)
                 return
             except (Fenced, OSError) as error:
                 refused: Exception = error
                 break
             except CenterError as error:  # a generation began since these were encoded
                 refused = error
-        for _, done in batch:
-            if not done.done():
-                done.set_exception(refused)
+        for _, task in batch:
+            task.fail(refused)
 
     def _encode(self, items: Sequence[NewItem], live: Sequence[Generation]) -> list[Change | MimctrError]:
         """Return each item's change, or what is wrong with it."""
         found: list[Change | MimctrError] = []
         payloads: list[dict[int, bytes | None]] = [{} for _ in items]
         wrong: list[MimctrError | None] = [None] * len(items)
+        if not any(
+            self._encoder(one) for one in live
+        ):  # nobody else looks at pictures that a build will read
+            wrong = [unreadable(item) for item in items]
         for one in live:
             for place, payload in enumerate(self._payloads(items, one)):
                 if isinstance(payload, MimctrError):

@@ -13,12 +13,17 @@ EXAMPLES = "Example: mimctr serve bundle --center center --set port=8080"
 
 
 def command(
-    bundle: Annotated[str, typer.Argument(help="folder of 'mimctr export', or store:LABEL of 'mimctr push'")],
+    bundle: Annotated[
+        str | None,
+        typer.Argument(
+            help="folder of 'mimctr export', or store:LABEL of 'mimctr push'; none: with items=true alone"
+        ),
+    ] = None,
     center: Annotated[Path | None, typer.Option(help="folder of the center; Base needs none")] = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Answer POST /score with the probabilities of a bundle; docs at /docs, metrics at /metrics."""
+    """Answer POST /score with a bundle's probabilities, and take in new items; docs at /docs, metrics at /metrics."""
     from mimctr.recipes import serve
     from mimctr.recipes.config import load_config
 

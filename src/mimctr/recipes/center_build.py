@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from mimctr.center.attach import ContentTable
 from mimctr.center.center import DATABASE, Center
 from mimctr.center.generations import Generation, GenerationState
+from mimctr.center.known_queries import QUERIES, content_key, write_known
 from mimctr.center.log import CenterLog, Item
 from mimctr.center.record import DType, content_flags
 from mimctr.center.snapshot import ROWS_AT_ONCE, Snapshot
@@ -29,7 +30,7 @@ from mimctr.files import atomic_folder, write_json
 from mimctr.recipes import stages
 from mimctr.recipes.ctr_config import Config as TrainConfig
 from mimctr.recipes.ctr_fitting import Task
-from mimctr.recipes.embed import ITEMS, QUERIES
+from mimctr.recipes.embed import ITEMS
 from mimctr.recipes.embed_config import Config
 from mimctr.recipes.train import untrained_cosine
 
@@ -75,6 +76,7 @@ def main(
     if not (made.parent / QUERIES).exists():
         with atomic_folder(made.parent / QUERIES) as temporary:
             shutil.copytree(work / QUERIES, temporary, dirs_exist_ok=True)
+            _name_queries(CtrDataset.open(dataset), temporary, loaded.fingerprint)
     try:
         cosine = _judge(CtrDataset.open(dataset), loaded, opened, one, catalogue)
     except CenterError:
@@ -88,6 +90,13 @@ def main(
         cosine,
     )
     return one
+
+
+def _name_queries(data: CtrDataset, folder: Path, fingerprint: str) -> None:
+    """Let the queries that have a vector be found by what they say."""
+    keys, texts = Snapshot.open(folder, encoder=fingerprint).keys, data.queries.texts
+    said = [content_key(texts[row], data.queries.images.get(row)) for row in (keys - 1).tolist()]
+    write_known(folder, np.array(said, dtype=np.int64), keys)
 
 
 def _write_base(center: Center, one: Generation, encoder: ItemEncoder, catalogue: Snapshot) -> None:

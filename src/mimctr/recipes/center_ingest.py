@@ -16,14 +16,15 @@ from typing import Any, TextIO
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
+from mimctr.center.incoming import NewItem
 from mimctr.center.log import Appended
-from mimctr.center.realtime import ItemRealtime, NewItem
+from mimctr.center.realtime import ItemRealtime
 from mimctr.data.keys import item_key
+from mimctr.data.texts import visible_text
 from mimctr.errors import DataError
+from mimctr.images import MAX_BYTES
 from mimctr.progress import track
 
-MAX_IMAGE_BYTES = 20_000_000
-"""Of a picture's file."""
 MAX_SHOWN = 10
 
 
@@ -115,7 +116,7 @@ def read_item(row: dict[str, Any] | DataError, images: Path) -> NewItem:
     return NewItem(
         key=item_key(checked.item_id),
         item_id=str(checked.item_id),
-        title=checked.title or None,
+        title=visible_text(checked.title),
         image=_image(checked.image, images),
         category=checked.category,
         deleted=checked.deleted,
@@ -129,8 +130,8 @@ def _image(image: bytes | str | None, folder: Path) -> bytes | None:
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"picture {image}: lies outside of {folder}.")
     try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise DataError(f"picture {image}: larger than {MAX_IMAGE_BYTES:,} bytes. Scale it down.")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"picture {image}: larger than {MAX_BYTES:,} bytes. Scale it down.")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"picture {image}: {error.strerror}.") from None

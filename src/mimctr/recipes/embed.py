@@ -17,6 +17,7 @@ from torch import Tensor
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.attach import ContentTable
 from mimctr.center.center import DATABASE, Center
+from mimctr.center.known_queries import QUERIES
 from mimctr.center.snapshot import MANIFEST, Parity, Snapshot, read_manifest, verify_snapshot
 from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
@@ -34,7 +35,7 @@ from mimctr.recipes.embed_shards import Part, Shard, ShardEncoder, encode_in_thr
 
 logger = logging.getLogger(__name__)
 
-ITEMS, QUERIES, SHARDS, SUMMARY = "items", "queries", "shards", "summary.json"
+ITEMS, SHARDS, SUMMARY = "items", "shards", "summary.json"
 MIN_COSINE, NUM_COMPARED = 0.999, 64
 """Least mean cosine of a back-end's content embeddings to PyTorch's, over so many items of the catalogue."""
 

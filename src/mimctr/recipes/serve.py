@@ -19,6 +19,7 @@ from mimctr.errors import ConfigError
 from mimctr.recipes.ctr_model import load_model
 from mimctr.serve.engines import EngineSetting
 from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
+from mimctr.serve.items import Items
 from mimctr.serve.remote import BundleStore
 from mimctr.serve.service import Service
 
@@ -65,6 +66,17 @@ class Config(BaseModel):
         "it differs from PyTorch.",
     )
     name: str = Field("mimctr", description="Of the center on its stores.")
+    items: bool = Field(
+        False,
+        description="Take items in: PUT and DELETE /items. One process of a center does; the last to start.",
+    )
+    items_waiting: int = Field(256, ge=1, description="Items that may wait to be encoded; more get 429.")
+    item_deadline: float = Field(
+        10.0, gt=0, description="Seconds that an item may take to be on the disk; more get 504."
+    )
+    disk_floor_mb: int = Field(
+        512, ge=0, description="MB that must be free on the center's disk; else items get 507."
+    )
 
 
 def read_token(config: Config) -> str | None:
@@ -85,8 +97,10 @@ def read_token(config: Config) -> str | None:
     return token
 
 
-def make_service(bundle: str, center: Path | None, config: Config) -> Service:
-    """Return a service that answers with ``bundle``: a folder, or ``store:LABEL``.
+def make_service(bundle: str | None, center: Path | None, config: Config) -> Service:
+    """Return a service that answers with ``bundle``, a folder or ``store:LABEL``.
+
+    Without one it scores nothing, and follows no center.
 
     Raises:
         MimctrError: the bundle, the center or a store is not what it should be.
@@ -100,13 +114,14 @@ def make_service(bundle: str, center: Path | None, config: Config) -> Service:
 
     service = Service(
         load_model,
-        center=center,
+        center=None if bundle is None else center,
         store=open_store(config),
         open_histories=open_histories if config.histories else None,
         bundles=BundleStore(config.store, name=config.name) if config.store else None,
         engine=config.engine,
     )
-    service.load(bundle)
+    if bundle is not None:
+        service.load(bundle)
     return service
 
 
@@ -120,12 +135,21 @@ def open_store(config: Config) -> ParameterStore | None:
     return CachedStore(store, max_rows=config.cache_rows, seconds=config.cache_seconds)
 
 
-def main(bundle: str, center: Path | None, config: Config) -> None:
+def main(bundle: str | None, center: Path | None, config: Config) -> None:
     """Serve until told to stop.
 
+    Args:
+        bundle: What scores; None where the process only takes items in.
+        center: Folder of the center; Base needs none.
+        config: Settings.
+
     Raises:
-        ConfigError: FastAPI is not installed, or the address needs a token.
+        ConfigError: FastAPI is not installed, the address needs a token, or there is nothing to do.
     """
+    if bundle is None and not config.items:
+        raise ConfigError("serve: no bundle, and no items to take in. Name a bundle, or set items=true.")
+    if config.items and center is None:
+        raise ConfigError("serve: items=true needs the center that they go to. Give --center.")
     try:
         import uvicorn
 
@@ -134,13 +158,19 @@ def main(bundle: str, center: Path | None, config: Config) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config)
+    service, items = make_service(bundle, center, config), None
+    if config.items and center is not None:
+        items = Items(center, max_waiting=config.items_waiting, disk_floor=config.disk_floor_mb * 1_000_000)
     app = create_app(
-        make_service(bundle, center, config),
+        service,
+        items=items,
+        scores=bundle is not None,
         token=token,
         bundles=Path(config.bundles) if config.bundles else None,
         num_threads=config.num_threads,
         max_waiting=config.max_waiting,
         deadline=config.deadline,
+        item_deadline=config.item_deadline,
     )
     gc.collect()
     gc.freeze()  # what stays for good is not looked through again while requests wait

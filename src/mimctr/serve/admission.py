@@ -64,13 +64,21 @@ class Admission:
         """
         self._refuse("on its way out" if self.is_leaving else self._not_ready())
 
+    def refuse_unready(self) -> None:
+        """Pass if a request that came may be worked on.
+
+        Raises:
+            HTTPException: 503 with the reason.
+        """
+        self._refuse("on its way out" if self._is_closed else self._not_ready())
+
     async def run(self, work: Callable[[], Answer], seconds: float) -> Answer:
         """Return what ``work`` returns.
 
         Raises:
             HTTPException: 503 not ready, 429 too many wait, 504 not done within ``seconds``.
         """
-        self._refuse("on its way out" if self._is_closed else self._not_ready())
+        self.refuse_unready()
         if self._waiting >= self._max_waiting:
             raise HTTPException(429, f"{self._max_waiting} requests wait already", headers=AGAIN)
         self._count(1)

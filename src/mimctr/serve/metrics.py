@@ -24,6 +24,20 @@ class Metrics:
             "mimctr_stage_seconds", "Time of a score's stages.", ["stage"], buckets=BUCKETS, **named
         )
         self.vectors = Counter("mimctr_vectors", "Candidates' vectors by what was found.", ["state"], **named)
+        self.queries = Counter(
+            "mimctr_queries", "Requests by where the query's vector came from.", ["outcome"], **named
+        )
+        self.items = Counter(
+            "mimctr_items", "Items that came or went, by what became of them.", ["outcome"], **named
+        )
+        self.items_waiting = Gauge("mimctr_items_waiting", "Items that wait to be encoded.", **named)
+        self.disk_free = Gauge("mimctr_disk_free_bytes", "Free on the center's disk.", **named)
+        self.missing = Counter(
+            "mimctr_missing",
+            "Candidates without a vector, by what became of asking for it.",
+            ["outcome"],
+            **named,
+        )
         self.waiting = Gauge("mimctr_requests_in_flight", "Requests that wait or are worked on.", **named)
         self.generation = Gauge("mimctr_generation", "Generation that is served; 0 is none.", **named)
         self.bundle = Gauge("mimctr_bundle_info", "1 of the bundle that is served.", ["bundle"], **named)

@@ -1,7 +1,7 @@
 """Around every request: its size is bounded, and it is counted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import HTTPException
 from starlette.datastructures import MutableHeaders
@@ -21,15 +21,23 @@ class Gate:
         app: What is behind.
         metrics: Where it is counted.
         max_bytes: Of a request.
+        larger: Beginning of a path -> bytes of a request to it.
         is_leaving: Whether connections should be closed after their answers, so that clients go elsewhere.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, is_leaving: Callable[[], bool]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_bytes: int,
+        larger: Mapping[str, int],
+        is_leaving: Callable[[], bool],
     ) -> None:
         self.app = app
         self.metrics = metrics
         self.max_bytes = max_bytes
+        self.larger = larger
         self.is_leaving = is_leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,14 +46,16 @@ class Gate:
             await self.app(scope, receive, send)
             return
         start, status, received = time.perf_counter(), 0, 0
-        told = f"the request is larger than {self.max_bytes:,} bytes"
+        larger = (size for path, size in self.larger.items() if scope["path"].startswith(path))
+        limit = next(larger, self.max_bytes)
+        told = f"the request is larger than {limit:,} bytes"
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
+            if received > limit:
                 raise HTTPException(413, told)  # no other error comes through a route's parsing of its body
             return message
 
@@ -58,7 +68,7 @@ class Gate:
             await send(message)
 
         try:
-            if length.isdigit() and int(length) > self.max_bytes:
+            if length.isdigit() and int(length) > limit:
                 key = "error" if scope["path"].startswith(PROTOCOL) else "detail"
                 await refuse(413, told, key=key)(scope, receive, seen)
             else:

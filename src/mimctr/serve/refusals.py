@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from mimctr.center.database import DiskFull
 from mimctr.errors import DataError, MimctrError, StoreUnavailable
 
 MEANINGS = {
@@ -22,6 +23,7 @@ MEANINGS = {
     429: "too many wait; Retry-After says when to come again",
     503: "not ready, on its way out, or a store cannot be reached",
     504: "not done within the deadline",
+    507: "the center's disk is too full",
 }
 
 
@@ -51,7 +53,8 @@ def why(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:
     if isinstance(error, RequestValidationError | ValidationError):
         return 422, first_of(error), None
     assert isinstance(error, MimctrError)
-    status = 422 if isinstance(error, DataError) else 503 if isinstance(error, StoreUnavailable) else 409
+    known = {DataError: 422, StoreUnavailable: 503, DiskFull: 507}
+    status = next((number for kind, number in known.items() if isinstance(error, kind)), 409)
     return status, str(error), None
 
 

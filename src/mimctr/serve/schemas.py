@@ -1,19 +1,44 @@
 """What comes in and goes out over HTTP."""
 
+import base64
+import binascii
 import time
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mimctr.data.keys import item_key
 from mimctr.serve import scorer
 from mimctr.serve.histories import Event
 
 MAX_CANDIDATES, MAX_HISTORY, MAX_EVENTS = 5_000, 10_000, 1_000
-Id = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1, max_length=512)]
+MAX_DIM = 8_192
 Second = Annotated[int, Field(ge=0, lt=2**40)]
+
+
+def from_base64(value: object) -> object:
+    """Return the bytes that a text stands for.
+
+    Raises:
+        ValueError: it is not base64; nothing of it is passed over.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64") from None
+
+
+Id = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1, max_length=512)]
 Text = Annotated[str, Field(max_length=4096)]
+LongText = Annotated[str, Field(max_length=100_000)]
+ShortText = Annotated[str, Field(max_length=512)]
+Base64 = Annotated[
+    bytes, BeforeValidator(from_base64), Field(json_schema_extra={"contentEncoding": "base64"})
+]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -40,9 +65,13 @@ class ScoreRequest(Strict):
     )
     time: Second | None = Field(None, description="Seconds UTC; none: now.")
     query: Text | None = Field(None, description="Text of the query.")
-    user_fields: dict[str, Text | None] = {}
-    query_fields: dict[str, Text | None] = {}
-    context_fields: dict[str, Text | None] = {}
+    query_image: Base64 | None = Field(None, description="Picture that is asked with, in base64.")
+    query_vector: list[Number] | None = Field(
+        None, min_length=1, max_length=MAX_DIM, description="Its content vector, where the caller has it."
+    )
+    user_fields: dict[ShortText, Text | None] = {}
+    query_fields: dict[ShortText, Text | None] = {}
+    context_fields: dict[ShortText, Text | None] = {}
 
     def to_request(self) -> scorer.Request:
         """Return what a scorer understands."""
@@ -62,6 +91,8 @@ class ScoreRequest(Strict):
             user_fields=self.user_fields,
             query_fields=query | self.query_fields,
             context_fields=self.context_fields,
+            query_vector=None if self.query_vector is None else np.array(self.query_vector),
+            query_image=self.query_image,
         )
 
 
@@ -81,6 +112,25 @@ class ScoreResponse(BaseModel):
     generation: int | None
     num_behaviors: int = Field(description="That the model saw.")
     num_known: int = Field(description="Of them, with a content vector.")
+    query_vector: str = Field(
+        description="Where it came from: given, hit, cached or encoded; late or none where there is none."
+    )
+
+
+class ItemContent(Strict):
+    """What an item is. One with neither title nor picture has no vector."""
+
+    title: LongText | None = None
+    category: ShortText | None = Field(None, description="As in the catalogue.")
+    image: Base64 | None = Field(None, description="The picture's file, in base64.")
+
+
+class ItemTaken(BaseModel):
+    """Where an item is, on the disk."""
+
+    item_id: int | str
+    version: int = Field(description="Of the item: 1, 2, 3, ...")
+    windows: dict[int, int] = Field(description="Generation -> number of the window in the item's partition.")
 
 
 class NewEvent(Strict):

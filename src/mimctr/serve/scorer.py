@@ -51,6 +51,8 @@ class Request(NamedTuple):
     query_fields: Mapping[str, str | None] = {}
     context_fields: Mapping[str, str | None] = {}
     query_vector: Float[ndarray, "content"] | None = None
+    query_image: bytes | None = None
+    """Picture that was asked with; a scorer reads its vector only."""
 
 
 class Scores(NamedTuple):
@@ -64,6 +66,8 @@ class Scores(NamedTuple):
     """That the model saw."""
     num_known: int
     """Of them, with a vector."""
+    query_vector: str = "none"
+    """Where the query's came from (:class:`mimctr.serve.queries.QueryState`)."""
 
 
 class Scorer:
@@ -109,6 +113,9 @@ class Scorer:
                 table: trained_rows(model.embedding, table, unknown)[0].numpy() for table in Table
             }
         self.engine = engine or TorchEngine(model.dense)
+        extensions = None if model.dense.content is None else model.dense.content.extensions
+        self.reads_query = extensions is not None and extensions.query
+        """Whether a query's vector changes a score."""
 
     def on(self, space: Space) -> "Scorer":
         """Return the same with another generation.

@@ -24,6 +24,8 @@ from mimctr.errors import CenterError, ConfigError, MimctrError
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.engines import Chosen, EngineSetting, choose_engine
 from mimctr.serve.histories import Event, HistoryStore
+from mimctr.serve.missing import Missing, missed
+from mimctr.serve.queries import Queries
 from mimctr.serve.remote import SCHEME, BundleStore
 from mimctr.serve.scorer import NO_BEHAVIORS, Request, Scorer, Scores
 from mimctr.serve.tables import Tables, embedded_tables
@@ -145,6 +147,9 @@ class Service:
         self.serving: Serving | None = None
         self.store: ParameterStore | None = store
         self._follower: Follower | None = None
+        self.queries: Queries | None = None if center is None else Queries(center)
+        self.missing: Missing | None = None
+        """Asked for candidates without a vector; None: nobody is."""
         if center is not None:
             embedded = LocalStore() if store is None else None
             self.store = store or embedded
@@ -154,6 +159,8 @@ class Service:
         """Stop what runs beside requests."""
         if self._follower is not None:
             self._follower.close()
+        if self.queries is not None:
+            self.queries.close()
 
     def load(self, name: str | Path) -> Serving:
         """Open, check and warm a bundle, then serve it; whoever is being served keeps what it has.
@@ -209,9 +216,10 @@ class Service:
         request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
         for _ in range(WARM_UP):
             scorer.score(request)
-        self.serving = Serving(
-            name, None if scorer.space is None else scorer.space.generation, scorer, engine
-        )
+        space = scorer.space
+        if space is not None and self.queries is not None:
+            self.queries.bind(space)
+        self.serving = Serving(name, None if space is None else space.generation, scorer, engine)
         return self.serving
 
     def _follow_active(self, center: Center) -> None:
@@ -256,7 +264,12 @@ class Service:
         if from_store and histories is not None and request.user is not None:
             newest = serving.scorer.bundle.manifest.max_length
             request = request._replace(behaviors=histories.newest(request.user, newest, before=request.time))
-        return serving.scorer.score(request)
+        scores = serving.scorer.score(request)
+        if self.missing is not None and serving.generation is not None:
+            lost = missed(request.candidates, scores.states)
+            if lost is not None:
+                self.missing.ask(*lost)
+        return scores
 
     def append(self, events: Sequence[Event]) -> None:
         """Keep events in the behavior store."""

@@ -64,4 +64,7 @@ def _look(context: Context) -> None:
     if behind is not None:
         metrics.lag.set(behind.num_windows)
         metrics.staleness.set(behind.seconds)
+    if context.items is not None:
+        metrics.items_waiting.set(context.items.num_waiting())
+        metrics.disk_free.set(context.items.free_bytes())
     metrics.failing.set(context.service.follower_error is not None)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Header, HTTPException
 
 from mimctr.serve.admission import Admission
+from mimctr.serve.items import Items
 from mimctr.serve.metrics import Metrics
 from mimctr.serve.service import Service
 
@@ -22,6 +23,7 @@ class Context:
         metrics: What is counted.
         token: That writes and administration must bring as ``Authorization: Bearer``; None: they need none.
         bundles: Folder that bundles may be reloaded from; None: none may.
+        items: Takes items in; None: another process does.
     """
 
     service: Service
@@ -29,6 +31,7 @@ class Context:
     metrics: Metrics
     token: str | None
     bundles: Path | None
+    items: Items | None = None
 
     def permitted(self, authorization: Annotated[str | None, Header()] = None) -> None:
         """Let writes and administration through.

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Response
 
 from mimctr.center.record import State
 from mimctr.serve import scorer
+from mimctr.serve.queries import QueryState, RawQuery, Vector
 from mimctr.serve.refusals import refusals
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import ScoreRequest, ScoreResponse
@@ -37,6 +38,8 @@ async def answer(
 ) -> tuple[Serving, scorer.Scores]:
     """Return the scores of a request, and what they were made with: one bundle and one generation.
 
+    A query without a vector gets one first, of the same generation, if there is one and while there is time.
+
     Args:
         context: The application's parts.
         request: What is asked.
@@ -45,21 +48,26 @@ async def answer(
 
     Raises:
         HTTPException: it is not answered now.
+        DataError: its query cannot be read.
     """
+    context.admission.refuse_unready()
+    serving, end = context.service.serving, time.monotonic() + seconds
+    assert serving is not None, "admission asks whether a bundle is loaded"
+    vector, origin = await _query_vector(context, serving, request, seconds)
+    request = request._replace(query_vector=vector)
 
-    def work() -> tuple[Serving, scorer.Scores]:
-        serving = context.service.serving
-        assert serving is not None, "admission asks whether a bundle is loaded"
+    def work() -> scorer.Scores:
         start = time.perf_counter()
         found = context.service.score(serving, request, from_store=from_store)
         context.metrics.stages.labels("score").observe(time.perf_counter() - start)
-        return serving, found
+        return found
 
-    serving, found = await context.admission.run(work, seconds)
+    found = await context.admission.run(work, max(end - time.monotonic(), 0.0))
+    context.metrics.queries.labels(origin).inc()
     for state, name in STATES.items():
         if count := int((found.states == state).sum()):
             context.metrics.vectors.labels(name).inc(count)
-    return serving, found
+    return serving, found._replace(query_vector=origin)
 
 
 def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serving) -> bytes:
@@ -75,5 +83,17 @@ def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serv
             "generation": serving.generation,
             "num_behaviors": found.num_behaviors,
             "num_known": found.num_known,
+            "query_vector": found.query_vector,
         }
     )
+
+
+async def _query_vector(
+    context: Context, serving: Serving, request: scorer.Request, seconds: float
+) -> tuple[Vector, QueryState]:
+    """Return the vector of a request's query, of the generation that scores it."""
+    space, queries = serving.scorer.space, context.service.queries
+    if space is None or queries is None or not serving.scorer.reads_query:
+        return None, QueryState.NONE
+    query = RawQuery(request.query_fields.get("query_text"), request.query_image, request.query_vector)
+    return await queries.find(space, query, seconds)
