@@ -158,7 +158,7 @@ MUTANTS = [
     Mutant(
         "the penalty counts entries where rows are shared",
         "ubm/embeddings.py",
-        "named[name] = self._bucketed(name, rows[..., column])",
+        "named[name] = self.bucketed(name, rows[..., column])",
         "named[name] = rows[..., column]",
         "tests/ubm/test_embeddings.py::TestHashing",
     ),
@@ -895,8 +895,8 @@ MUTANTS = [
     Mutant(
         "new items go to the active generation only",
         "center/log.py",
-        "live = [one for one in self.generations() if one.is_live]",
-        "live = [one for one in self.generations() if one.is_live][:1]",
+        "live = [one for one in self.generations.all() if one.is_live]",
+        "live = [one for one in self.generations.all() if one.is_live][:1]",
         "tests/center/test_log.py::test_a_change_goes_to_every_live_generation",
     ),
     Mutant(
@@ -1097,8 +1097,8 @@ MUTANTS = [
     Mutant(
         "a request looks twice at what is served",
         "serve/routes/scoring.py",
-        "        return serving, found\n\n    serving",
-        "        return context.service.serving, found\n\n    serving",
+        "    return serving, found._replace(query_vector=origin)",
+        "    return context.service.serving, found._replace(query_vector=origin)",
         "tests/serve/test_app.py::test_a_request_names_what_it_was_scored_with",
     ),
     Mutant(

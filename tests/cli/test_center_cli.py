@@ -58,7 +58,7 @@ def test_from_a_lake_of_vectors_to_a_generation_that_is_served(tmp_path, vectors
         (["import", "CENTER", "none.parquet"], "none.parquet: no such file."),
         (
             ["import", "CENTER", "none.parquet", "--dtype", "int4"],
-            "--dtype: 'int4' is not one of float16, int8.",
+            "--dtype: 'int4' is not one of float16, int8, float32.",
         ),
         (["ingest", "CENTER", "none.csv"], "none.csv: not readable"),
         (["publish", "CENTER"], "publish: no store is named. Add --store redis://HOST:PORT/0"),

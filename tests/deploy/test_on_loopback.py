@@ -21,10 +21,10 @@ from encoders.small import TITLES, item_encoder, shake
 
 from deploy.files import ROOT, TOKEN, Image, command_of, read_compose
 from mimctr.data.prepare import prepare_tables
+from mimctr.recipes.bundle import main as export
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.embed import content_folder
 from mimctr.recipes.train import main as train
-from mimctr.serve.bundle import write_bundle
 
 pytestmark = [pytest.mark.slow, needs_redis]
 SERVICES = read_compose()["services"]
@@ -174,7 +174,7 @@ def write_model(machines: Machines) -> None:
     dataset, bundles = machines.folder / "inputs" / "dataset", machines.folder / "bundles"
     train(dataset, content_folder(machines.folder / "center"), machines.folder / "model", small)
     bundles.mkdir()
-    write_bundle(machines.folder / "model", dataset, bundles / "first")
+    export(machines.folder / "model", dataset, bundles / "first")
     (bundles / "current").symlink_to("first")
 
 

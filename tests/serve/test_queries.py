@@ -18,13 +18,13 @@ from mimctr.center.snapshot import Snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.recipes import center_build, embed
+from mimctr.recipes.bundle import main as export
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import content_folder
 from mimctr.recipes.train import main as train
 from mimctr.serve import queries as module
 from mimctr.serve.app import create_app
-from mimctr.serve.bundle import write_bundle
 from mimctr.serve.items import Items
 from mimctr.serve.service import Service
 from serve.shops import DAY, SMALL, offline
@@ -83,7 +83,7 @@ def shop(tmp_path_factory) -> Path:
     for variant in ("mim_plus", "mim"):
         config = Config(**(SMALL | {"ubm": "mean", "variant": variant}))
         train(folder / "dataset", content_folder(folder / "center"), folder / variant, config)
-        write_bundle(folder / variant, folder / "dataset", folder / f"bundle-{variant}")
+        export(folder / variant, folder / "dataset", folder / f"bundle-{variant}", onnx=False)
     return folder
 
 

@@ -232,7 +232,7 @@ def decode(payload: UInt8[ndarray, "rows bytes"], dtype: DType) -> Float[ndarray
         return np.ascontiguousarray(payload).view("<f4")
     if dtype == "float16":
         return torch.from_numpy(payload.view("<f2")).float().numpy()
-    steps = np.ascontiguousarray(payload[:, :4]).view("<f4")
+    steps = payload[:, :4].copy().view("<f4")  # one row counts as contiguous at any stride
     units = torch.from_numpy(payload[:, 4:].view(np.int8))
     return units.float().mul_(torch.from_numpy(steps)).numpy()
 

@@ -29,7 +29,7 @@ Stores = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Option(help="of the center on its stores: several may share a server")]
-Vectors = Annotated[str, typer.Option("--dtype", help="how vectors are kept: float16 or int8")]
+Vectors = Annotated[str, typer.Option("--dtype", help="how vectors are kept: float16, int8 or float32")]
 
 
 def init(

@@ -56,7 +56,7 @@ def create_app(
         deadline: Seconds that a request may take, unless it says less (``X-Deadline-Ms``).
         item_deadline: Seconds that an item may take until it is on the disk.
     """
-    metrics = Metrics()
+    metrics = Metrics(service.store)
     admission = Admission(
         service.is_ready if scores else lambda: None,
         metrics.waiting,

@@ -174,6 +174,17 @@ class Reloaded(BaseModel):
     generation: int | None
 
 
+class Served(Reloaded):
+    """The same, and what computes the logits."""
+
+    engine: str
+    why: str
+    milliseconds: dict[str, float] = Field(
+        description="Of a typical request, by engine, where both were timed."
+    )
+    largest_difference: float | None = Field(description="Between the engines' logits.")
+
+
 class Live(BaseModel):
     """That the process runs."""
 

@@ -4,6 +4,7 @@ The same halves as offline, so that a score is the one that evaluation gave to t
 fetched by key, only those of the request, and what a user's candidates share is looked up once.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class Scores(NamedTuple):
     """Of them, with a vector."""
     query_vector: str = "none"
     """Where the query's came from (:class:`mimctr.serve.queries.QueryState`)."""
+    seconds: Mapping[str, float] = {}
+    """Where the time went, by stage."""
 
 
 class Scorer:
@@ -136,15 +139,23 @@ class Scorer:
         """
         if not len(request.candidates):
             raise DataError("candidates: there are none. Send at least one.")
+        start = time.perf_counter()
         seen = self._seen(request)
         keys, back = np.unique(np.concatenate([request.candidates, seen.items]), return_inverse=True)
         with torch.inference_mode():
             rows = self._rows(request, seen, keys, back)
             content, found = self._content(request, seen, keys, back)
+            fetched = time.perf_counter()
             logits = self.engine.logits(rows, content)
             probabilities = torch.sigmoid(logits.double()).numpy()
         count = len(request.candidates)
-        return Scores(probabilities, found.states[:count], len(seen.items), int(found.known[count:].sum()))
+        return Scores(
+            probabilities,
+            found.states[:count],
+            num_behaviors=len(seen.items),
+            num_known=int(found.known[count:].sum()),
+            seconds={"fetch": fetched - start, "dense": time.perf_counter() - fetched},
+        )
 
     def _seen(self, request: Request) -> Behaviors:
         """Return the newest behaviors before the request, oldest first."""

@@ -260,16 +260,17 @@ class Service:
 
     def score(self, serving: Serving, request: Request, *, from_store: bool) -> Scores:
         """Score a request; its history comes from the behavior store where it brings none."""
-        histories = self.histories
+        histories, seconds = self.histories, {}
         if from_store and histories is not None and request.user is not None:
-            newest = serving.scorer.bundle.manifest.max_length
+            start, newest = time.perf_counter(), serving.scorer.bundle.manifest.max_length
             request = request._replace(behaviors=histories.newest(request.user, newest, before=request.time))
+            seconds["history"] = time.perf_counter() - start
         scores = serving.scorer.score(request)
         if self.missing is not None and serving.generation is not None:
             lost = missed(request.candidates, scores.states)
             if lost is not None:
                 self.missing.ask(*lost)
-        return scores
+        return scores._replace(seconds={**seconds, **scores.seconds})
 
     def append(self, events: Sequence[Event]) -> None:
         """Keep events in the behavior store."""

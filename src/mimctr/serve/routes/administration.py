@@ -1,16 +1,19 @@
 """Health, metrics, and which bundle is served."""
 
 import asyncio
+import math
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from mimctr.center.publish import Behind
+from mimctr.errors import StoreUnavailable
 from mimctr.serve.folders import folder_within
 from mimctr.serve.refusals import refusals
 from mimctr.serve.remote import SCHEME
 from mimctr.serve.routes.context import Context
-from mimctr.serve.schemas import Live, Ready, Reload, Reloaded
+from mimctr.serve.schemas import Live, Ready, Reload, Reloaded, Served
 
 
 def administration_router(context: Context) -> APIRouter:
@@ -29,6 +32,19 @@ def administration_router(context: Context) -> APIRouter:
         name = body.bundle if on_store else folder_within(context.bundles, body.bundle)
         serving = await asyncio.to_thread(context.service.load, name)
         return Reloaded(bundle=serving.name, generation=serving.generation)
+
+    @router.get(
+        "/admin/bundle",
+        tags=["administration"],
+        dependencies=[Depends(context.permitted)],
+        responses=refusals(401, 503),
+    )
+    async def bundle() -> Served:
+        """Say what is served, and with what engine."""
+        context.admission.refuse_unready()
+        serving = context.service.serving
+        assert serving is not None, "admission asks whether a bundle is loaded"
+        return Served(bundle=serving.name, generation=serving.generation, **serving.engine.said())
 
     @router.get("/health/live", tags=["health"])
     async def live() -> Live:
@@ -56,14 +72,18 @@ def administration_router(context: Context) -> APIRouter:
 
 def _look(context: Context) -> None:
     """Bring up to date what is not counted as it happens."""
-    metrics, serving, behind = context.metrics, context.service.serving, context.service.behind()
+    metrics, serving = context.metrics, context.service.serving
     metrics.bundle.clear()
     if serving is not None:
-        metrics.bundle.labels(serving.name).set(1)
+        metrics.bundle.labels(serving.name, serving.engine.name).set(1)
         metrics.generation.set(serving.generation or 0)
-    if behind is not None:
-        metrics.lag.set(behind.num_windows)
-        metrics.staleness.set(behind.seconds)
+    try:
+        behind = context.service.behind() or Behind(0, 0.0)
+    except StoreUnavailable:
+        behind = None
+    metrics.unreachable.set(behind is None)
+    metrics.lag.set(math.nan if behind is None else behind.num_windows)
+    metrics.staleness.set(math.nan if behind is None else behind.seconds)
     if context.items is not None:
         metrics.items_waiting.set(context.items.num_waiting())
         metrics.disk_free.set(context.items.free_bytes())

@@ -56,14 +56,17 @@ async def answer(
     vector, origin = await _query_vector(context, serving, request, seconds)
     request = request._replace(query_vector=vector)
 
+    asked = time.perf_counter()
+
     def work() -> scorer.Scores:
-        start = time.perf_counter()
+        waited = time.perf_counter() - asked
         found = context.service.score(serving, request, from_store=from_store)
-        context.metrics.stages.labels("score").observe(time.perf_counter() - start)
-        return found
+        return found._replace(seconds={"wait": waited, **found.seconds})
 
     found = await context.admission.run(work, max(end - time.monotonic(), 0.0))
     context.metrics.queries.labels(origin).inc()
+    for stage, spent in found.seconds.items():
+        context.metrics.stages.labels(stage).observe(spent)
     for state, name in STATES.items():
         if count := int((found.states == state).sum()):
             context.metrics.vectors.labels(name).inc(count)
