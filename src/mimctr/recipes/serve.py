@@ -154,9 +154,10 @@ def main(bundle: str | None, center: Path | None, config: Config) -> None:
         import uvicorn
 
         from mimctr.serve.app import create_app
-        from mimctr.serve.process import Server
+        from mimctr.serve.process import Server, keep_freed_memory
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
+    keep_freed_memory()
     token = read_token(config)
     service, items = make_service(bundle, center, config), None
     if config.items and center is not None:

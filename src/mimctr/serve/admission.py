@@ -7,7 +7,7 @@ longer than its deadline is told so (504), and a process that is not ready, or i
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Header, HTTPException
 from prometheus_client import Gauge
@@ -82,13 +82,15 @@ class Admission:
         if self._waiting >= self._max_waiting:
             raise HTTPException(429, f"{self._max_waiting} requests wait already", headers=AGAIN)
         self._count(1)
-        loop, future = asyncio.get_running_loop(), self._pool.submit(work)
+        running = self._pool.submit(work)
+        future = asyncio.wrap_future(running)
         # Counted until the thread is done with it, however long the caller waits.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        future.add_done_callback(self._done)
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(future)
         except TimeoutError:
-            future.cancel()  # if nobody has begun with it
+            running.cancel()  # if nobody has begun with it
             raise HTTPException(504, f"not done within {seconds:g} s") from None
 
     @staticmethod
@@ -96,11 +98,16 @@ class Admission:
         if why is not None:
             raise HTTPException(503, f"not ready: {why}", headers=AGAIN)
 
+    def _done(self, future: "asyncio.Future[Any]") -> None:
+        self._count(-1)
+        if not future.cancelled():
+            future.exception()  # it is nobody's any more where its caller went
+
     def _count(self, more: int) -> None:
         self._waiting += more
         self._in_flight.set(self._waiting)
 
-    def seconds_left(
+    async def seconds_left(
         self, x_deadline_ms: Annotated[int | None, Header(ge=1, le=MAX_DEADLINE_MS)] = None
     ) -> float:
         """Return how long a request may take: what it says itself, at most what all may."""

@@ -33,7 +33,7 @@ class Context:
     bundles: Path | None
     items: Items | None = None
 
-    def permitted(self, authorization: Annotated[str | None, Header()] = None) -> None:
+    async def permitted(self, authorization: Annotated[str | None, Header()] = None) -> None:
         """Let writes and administration through.
 
         Raises:

@@ -5,11 +5,10 @@ import contextlib
 import queue
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 
 from mimctr.center.database import DiskFull
 from mimctr.center.incoming import NewItem
@@ -20,10 +19,11 @@ from mimctr.images import MEDIA_TYPES, check_media_type
 from mimctr.serve.admission import AGAIN
 from mimctr.serve.items import Items
 from mimctr.serve.refusals import refusals
+from mimctr.serve.routes.bodies import JSON, json_body, read_json_body
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import ItemContent, ItemTaken, LongText, ShortText
 
-JSON, BYTES = "application/json", "application/octet-stream"
+BYTES = "application/octet-stream"
 MAX_ID = 512
 LIKE_A_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 """Ids that a caller may mean as a number: these say which they are."""
@@ -31,12 +31,9 @@ IdType = Annotated[
     Literal["integer", "text"] | None,
     Query(description="What the id is in the catalogue. Ids that look like a number need it: 7 is not '7'."),
 ]
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON: {"schema": ItemContent.model_json_schema()}}
-        | {name: {"schema": {"type": "string", "format": "binary"}} for name in (*MEDIA_TYPES, BYTES)},
-    }
+BODY = json_body(ItemContent)
+BODY["requestBody"]["content"] |= {
+    name: {"schema": {"type": "string", "format": "binary"}} for name in (*MEDIA_TYPES, BYTES)
 }
 
 
@@ -54,7 +51,7 @@ def items_router(context: Context, items: Items, *, deadline: float) -> APIRoute
         responses=refusals(400, 401, 409, 413, 415, 422, 429, 503, 504, 507),
     )
 
-    def seconds_left(x_deadline_ms: Annotated[int | None, Header(ge=1)] = None) -> float:
+    async def seconds_left(x_deadline_ms: Annotated[int | None, Header(ge=1)] = None) -> float:
         return deadline if x_deadline_ms is None else min(deadline, x_deadline_ms / 1000)
 
     @router.put("/items/{item_id:path}", status_code=202, openapi_extra=BODY)
@@ -138,11 +135,7 @@ async def _read_content(request: Request, title: str | None, category: str | Non
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type == JSON:
         _refuse_unknown(request, {"id_type"})
-        try:
-            return ItemContent.model_validate_json(await request.body())
-        except ValidationError as error:
-            told = error.errors(include_url=False, include_context=False, include_input=False)
-            raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in told]) from None
+        return await read_json_body(request, ItemContent)
     if media_type not in (*MEDIA_TYPES, BYTES):
         known = ", ".join((JSON, *MEDIA_TYPES, BYTES))
         raise HTTPException(415, f"content-type '{media_type}': send one of {known}.")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import pydantic_core
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from mimctr.center.record import State
 from mimctr.serve import scorer
 from mimctr.serve.queries import QueryState, RawQuery, Vector
 from mimctr.serve.refusals import refusals
+from mimctr.serve.routes.bodies import json_body, read_json_body
 from mimctr.serve.routes.context import Context
 from mimctr.serve.schemas import ScoreRequest, ScoreResponse
 from mimctr.serve.service import STATES, Serving
@@ -21,12 +21,16 @@ def scoring_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["scoring"])
 
     @router.post(
-        "/score", response_model=ScoreResponse, responses=refusals(400, 409, 413, 422, 429, 503, 504)
+        "/score",
+        response_model=ScoreResponse,
+        responses=refusals(400, 409, 413, 422, 429, 503, 504),
+        openapi_extra=json_body(ScoreRequest),
     )
     async def score(
-        body: ScoreRequest, seconds: Annotated[float, Depends(context.admission.seconds_left)]
+        request: Request, seconds: Annotated[float, Depends(context.admission.seconds_left)]
     ) -> Response:
         """Return the probability of a click on each candidate."""
+        body = await read_json_body(request, ScoreRequest)
         serving, found = await answer(context, body.to_request(), seconds, from_store=body.history is None)
         return Response(to_json(body.candidates, found, serving), media_type="application/json")
 
@@ -75,7 +79,7 @@ async def answer(
 
 def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serving) -> bytes:
     """Return a :class:`ScoreResponse` as JSON, without an object for each score."""
-    states = [STATES[State(one)] for one in found.states.tolist()]
+    states = [STATES[one] for one in found.states.tolist()]
     return pydantic_core.to_json(
         {
             "scores": [
