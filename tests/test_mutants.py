@@ -1052,6 +1052,13 @@ MUTANTS = [
         needs_redis=True,
     ),
     Mutant(
+        "a restored log goes on where the store is, with other windows",
+        "center/publish.py",
+        "if epoch is not None and epoch != mark.epoch:",
+        "if False:",
+        "tests/center/test_stores.py::test_a_restored_log_that_went_on_is_refused[local-2]",
+    ),
+    Mutant(
         "a scorer holds the rows of all items",
         "serve/bundle_writer.py",
         'state[f"embedding.tables.{name}.weight"][rows].clone()',

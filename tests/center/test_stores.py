@@ -236,6 +236,22 @@ def test_a_store_of_another_center_is_refused(world, open_store: Open, tmp_path)
             other.bring(store)
 
 
+@pytest.mark.parametrize("more", [2, 3])
+def test_a_restored_log_that_went_on_is_refused(world, open_store: Open, tmp_path, more):
+    """Its windows have numbers that the store has seen. Mutant: they are taken for those, and are lost."""
+    store = open_store()
+    for salt in range(2):
+        world.put(5, salt=salt)
+    world.bring(store)
+    restored = World(tmp_path / "restored")
+    restored.put(5, salt=0)
+    restored.producer = restored.center.log.take_over("after the restoration")
+    for salt in range(1, more):
+        restored.put(5, salt=7 + salt)
+    with pytest.raises(Fenced, match=r"window 2 of the log is of epoch 2, the store's of epoch 1, but the store"):
+        restored.bring(store)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_a_store_holds_what_the_log_holds(tmp_path, open_store: Open, dtype):
     """Digests are of the content: they agree between any two stores, and with a snapshot made afterwards."""

@@ -286,6 +286,14 @@ class CenterLog:
             )
         return [unpack_window(window) for _, window in rows]
 
+    def epoch_of(self, generation: int, partition: int, seq: int) -> int | None:
+        """Return the epoch of a window; None where it is not kept."""
+        rows = self._database.ask(
+            "SELECT window FROM windows WHERE generation = ? AND partition = ? AND seq = ?",
+            (generation, partition, seq),
+        )
+        return unpack_window(rows[0][0]).epoch if rows else None
+
     def seconds_waiting(self, generation: int, partition: int, seq: int) -> float:
         """Return how long ago the first window after ``seq`` was written; 0 where there is none."""
         rows = self._database.ask(

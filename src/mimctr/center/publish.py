@@ -115,6 +115,12 @@ def _refuse_ahead(log: CenterLog, space: Space, partition: int, mark: Watermark)
     head = log.head(space.generation, partition)
     if mark.seq > head.seq:
         raise Fenced(f"{_where(space, partition)}: the log ends with window {head.seq}, {_FOREIGN}")
+    epoch = log.epoch_of(space.generation, partition, mark.seq)
+    if epoch is not None and epoch != mark.epoch:
+        raise Fenced(
+            f"{_where(space, partition)}: window {mark.seq} of the log is of epoch {epoch}, the store's of epoch "
+            f"{mark.epoch}, {_FOREIGN}"
+        )
 
 
 def _where(space: Space, partition: int) -> str:
