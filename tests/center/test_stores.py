@@ -248,7 +248,9 @@ def test_a_restored_log_that_went_on_is_refused(world, open_store: Open, tmp_pat
     restored.producer = restored.center.log.take_over("after the restoration")
     for salt in range(1, more):
         restored.put(5, salt=7 + salt)
-    with pytest.raises(Fenced, match=r"window 2 of the log is of epoch 2, the store's of epoch 1, but the store"):
+    with pytest.raises(
+        Fenced, match=r"window 2 of the log is of epoch 2, the store's of epoch 1, but the store"
+    ):
         restored.bring(store)
 
 

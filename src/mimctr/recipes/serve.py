@@ -22,6 +22,7 @@ from mimctr.serve.histories import HistoryStore, LocalHistories, RedisHistories
 from mimctr.serve.items import Items
 from mimctr.serve.remote import BundleStore
 from mimctr.serve.service import Service
+from mimctr.train.memory import keep_freed_memory
 
 TOKEN = "MIMCTR_TOKEN"
 
@@ -105,6 +106,7 @@ def make_service(bundle: str | None, center: Path | None, config: Config) -> Ser
     Raises:
         MimctrError: the bundle, the center or a store is not what it should be.
     """
+    keep_freed_memory()
     torch.set_num_threads(1)
 
     def open_histories() -> HistoryStore:
@@ -154,10 +156,9 @@ def main(bundle: str | None, center: Path | None, config: Config) -> None:
         import uvicorn
 
         from mimctr.serve.app import create_app
-        from mimctr.serve.process import Server, keep_freed_memory
+        from mimctr.serve.process import Server
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
-    keep_freed_memory()
     token = read_token(config)
     service, items = make_service(bundle, center, config), None
     if config.items and center is not None:

@@ -4,33 +4,12 @@ First it says that it is not ready, so that load balancers send nothing more, an
 ``drain_seconds`` it stops listening, answers what it took in, and ends with status 0.
 """
 
-import ctypes
-import platform
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-
-
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
-"""Of glibc's mallopt."""
-KEPT, PAD, LARGEST = 256 * 2**20, 16 * 2**20, 32 * 2**20
-"""Bytes that stay with the process at most when they are freed, that it takes at a time, and of one allocation."""
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep what a request frees for the next one; return whether it does.
-
-    By default it gives a request's tensors of 100 kB and more back to the system, which clears their pages for the next
-    request: a third of the time of a score (docs/log.md).
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    wanted = ((ARENA_MAX, 1), (TRIM_THRESHOLD, KEPT), (MMAP_THRESHOLD, LARGEST), (TOP_PAD, PAD))
-    return all([mallopt(name, value) == 1 for name, value in wanted])
 
 
 class Server(uvicorn.Server):
