@@ -1,14 +1,18 @@
 """Files that are either wholly there or not there at all, and the hashes that name what they were made from."""
 
 import contextlib
+import ctypes
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from numpy import ndarray
 
 from mimctr.errors import RunError
 
@@ -52,6 +56,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def advise_random(array: ndarray) -> None:
+    """Tell the system that a memory-mapped array is read here and there; nothing where it takes no advice.
+
+    Raises:
+        OSError: the array is not memory-mapped.
+    """
+    madvise = getattr(ctypes.CDLL(None, use_errno=True), "madvise", None)
+    if madvise is None or not hasattr(mmap, "MADV_RANDOM") or not array.nbytes:
+        return
+    start = array.ctypes.data
+    first = start - start % mmap.PAGESIZE
+    size = start + array.nbytes - first
+    if madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_RANDOM):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def write_json(path: Path, value: Any) -> None:

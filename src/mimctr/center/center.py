@@ -10,7 +10,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +224,7 @@ class Center:
         return (self.log.generations.active() or live[-1]).number
 
     def seal(
-        self, generation: int, stores: dict[str, ParameterStore], *, min_coverage: float = MIN_COVERAGE
+        self, generation: int, stores: Mapping[str, ParameterStore], *, min_coverage: float = MIN_COVERAGE
     ) -> Seal:
         """Let a generation be activated, if log and stores hold the same and enough items have a vector.
 
@@ -361,7 +361,7 @@ class Center:
             )
         return found
 
-    def verify(self, stores: dict[str, ParameterStore]) -> None:
+    def verify(self, stores: Mapping[str, ParameterStore]) -> None:
         """Read and check every byte: the database, all snapshots, all windows, and what the stores hold.
 
         Raises:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mimctr.center.record import DType, Flag, Found, State, VectorRecord, decode
 from mimctr.errors import CenterError, DamagedRecord, StaleSnapshot
-from mimctr.files import read_json
+from mimctr.files import advise_random, read_json
 from mimctr.weights import digest_tensors
 
 VECTORS = "vectors.safetensors"
@@ -123,6 +123,15 @@ class Snapshot:
             )
         _refuse_unsorted(folder, keys.numpy())
         return cls({name: tensor.numpy() for name, tensor in tensors.items()}, manifest)
+
+    def expect_random_reads(self) -> None:
+        """Tell the system that rows will be read here and there, from a table that may be larger than the memory.
+
+        It then reads no neighbors of a row that is not in memory yet, which would push out others.
+        """
+        for array in (self.vectors, self.versions, self.flags, self.checks, self.steps):
+            if array is not None:
+                advise_random(array)
 
     def rows(self, item_keys: Int[ndarray, "*shape"]) -> Int[ndarray, "*shape"]:
         """Return the row of each key, -1 where the snapshot does not hold it.

@@ -12,7 +12,6 @@ from mimctr.center.center import Center, Seal
 from mimctr.center.plan import plan
 from mimctr.center.publish import behind, bring_up_to_date
 from mimctr.center.record import DType
-from mimctr.center.stores.interface import ParameterStore
 from mimctr.center.stores.redis import RedisStore
 from mimctr.errors import ConfigError, StoreUnavailable
 
@@ -36,7 +35,7 @@ def vector_dtype(name: str) -> DType:
     return typing.cast(DType, name)
 
 
-def open_stores(urls: Sequence[str], *, name: str) -> dict[str, ParameterStore]:
+def open_stores(urls: Sequence[str], *, name: str) -> dict[str, RedisStore]:
     """Return parameter stores by their URLs."""
     return {url: RedisStore(url, name=name) for url in urls}
 
@@ -75,13 +74,18 @@ def publish(folder: Path, urls: Sequence[str], *, name: str, follow: bool) -> di
         time.sleep(SECONDS_BETWEEN)
 
 
-def _bring(center: Center, store: ParameterStore) -> int:
+def _bring(center: Center, store: RedisStore) -> int:
+    """Apply what is new, then say which generation is active: the store holds it by then."""
     applied = 0
     for one in center.log.generations.all():
         if one.is_live and center.snapshots(one.number):
             applied += bring_up_to_date(
                 center.log, store, one.number, functools.partial(center.open_base, one.number)
             )
+    active = center.log.generations.active()
+    space = None if active is None else center.log.generations.space(active.number)
+    if space is not None and store.pointed() != space:
+        store.point_at(space)
     return applied
 
 

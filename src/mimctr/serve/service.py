@@ -18,7 +18,8 @@ import numpy as np
 from mimctr.center.center import Center
 from mimctr.center.publish import Behind, behind, bring_up_to_date
 from mimctr.center.record import State
-from mimctr.center.stores.interface import ParameterStore
+from mimctr.center.snapshot import Snapshot
+from mimctr.center.stores.interface import ParameterStore, Pointed, Space
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, ConfigError, MimctrError
 from mimctr.serve.bundle import Bundle
@@ -54,17 +55,17 @@ class Follower:
     """Keeps a service up to date with a center, in a thread of its own.
 
     Args:
-        folder: Of the center.
+        folder: Of the center; None where it is on another machine.
         store: An embedded store, kept up to date with the live generations; None: another process does that.
         on_look: Called after each look at the center.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         store: LocalStore | None = None,
         *,
-        on_look: Callable[[Center], None] | None = None,
+        on_look: Callable[[Center | None], None] | None = None,
     ) -> None:
         self.folder = folder
         self.store = store
@@ -74,10 +75,10 @@ class Follower:
         self._bases: dict[int, int] = {}
         """Generation -> number of the snapshot under it."""
         self._stop = threading.Event()
-        center = Center(folder)
-        if store is not None:
+        if folder is not None and store is not None:
+            center = Center(folder)
             self.look(center, store)
-        center.log.close()
+            center.log.close()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
 
@@ -93,17 +94,17 @@ class Follower:
             if not one.is_live:
                 store.drop(center.log.generations.space(one.number))
             elif numbers:
-                open_base = functools.partial(center.open_base, one.number)
+                open_base = functools.partial(_open_base, center, one.number)
                 bring_up_to_date(center.log, store, one.number, open_base)
                 if self._bases.setdefault(one.number, numbers[-1]) != numbers[-1]:
                     store.rebase(center.log.generations.space(one.number), open_base())
                     self._bases[one.number] = numbers[-1]
 
     def _run(self) -> None:
-        center = Center(self.folder)
+        center = None if self.folder is None else Center(self.folder)
         while not self._stop.wait(SECONDS_BETWEEN):
             try:
-                if self.store is not None:
+                if center is not None and self.store is not None:
                     self.look(center, self.store)
                 if self._on_look is not None:
                     self._on_look(center)
@@ -112,7 +113,14 @@ class Follower:
                 if self.error != str(error):
                     logger.error("follower: %s", error)
                 self.error = str(error)
-        center.log.close()
+        if center is not None:
+            center.log.close()
+
+
+def _open_base(center: Center, generation: int) -> Snapshot:
+    snapshot = center.open_base(generation)
+    snapshot.expect_random_reads()
+    return snapshot
 
 
 class Service:
@@ -120,7 +128,7 @@ class Service:
 
     Args:
         load_model: Returns a bundle's model, in evaluation mode.
-        center: Folder of the center; None for models without content.
+        center: Folder of the center; None for models without content, and where the store says what is active.
         store: Where vectors come from; None: a store of this process, kept up to date with the center.
         open_histories: Opens the behavior store, once in each thread; None: histories come with requests.
         bundles: Where ``store:LABEL`` comes from.
@@ -150,7 +158,7 @@ class Service:
         self.queries: Queries | None = None if center is None else Queries(center)
         self.missing: Missing | None = None
         """Asked for candidates without a vector; None: nobody is."""
-        if center is not None:
+        if center is not None or store is not None:
             embedded = LocalStore() if store is None else None
             self.store = store or embedded
             self._follower = Follower(center, embedded, on_look=self._follow_active)
@@ -188,14 +196,17 @@ class Service:
         """Serve a bundle with the active generation."""
         bundle = Bundle(folder)
         space = None
-        if bundle.manifest.content_fingerprint is not None and self._center is not None:
-            with contextlib.closing(Center(self._center).log) as log:
-                active = log.generations.active()
-                if active is None:
-                    raise CenterError(
-                        f"{self._center}: no generation is active. Run 'mimctr center activate' first."
-                    )
-                space = log.generations.space(active.number)
+        if bundle.manifest.content_fingerprint is not None and self.store is not None:
+            with contextlib.ExitStack() as opened:
+                center = None if self._center is None else Center(self._center)
+                if center is not None:
+                    opened.callback(center.log.close)
+                space = self._active(center)
+            if space is None:
+                raise CenterError(
+                    f"{self._center or 'the store'}: no generation is active. Run 'mimctr center activate'"
+                    f"{'' if self._center else ', and publish'} first."
+                )
         model = self._load_model(folder)
         chosen = choose_engine(bundle, model, self._engine)
         return self._serve(
@@ -222,20 +233,26 @@ class Service:
         self.serving = Serving(name, None if space is None else space.generation, scorer, engine)
         return self.serving
 
-    def _follow_active(self, center: Center) -> None:
+    def _active(self, center: Center | None) -> Space | None:
+        """Return the active generation, as the center says, or the store where the center is elsewhere."""
+        if center is None:
+            return self.store.pointed() if isinstance(self.store, Pointed) else None
+        active = center.log.generations.active()
+        return None if active is None else center.log.generations.space(active.number)
+
+    def _follow_active(self, center: Center | None) -> None:
         """Serve the generation that became active, with the bundle that is served.
 
         Raises:
             StaleSnapshot: it is another encoder's: that needs another bundle; what is served stays.
         """
-        active, serving = center.log.generations.active(), self.serving
-        if active is None or serving is None or serving.generation in (None, active.number):
+        space, serving = self._active(center), self.serving
+        if space is None or serving is None or serving.generation in (None, space.generation):
             return
         with self._swap:
             if self.serving is serving:  # or a bundle was loaded meanwhile, on the active generation
-                one, space = serving.scorer, center.log.generations.space(active.number)
-                self._serve(serving.name, one.on(space), serving.engine)
-                logger.info("generation %d is served", active.number)
+                self._serve(serving.name, serving.scorer.on(space), serving.engine)
+                logger.info("generation %d is served", space.generation)
 
     def is_ready(self) -> str | None:
         """Return why requests cannot be answered, or None."""

@@ -81,6 +81,7 @@ def table_name(bundle: Bundle, table: Table) -> str:
 
 
 def _embedded(bundle: Bundle, table: Table) -> LocalStore:
-    store = LocalStore()
-    store.load(bundle.manifest.space(table), bundle.open_table(table))
+    store, snapshot = LocalStore(), bundle.open_table(table)
+    snapshot.expect_random_reads()
+    store.load(bundle.manifest.space(table), snapshot)
     return store

@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from mimctr.center.record import Digest, Found, State
 from mimctr.center.snapshot import Snapshot
-from mimctr.center.stores.interface import Applied, ParameterStore, Space, Watermark
+from mimctr.center.stores.interface import Applied, ParameterStore, Pointed, Space, Watermark
 from mimctr.center.window import Window
 from mimctr.errors import ConfigError
 
@@ -108,6 +108,10 @@ class CachedStore:
     def digests(self, space: Space) -> list[Digest]:
         """Return the digest of what the store holds of each partition."""
         return self._store.digests(space)
+
+    def pointed(self) -> Space | None:
+        """Return the generation that is active, where the store behind says so."""
+        return self._store.pointed() if isinstance(self._store, Pointed) else None
 
     def drop(self, space: Space) -> None:
         """Forget a generation."""

@@ -107,6 +107,19 @@ class ParameterStore(Protocol):
         ...
 
 
+@runtime_checkable
+class Pointed(Protocol):
+    """A store that says itself which generation is active."""
+
+    def pointed(self) -> Space | None:
+        """Return the generation that is active; None where nobody said so yet.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        ...
+
+
 def refuse_foreign(space: Space, window: Window) -> None:
     """See to it that a window is of ``space``.
 

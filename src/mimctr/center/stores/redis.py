@@ -10,13 +10,13 @@ import itertools
 import secrets
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int, UInt32
 from numpy import ndarray
 
-from mimctr.center.record import Digest, Found, checksums, digest, partition_of, unpack, unpack_many
+from mimctr.center.record import Digest, DType, Found, checksums, digest, partition_of, unpack, unpack_many
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.stores.interface import (
     Applied,
@@ -177,6 +177,27 @@ class RedisStore:
                 for name in some:
                     pipeline.unlink(name)
                 pipeline.execute()
+
+    def point_at(self, space: Space) -> None:
+        """Say which generation is active, to scorers that see nothing of the center but its store."""
+        told = {name: str(value) for name, value in space._asdict().items()}
+        with telling(self.url):
+            self._client.hset(self._active_key(), mapping=told)
+
+    def pointed(self) -> Space | None:
+        """Return the generation that is active; None where nobody said so yet."""
+        with telling(self.url):
+            told = {
+                name.decode(): value.decode()
+                for name, value in self._client.hgetall(self._active_key()).items()
+            }
+        if not told:
+            return None
+        numbers = {name: int(told.pop(name)) for name in ("generation", "dim", "num_partitions")}
+        return Space(fingerprint=told["fingerprint"], dtype=cast(DType, told["dtype"]), **numbers)
+
+    def _active_key(self) -> str:
+        return f"{self.name}:active"
 
     def close(self) -> None:
         """Close the connections."""
