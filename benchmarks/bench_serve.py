@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,8 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serve_shop import draw_requests, write_model, write_shop
+from serve_shop import ENCODER, draw_requests, write_model, write_shop
 from timing import machine, print_load
+
+from mimctr.center.center import Center
+from mimctr.center.snapshot import Snapshot
 
 HERE = Path(__file__).parent
 CANDIDATES, HISTORY, NUM_BODIES, TOLERANCE = 200, 100, 64, 1e-5
@@ -43,6 +47,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--models", nargs="+", default=["din", "sim"])
     parser.add_argument("--servers", nargs="+", default=["ours", "litserve", "fastapi"])
+    parser.add_argument(
+        "--switches", action="store_true", help="ours alone: again while generations and bundles are switched"
+    )
     parser.add_argument("--set", nargs="*", default=[], help="settings of 'mimctr serve'")
     parser.add_argument(
         "--build-only", action="store_true", help="write the shop and its models, measure nothing"
@@ -69,7 +76,14 @@ def main() -> None:
                 apart = float(np.abs(said[server] - said[args.servers[0]]).max())
                 assert apart <= TOLERANCE, f"{server} does not score as {args.servers[0]} does: {apart}"
                 results[f"{name} {server}"] = measure(port, args.shop, args.seconds) | {"apart": apart}
+                if args.switches:
+                    steady = results[f"{name} {server}"]["peak"]["per_second"] / 2
+                    for what in ("generations", "bundles"):
+                        with switching(what, args.shop, bundle, port):
+                            results[f"{name}, {what}"] = measure(port, args.shop, args.seconds, rate=steady)
             print_row(f"{name} {server}", results[f"{name} {server}"])
+            for what in ("generations", "bundles") if args.switches else ():
+                print_row(f"{name}, {what}", results[f"{name}, {what}"])
     print(json.dumps({"load": load, **machine(), "results": results}))
 
 
@@ -122,9 +136,38 @@ def ask(port: int, body: dict[str, Any]) -> list[float]:
     return answer.get("probabilities") or [one["probability"] for one in answer["scores"]]
 
 
-def measure(port: int, shop: Path, seconds: float) -> dict[str, Any]:
-    """Return what the load generator, on core 1, says of a server."""
+@contextlib.contextmanager
+def switching(what: str, shop: Path, bundle: Path, port: int) -> Iterator[None]:
+    """Activate two generations in turn, or load the bundle again and again, until the end of the block."""
+    log, stop = Center(shop / "center").log, threading.Event()
+    snapshot = Snapshot.open(shop / "content" / "items", encoder=ENCODER)
+    while len(log.generations.all()) < 2:
+        center = Center(shop / "center")
+        center.seal(center.adopt(snapshot).number, {}, min_coverage=0.0)
+
+    def run() -> None:
+        generations = Center(shop / "center").log.generations
+        while not stop.wait(0.5):
+            if what == "generations":
+                generations.activate(1 if generations.active().number == 2 else 2)  # type: ignore[union-attr]
+            else:
+                body = json.dumps({"bundle": bundle.name}).encode()
+                request = urllib.request.Request(
+                    f"http://127.0.0.1:{port}/admin/reload", body, {"Content-Type": "application/json"}
+                )
+                urllib.request.urlopen(request, timeout=60).read()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def measure(port: int, shop: Path, seconds: float, *, rate: float | None = None) -> dict[str, Any]:
+    """Return what the load generator, on core 1, says of a server; at half of its peak, or at ``rate``."""
     settings = {"port": port, "path": "/score", "seconds": seconds, "bodies": str(shop / "bodies.json")}
+    settings |= {"rate": rate}
     words = ["taskset", "-c", "1", sys.executable, str(HERE / "load_generator.py"), json.dumps(settings)]
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 

@@ -2,6 +2,10 @@
 
 import asyncio
 import math
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -30,7 +34,10 @@ def administration_router(context: Context) -> APIRouter:
         """Serve another bundle, loaded and warmed beside the one that is served; if it is not sound, that one stays."""
         on_store = body.bundle.startswith(SCHEME)
         name = body.bundle if on_store else folder_within(context.bundles, body.bundle)
-        serving = await asyncio.to_thread(context.service.load, name)
+        pool = ThreadPoolExecutor(1, "reload", initializer=give_way)
+        loading = asyncio.get_running_loop().run_in_executor(pool, context.service.load, name)
+        pool.shutdown(wait=False)  # its thread ends with the loading, also where the caller has gone
+        serving = await loading
         return Reloaded(bundle=serving.name, generation=serving.generation)
 
     @router.get(
@@ -68,6 +75,12 @@ def administration_router(context: Context) -> APIRouter:
         return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def give_way() -> None:
+    """Let requests go before what this thread does, where threads have priorities."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _look(context: Context) -> None:
