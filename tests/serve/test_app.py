@@ -20,8 +20,9 @@ from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
+from mimctr.serve.follower import Follower
 from mimctr.serve.scorer import Scorer
-from mimctr.serve.service import Follower, Service
+from mimctr.serve.service import Service
 from serve.shops import DIM, TOKEN, body, offline
 
 

@@ -5,7 +5,6 @@ the old one, then the reference is swapped. The old one goes when its last reque
 """
 
 import contextlib
-import functools
 import logging
 import threading
 import time
@@ -16,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from mimctr.center.center import Center
-from mimctr.center.publish import Behind, behind, bring_up_to_date
+from mimctr.center.publish import Behind, behind
 from mimctr.center.record import State
-from mimctr.center.snapshot import Snapshot
 from mimctr.center.stores.interface import ParameterStore, Pointed, Space
 from mimctr.center.stores.local import LocalStore
-from mimctr.errors import CenterError, ConfigError, MimctrError
+from mimctr.errors import CenterError, ConfigError
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.engines import Chosen, EngineSetting, choose_engine
+from mimctr.serve.follower import Follower
 from mimctr.serve.histories import Event, HistoryStore
 from mimctr.serve.missing import Missing, missed
 from mimctr.serve.queries import Queries
@@ -34,8 +33,6 @@ from mimctr.ubm.ciubm import CiUBM
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN = 0.1
-"""Between two looks at the log."""
 WARM_UP = 3
 """Requests that a new bundle answers before it is served."""
 
@@ -49,78 +46,6 @@ class Serving:
     scorer: Scorer
     engine: Chosen
     """What computes its logits, and why that."""
-
-
-class Follower:
-    """Keeps a service up to date with a center, in a thread of its own.
-
-    Args:
-        folder: Of the center; None where it is on another machine.
-        store: An embedded store, kept up to date with the live generations; None: another process does that.
-        on_look: Called after each look at the center.
-    """
-
-    def __init__(
-        self,
-        folder: Path | None,
-        store: LocalStore | None = None,
-        *,
-        on_look: Callable[[Center | None], None] | None = None,
-    ) -> None:
-        self.folder = folder
-        self.store = store
-        self.error: str | None = None
-        """What went wrong at the last look; None: nothing."""
-        self._on_look = on_look
-        self._bases: dict[int, int] = {}
-        """Generation -> number of the snapshot under it."""
-        self._stop = threading.Event()
-        if folder is not None and store is not None:
-            center = Center(folder)
-            self.look(center, store)
-            center.log.close()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop following."""
-        self._stop.set()
-        self._thread.join()
-
-    def look(self, center: Center, store: LocalStore) -> None:
-        """Apply what is new, put newer snapshots under it, and forget what was dropped."""
-        for one in center.log.generations.all():
-            numbers = center.snapshots(one.number)
-            if not one.is_live:
-                store.drop(center.log.generations.space(one.number))
-            elif numbers:
-                open_base = functools.partial(_open_base, center, one.number)
-                bring_up_to_date(center.log, store, one.number, open_base)
-                if self._bases.setdefault(one.number, numbers[-1]) != numbers[-1]:
-                    store.rebase(center.log.generations.space(one.number), open_base())
-                    self._bases[one.number] = numbers[-1]
-
-    def _run(self) -> None:
-        center = None if self.folder is None else Center(self.folder)
-        while not self._stop.wait(SECONDS_BETWEEN):
-            try:
-                if center is not None and self.store is not None:
-                    self.look(center, self.store)
-                if self._on_look is not None:
-                    self._on_look(center)
-                self.error = None
-            except (MimctrError, OSError) as error:
-                if self.error != str(error):
-                    logger.error("follower: %s", error)
-                self.error = str(error)
-        if center is not None:
-            center.log.close()
-
-
-def _open_base(center: Center, generation: int) -> Snapshot:
-    snapshot = center.open_base(generation)
-    snapshot.expect_random_reads()
-    return snapshot
 
 
 class Service:
