@@ -174,7 +174,7 @@ def write_model(machines: Machines) -> None:
     dataset, bundles = machines.folder / "inputs" / "dataset", machines.folder / "bundles"
     train(dataset, content_folder(machines.folder / "center"), machines.folder / "model", small)
     bundles.mkdir()
-    export(machines.folder / "model", dataset, bundles / "first")
+    export(machines.folder / "model", dataset, bundles / "first", onnx=False)
     (bundles / "current").symlink_to("first")
 
 

@@ -53,7 +53,7 @@ def test_a_scorer_needs_nothing_but_the_store(request, shop, tmp_path, kind):
     service = serve.make_service("store:bundle", None, config)
     asked = RawLog(shop).request(850)
     wanted = bind(shop, tmp_path / "bundle").score(asked)
-    for number in (1, second):
+    for number in (second, 1):
         center.log.generations.activate(number)
         recipe.publish(tmp_path / "center", [url], name=tmp_path.name, follow=False)
         wait_for(lambda number=number: service.serving.generation == number, "the generation")
