@@ -79,8 +79,10 @@ def main() -> None:
                 if args.switches:
                     steady = results[f"{name} {server}"]["peak"]["per_second"] / 2
                     for what in ("generations", "bundles"):
-                        with switching(what, args.shop, bundle, port):
-                            results[f"{name}, {what}"] = measure(port, args.shop, args.seconds, rate=steady)
+                        with switching(what, args.shop, bundle, port) as switches:
+                            found = measure(port, args.shop, args.seconds, rate=steady)
+                        assert len(switches) > args.seconds, f"{what}: {len(switches)} switches"
+                        results[f"{name}, {what}"] = found | {"switches": len(switches)}
             print_row(f"{name} {server}", results[f"{name} {server}"])
             for what in ("generations", "bundles") if args.switches else ():
                 print_row(f"{name}, {what}", results[f"{name}, {what}"])
@@ -137,9 +139,9 @@ def ask(port: int, body: dict[str, Any]) -> list[float]:
 
 
 @contextlib.contextmanager
-def switching(what: str, shop: Path, bundle: Path, port: int) -> Iterator[None]:
-    """Activate two generations in turn, or load the bundle again and again, until the end of the block."""
-    log, stop = Center(shop / "center").log, threading.Event()
+def switching(what: str, shop: Path, bundle: Path, port: int) -> Iterator[list[float]]:
+    """Activate two generations in turn, or load the bundle again and again; yield when, as it happens."""
+    log, stop, when = Center(shop / "center").log, threading.Event(), list[float]()
     snapshot = Snapshot.open(shop / "content" / "items", encoder=ENCODER)
     while len(log.generations.all()) < 2:
         center = Center(shop / "center")
@@ -156,10 +158,11 @@ def switching(what: str, shop: Path, bundle: Path, port: int) -> Iterator[None]:
                     f"http://127.0.0.1:{port}/admin/reload", body, {"Content-Type": "application/json"}
                 )
                 urllib.request.urlopen(request, timeout=60).read()
+            when.append(time.monotonic())
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield
+    yield when
     stop.set()
     thread.join()
 

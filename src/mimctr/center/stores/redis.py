@@ -178,10 +178,13 @@ class RedisStore:
                     pipeline.unlink(name)
                 pipeline.execute()
 
-    def point_at(self, space: Space) -> None:
-        """Say which generation is active, to scorers that see nothing of the center but its store."""
-        told = {name: str(value) for name, value in space._asdict().items()}
+    def point_at(self, space: Space | None) -> None:
+        """Say which generation is active, or none, to scorers that see nothing of the center but its store."""
         with telling(self.url):
+            if space is None:
+                self._client.delete(self._active_key())
+                return
+            told = {name: str(value) for name, value in space._asdict().items()}
             self._client.hset(self._active_key(), mapping=told)
 
     def pointed(self) -> Space | None:
