@@ -90,11 +90,14 @@ def _look(context: Context) -> None:
     if serving is not None:
         metrics.bundle.labels(serving.name, serving.engine.name).set(1)
         metrics.generation.set(serving.generation or 0)
+    behind, unreachable = None, False
     try:
-        behind = context.service.behind() or Behind(0, 0.0)
+        behind = context.service.behind()
     except StoreUnavailable:
-        behind = None
-    metrics.unreachable.set(behind is None)
+        unreachable = True
+    if behind is None and (serving is None or serving.generation is None):
+        behind = Behind(0, 0.0)  # there is nothing to follow
+    metrics.unreachable.set(unreachable)
     metrics.lag.set(math.nan if behind is None else behind.num_windows)
     metrics.staleness.set(math.nan if behind is None else behind.seconds)
     if context.items is not None:
