@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from center.servers import needs_redis, one_server, wait_for
+from fastapi.testclient import TestClient
 
 from mimctr.center.center import Center
 from mimctr.center.snapshot import Snapshot
@@ -13,6 +14,7 @@ from mimctr.errors import CenterError
 from mimctr.recipes import center as recipe
 from mimctr.recipes import serve
 from mimctr.recipes.bundle import push
+from mimctr.serve.app import create_app
 from serve.shops import RawLog, bind, open_scorer
 
 
@@ -60,4 +62,5 @@ def test_a_scorer_needs_nothing_but_the_store(request, shop, tmp_path, kind):
         found = service.score(service.serving, asked, from_store=False)
         assert found.probabilities.tolist() == pytest.approx(wanted.probabilities.tolist(), abs=1e-6)
         assert found.states.tolist() == wanted.states.tolist()
-    service.close()
+    with TestClient(create_app(service)) as client:
+        assert "mimctr_lag_windows NaN" in client.get("/metrics").text, "nobody here knows"

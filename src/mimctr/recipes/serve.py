@@ -122,8 +122,12 @@ def make_service(bundle: str | None, center: Path | None, config: Config) -> Ser
         bundles=BundleStore(config.store, name=config.name) if config.store else None,
         engine=config.engine,
     )
-    if bundle is not None:
-        service.load(bundle)
+    try:
+        if bundle is not None:
+            service.load(bundle)
+    except BaseException:
+        service.close()
+        raise
     return service
 
 
