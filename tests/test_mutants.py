@@ -1052,6 +1052,13 @@ MUTANTS = [
         needs_redis=True,
     ),
     Mutant(
+        "versions are compared by clock",
+        "center/log.py",
+        "    return VectorRecord(change.key, version, change.flags,",
+        "    return VectorRecord(change.key, int(time.time()), change.flags,",
+        "tests/center/test_stores.py::test_versions_count_and_do_not_look_at_a_clock[local]",
+    ),
+    Mutant(
         "a restored log goes on where the store is, with other windows",
         "center/publish.py",
         "if epoch is not None and epoch != mark.epoch:",

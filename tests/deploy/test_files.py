@@ -66,7 +66,10 @@ def test_a_token_must_be_set():
     """Mutant: an empty token is a default."""
     with pytest.raises(KeyError, match="MIMCTR_TOKEN"):
         read_compose({})
-    assert all(one["environment"]["MIMCTR_TOKEN"] == TOKEN["MIMCTR_TOKEN"] for one in SCORERS.values())
+    assert all(
+        one["environment"]["MIMCTR_TOKEN"] == TOKEN["MIMCTR_TOKEN"]
+        for one in (*SCORERS.values(), SERVICES["rim"])
+    )
     assert "secret" not in (DEPLOY / "compose.yaml").read_text()
 
 
@@ -74,7 +77,7 @@ def test_a_token_must_be_set():
 def test_every_command_parses_and_every_setting_exists(name):
     found = parse(command_of(OURS[name]))
     assert found["command"].split()[1] in ("serve", "center")
-    if "settings" in found and name.startswith("scorer"):
+    if "settings" in found and name.startswith(("scorer", "rim")):
         settings(OURS[name])
     check = OURS[name].get("healthcheck", {}).get("test")
     if check is not None:
@@ -136,7 +139,7 @@ def test_every_service_is_bounded_and_can_do_little(name):
     assert (one["read_only"], one["cap_drop"]) == (True, ["ALL"])
     assert one["security_opt"] == ["no-new-privileges:true"]
     assert one["logging"]["options"].keys() == {"max-size", "max-file"}
-    runs_on = name.startswith(("redis-", "scorer-", "publisher"))
+    runs_on = name.startswith(("redis-", "scorer-", "publisher", "rim"))
     assert one.get("restart") == ("unless-stopped" if runs_on else None)
     if runs_on:
         assert name.startswith("scorer-") or "interval" in one["healthcheck"]
@@ -186,7 +189,7 @@ def test_scorers_are_reached_where_they_listen():
     image, taken = Image(), set()
     (check,) = image.values("HEALTHCHECK")
     asked = re.search(r"http://127.0.0.1:(\d+)/health/ready", check)[1]
-    for one in SCORERS.values():
+    for one in (*SCORERS.values(), SERVICES["rim"]):
         found = settings(one)
         ((address, outside, inside),) = [port.rsplit(":", 2) for port in one["ports"]]
         assert inside == str(found.port) == asked == image.values("EXPOSE")[0]
@@ -195,7 +198,7 @@ def test_scorers_are_reached_where_they_listen():
         assert "outside" in one["networks"]
         assert seconds(one["stop_grace_period"]) > found.shutdown_seconds
         taken.add(outside)
-    assert len(taken) == len(SCORERS) == 2
+    assert len(taken) == len(SCORERS) + 1 == 3
 
 
 def test_the_image_runs_as_nobody_and_stops_when_told():

@@ -57,7 +57,8 @@ class Machines:
             ComposeServer(folder / name, port, SERVICES[name]["command"])
             for name, port in zip(names, free_ports(len(names)), strict=True)
         ]
-        self.scorers = dict(zip(("scorer-1", "scorer-2"), free_ports(2), strict=True))
+        self.ports = dict(zip(("scorer-1", "scorer-2", "rim"), free_ports(3), strict=True))
+        self.scorers = ("scorer-1", "scorer-2")
         # What a name or address of the compose file is here.
         self.here = {
             f"{SERVICES[name]['networks']['vectors']['ipv4_address']}:6379": f"127.0.0.1:{server.port}"
@@ -102,8 +103,8 @@ class Machines:
     def running(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run what goes on for ever; it is killed if the test fails."""
         words = [sys.executable, "-m", "mimctr", *self.words(name)]
-        if name in self.scorers:
-            words[words.index("port=8080")] = f"port={self.scorers[name]}"
+        if name in self.ports:
+            words[words.index("port=8080")] = f"port={self.ports[name]}"
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | TOKEN)
         try:
@@ -112,10 +113,13 @@ class Machines:
             process.kill()
             process.wait()
 
-    def ask(self, name: str, path: str, body: object = None, **headers: str) -> dict:
-        """Return what a scorer answers."""
+    def ask(
+        self, name: str, path: str, body: object = None, method: str | None = None, **headers: str
+    ) -> dict:
+        """Return what a scorer, or RIM, answers."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.scorers[name]}{path}",
+            f"http://127.0.0.1:{self.ports[name]}{path}",
+            method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", **headers},
         )
@@ -126,7 +130,7 @@ class Machines:
         """Run the image's own health check against a scorer."""
         (check,) = Image().values("HEALTHCHECK")
         _, *words = json.loads(check[check.index("[") :])
-        words = [word.replace("127.0.0.1:8080", f"127.0.0.1:{self.scorers[name]}") for word in words]
+        words = [word.replace("127.0.0.1:8080", f"127.0.0.1:{self.ports[name]}") for word in words]
         return subprocess.run([sys.executable, *words], capture_output=True).returncode == 0
 
 
@@ -248,11 +252,20 @@ def test_from_nothing_to_a_new_item_that_both_scorers_know(machines):
         machines.run("ingest", stdin='{"item_id": 500, "deleted": true}\n')
         wait_for(lambda: states(machines, 500) == ["deleted", "deleted"], "a deletion on both scorers")
 
+        # RIM, the service: whoever begins last is the center's producer.
+        processes["rim"] = stack.enter_context(machines.running("rim"))
+        wait_until_ready(machines, "rim", processes["rim"])
+        bearer = {"Authorization": f"Bearer {TOKEN['MIMCTR_TOKEN']}"}
+        content = {"title": "a green hat of wool"}
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            machines.ask("rim", "/items/501?id_type=integer", content, "PUT")
+        assert machines.ask("rim", "/items/501?id_type=integer", content, "PUT", **bearer)["version"] == 1
+        wait_for(lambda: states(machines, 501) == ["hit", "hit"], "an item of RIM on both scorers")
+
         # Behaviors are on the cluster, too: told to one scorer, known to the other; with the token only.
         event = {"user": 3, "item_id": 7, "time": 1_700_000_000}
         with pytest.raises(urllib.error.HTTPError, match="401"):
             machines.ask("scorer-1", "/events", {"events": [event]})
-        bearer = {"Authorization": f"Bearer {TOKEN['MIMCTR_TOKEN']}"}
         assert machines.ask("scorer-1", "/events", {"events": [event]}, **bearer) == {"num_events": 1}
         scored = machines.ask("scorer-2", "/score", {"user": 3, "candidates": [1], "time": 1_800_000_000})
         assert (scored["num_behaviors"], scored["num_known"]) == (1, 1)

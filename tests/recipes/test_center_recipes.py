@@ -319,7 +319,14 @@ def test_a_table_is_read(tmp_path):
         rows, count = center_ingest.read_table(tmp_path / name)
         assert count == 2
         assert [center_ingest.read_item(row, tmp_path).title for row in rows] == ["x", None]
-    for name, told in (("t.txt", "not a table of items"), ("none.csv", "not readable")):
+    rows, count = center_ingest.read_table(tmp_path)
+    assert (count, [row["item_id"] for row in rows]) == (None, ["a", "b"] * 3)
+    (tmp_path / "empty").mkdir()
+    for name, told in (
+        ("t.txt", "not a table of items"),
+        ("none.csv", "not readable"),
+        ("empty", "holds no table of items. Known: .parquet, .csv, .jsonl"),
+    ):
         with pytest.raises(DataError, match=told):
             center_ingest.read_table(tmp_path / name)
 

@@ -8,11 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+from fastapi.testclient import TestClient
 
+from mimctr.center.center import Center
 from mimctr.evaluate.results import read_results
+from mimctr.recipes import bundle, center_build, serve
+from mimctr.recipes.embed_config import Config as EmbedConfig
+from mimctr.serve.app import create_app
 from mimctr.weights import load_tensors
 
+NO_FIELDS = {"user_id", "query_image"}
 RECIPE = """
 name = "tiny"
 [source]
@@ -97,6 +104,45 @@ def test_an_unchanged_run_makes_nothing_again(finished, recipe):
     assert again == stdout
     assert stderr.count("unchanged") == len(list(out.rglob("stage.json")))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def asked(row: dict, behaviors: pl.DataFrame) -> dict:
+    """Return a raw impression of the bazaar as a caller of the service asks."""
+
+    def fields(side: str) -> dict[str, str | None]:
+        names = [name for name in row if name.startswith(f"{side}_") and name not in NO_FIELDS]
+        return {name: None if row[name] is None else str(row[name]) for name in names}
+
+    mine = behaviors.filter(pl.col("user_id") == row["user_id"])
+    return {
+        "user": row["user_id"],
+        "candidates": [row["item_id"]],
+        "history": mine.select("item_id", "time", "kind").to_dicts(),
+        "time": row["time"],
+        **{f"{side}_fields": fields(side) for side in ("user", "query", "context")},
+    }
+
+
+@pytest.mark.slow
+def test_the_service_says_what_evaluation_said(finished, tmp_path):
+    """No training-serving skew, end to end: raw rows over HTTP, vectors from a center that was built for itself."""
+    out, _ = finished
+    center = Center.create(tmp_path / "center")
+    config = EmbedConfig(device="cpu", num_workers=1)
+    number = center_build.main(center.folder, out / "dataset", out / "csft", config).number
+    center.seal(number, {})
+    center.log.generations.activate(number)
+    rows, behaviors = (pl.read_parquet(out / "tables" / name) for name in ("impressions", "behaviors"))
+    for name in ("mean-base-seed0", "mean-mim-csft-seed0"):
+        bundle.main(out / "train" / name, out / "dataset", tmp_path / name, onnx=False)
+        said = load_tensors(out / "train" / name / "predictions.safetensors")[0]
+        service = serve.make_service(str(tmp_path / name), center.folder, serve.Config())
+        with TestClient(create_app(service, deadline=60.0)) as client:
+            for row, logit in list(zip(said["row"].tolist(), said["logit"].double(), strict=True))[:50]:
+                answer = client.post("/score", json=asked(rows.row(row, named=True), behaviors))
+                assert answer.status_code == 200, answer.text
+                (score,) = answer.json()["scores"]
+                assert score["probability"] == pytest.approx(logit.sigmoid().item(), abs=1e-5)
 
 
 @pytest.mark.slow

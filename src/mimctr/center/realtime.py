@@ -154,9 +154,8 @@ class ItemRealtime:
         found: list[Change | MimctrError] = []
         payloads: list[dict[int, bytes | None]] = [{} for _ in items]
         wrong: list[MimctrError | None] = [None] * len(items)
-        if not any(
-            self._encoder(one) for one in live
-        ):  # nobody else looks at pictures that a build will read
+        if not any(self._encoder(one) for one in live):
+            # Nobody else looks at pictures that a later build will read.
             wrong = [unreadable(item) for item in items]
         for one in live:
             for place, payload in enumerate(self._payloads(items, one)):

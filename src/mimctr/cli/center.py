@@ -99,7 +99,7 @@ def ingest(
     items: Annotated[
         Path,
         typer.Argument(
-            help="Parquet, CSV or JSON lines: item_id, title, image, category, deleted; - is stdin"
+            help="Parquet, CSV or JSON lines, or a folder of them: item_id, title, image, category, deleted; - is stdin"
         ),
     ],
     images: Annotated[Path, typer.Option(help="what paths of pictures are relative to")] = Path("."),

@@ -13,8 +13,8 @@ from mimctr.data.convert import INTEGER_TEXT, is_categorical, to_numbers, to_sec
 from mimctr.data.images import UNREADABLE, ImageReader
 from mimctr.data.logs import Table
 from mimctr.data.problems import Problems, Severity
+from mimctr.data.texts import BLANK
 
-BLANK = r"^[\p{Z}\p{Cc}\p{Cf}]*$"
 UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 

@@ -1,14 +1,11 @@
-"""Texts of items and queries, as they come in one by one."""
+"""Texts of items and queries: which of them say something."""
 
-import unicodedata
+import polars as pl
 
-UNSEEN = ("Cc", "Cf")
-"""Categories of characters that nobody sees, beside all kinds of space."""
+BLANK = r"^[\p{Z}\p{Cc}\p{Cf}]*$"
+"""A text of which nothing can be seen: space, control and format characters, or nothing."""
 
 
 def visible_text(text: str | None) -> str | None:
-    """Return a text, or None where there is nothing to see: as ``mimctr prepare`` reads a table's."""
-    if text is None:
-        return None
-    kinds = map(unicodedata.category, text)
-    return None if all(kind[0] == "Z" or kind in UNSEEN for kind in kinds) else text
+    """Return a text that comes in alone, None where there is nothing to see, as ``mimctr prepare`` reads a table's."""
+    return None if text is None or pl.Series([text]).str.contains(BLANK).item() else text

@@ -26,6 +26,11 @@ from mimctr.images import MAX_BYTES
 from mimctr.progress import track
 
 MAX_SHOWN = 10
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+}
 
 
 class Row(BaseModel):
@@ -137,26 +142,34 @@ def _image(image: bytes | str | None, folder: Path) -> bytes | None:
         raise DataError(f"picture {image}: {error.strerror}.") from None
 
 
-def read_table(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
-    """Return the rows of a Parquet, CSV or JSON lines file, and how many there are.
+def read_table(path: Path) -> tuple[Iterator[dict[str, Any]], int | None]:
+    """Return the rows of a Parquet, CSV or JSON lines file, or of all those of a folder, in the order of their names.
+
+    Returns:
+        rows: Of one file after the other; a folder's files are read when their turn comes.
+        num_rows: How many, of one file.
 
     Raises:
-        DataError: it is none, or not readable.
+        DataError: it is none, there is none, or one is not readable.
     """
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet,
-        ".csv": pl.read_csv,
-        ".jsonl": pl.read_ndjson,
-    }
-    if path.suffix not in readers:
+    if not path.is_dir():
+        table = _read(path)
+        return table.iter_rows(named=True), len(table)
+    parts = sorted(part for part in path.iterdir() if part.suffix in READERS)
+    if not parts:
+        raise DataError(f"{path}: holds no table of items. Known: {', '.join(READERS)}.")
+    return itertools.chain.from_iterable(_read(part).iter_rows(named=True) for part in parts), None
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if path.suffix not in READERS:
         raise DataError(
-            f"{path}: not a table of items. Known: {', '.join(readers)}; or '-' for JSON lines from stdin."
+            f"{path}: not a table of items. Known: {', '.join(READERS)}; or '-' for JSON lines from stdin."
         )
     try:
-        table = readers[path.suffix](path)
+        return READERS[path.suffix](path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: not readable ({str(error).splitlines()[0]}).") from None
-    return table.iter_rows(named=True), len(table)
 
 
 def read_lines(lines: TextIO) -> Iterator[dict[str, Any] | DataError]:

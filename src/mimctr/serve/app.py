@@ -50,7 +50,7 @@ def create_app(
         scores: Whether candidates are scored: not by a process that only takes items in.
         token: That writes and administration must bring as ``Authorization: Bearer``; None: they need none.
         bundles: Folder that ``POST /admin/reload`` may take bundles from; None: the one that the bundle is in
-            that the service has loaded already.
+            that the service has loaded already, none where a store brought that.
         num_threads: Requests that are scored at a time.
         max_waiting: Requests that may wait or be worked on; more are told to come again.
         deadline: Seconds that a request may take, unless it says less (``X-Deadline-Ms``).
@@ -65,7 +65,8 @@ def create_app(
         deadline=deadline,
     )
     if bundles is None and service.serving is not None:
-        bundles = service.serving.scorer.bundle.folder.resolve().parent
+        folder = service.serving.scorer.bundle.folder
+        bundles = folder.resolve().parent if folder.is_dir() else None  # gone, where a store brought it
     context = Context(service, admission, metrics, token, bundles, items)
     if items is not None and scores:
         service.missing = Missing(

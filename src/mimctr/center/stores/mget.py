@@ -50,7 +50,7 @@ def mget(
         return _ask_cluster(client, slots, [_mget(counts[place], names[place]) for place in asked], look)
     except (
         RedisError
-    ):  # a slot moved, a node is gone: redis-py reads the map again, and says what does not heal
+    ):  # a slot moved, a node is gone: redis-py reads its map again, and says what does not heal
         return [look(_ask_again(client, prefixes, keys, counts))]
 
 
@@ -65,10 +65,8 @@ def pack_names(prefixes: tuple[bytes, ...], keys: Int[ndarray, "keys"], counts: 
         rows["key"] = keys[first : first + len(rows)]
         rows["end"] = b"\r\n"
         first += len(rows)
-        text, ends = (
-            rows.tobytes(),
-            itertools.accumulate((layout.itemsize * count for count in some), initial=0),
-        )
+        text = rows.tobytes()
+        ends = itertools.accumulate((layout.itemsize * count for count in some), initial=0)
         packed += [text[start:end] for start, end in itertools.pairwise(ends)]
     return packed
 

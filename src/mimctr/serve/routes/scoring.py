@@ -58,9 +58,7 @@ async def answer(
     serving, end = context.service.serving, time.monotonic() + seconds
     assert serving is not None, "admission asks whether a bundle is loaded"
     vector, origin = await _query_vector(context, serving, request, seconds)
-    request = request._replace(query_vector=vector)
-
-    asked = time.perf_counter()
+    request, asked = request._replace(query_vector=vector), time.perf_counter()
 
     def work() -> scorer.Scores:
         waited = time.perf_counter() - asked
