@@ -986,8 +986,8 @@ MUTANTS = [
     Mutant(
         "a query's vector is not given to the model",
         "serve/routes/scoring.py",
-        "request = request._replace(query_vector=vector)",
-        "request = request._replace(query_vector=None)",
+        "request._replace(query_vector=vector), time.perf_counter()",
+        "request._replace(query_vector=None), time.perf_counter()",
         "tests/serve/test_queries.py::test_a_query_changes_a_score",
     ),
     Mutant(
