@@ -164,9 +164,9 @@ def bare_clients(
     places = np.argsort(order)
     flat = [name for names in by_partition for name in names]
     in_order = [flat[place] for place in places.tolist()]
-    payload = [("vector", "<f2", (space.dim,))]
+    payload = [("vector", {"float16": "<f2", "float32": "<f4", "int8": "i1"}[space.dtype], (space.dim,))]
     if space.dtype == "int8":
-        payload = [("step", "<f4"), ("vector", "i1", (space.dim,))]
+        payload.insert(0, ("step", "<f4"))
     layout = np.dtype([("head", LAYOUT), *payload, ("crc", "<u4")])
 
     def raw() -> list[bytes]:
