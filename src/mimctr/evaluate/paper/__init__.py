@@ -1,1 +1,1 @@
-"""The paper's evaluation on anyone's data: tables and figures with the paper's numbers beside ours, and what follows."""
+"""The paper's evaluation on anyone's data: its tables and figures, ours beside the paper's, and what holds of it."""

@@ -7,7 +7,7 @@ only writes them down. A value that does not exist is null, never a made-up numb
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mimctr.errors import DataError
 from mimctr.evaluate.encoder_results import Estimate
@@ -47,7 +47,7 @@ class TableRow(Record):
     """One row of a table."""
 
     label: str
-    cells: list[Cell] = []
+    cells: list[Cell] = Field([])
     """One a column; empty where it was not run."""
     group: str = ""
     """Rows of one group stand together under it: a UBM, a category."""
@@ -65,7 +65,7 @@ class Table(Record):
     rows: list[TableRow]
     note: str
     """How it was measured, in a sentence or two."""
-    reading: list[str] = []
+    reading: list[str] = Field([])
     """What it says, in plain words, a sentence each."""
 
 
@@ -99,7 +99,7 @@ class Figure(Record):
     y_label: str
     series: list[Series]
     note: str
-    reading: list[str] = []
+    reading: list[str] = Field([])
 
 
 class Finding(Record):
@@ -116,7 +116,7 @@ class Finding(Record):
     difference: Estimate | None
     """Ours; the claim is that it is above 0. Null where it was not run."""
     confidence: float | None
-    """Probability, by the estimate's own error, that the true difference is above 0; null where nothing is known of it."""
+    """Probability, by the estimate's own error, that the true difference is above 0; null where that is not known."""
     verdict: Verdict
     """``held`` from :data:`SURE` on, ``not held`` where the opposite is as sure, else ``undecided``."""
 
@@ -159,7 +159,7 @@ class Reproduction(Record):
     tables: list[Table]
     figures: list[Figure]
     findings: list[Finding]
-    galleries: list[Gallery] = []
+    galleries: list[Gallery] = Field([])
     steps: list[Step]
     command: str
     """That makes it again, or goes on."""
