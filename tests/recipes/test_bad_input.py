@@ -271,7 +271,7 @@ class TestMemory:
             "limit = pages * resource.getpagesize() + 2**30\n"
             "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
             "try:\n"
-            "    stages.train(Path(sys.argv[1]), None, Path(sys.argv[2]), config)\n"
+            "    stages.train(Path(sys.argv[1]), None, Path(sys.argv[2]), config).run()\n"
             "except RunError as error:\n"
             "    print(error)\n"
         )
@@ -287,7 +287,7 @@ class TestMemory:
 
         monkeypatch.setattr(ctr_fitting, "take_step", wrong)
         with pytest.raises(RuntimeError, match="inconsistent tensor size"):
-            stages.train(shop / "dataset", None, tmp_path / "out", Config(**SMALL, variant="base"))
+            stages.train(shop / "dataset", None, tmp_path / "out", Config(**SMALL, variant="base")).run()
 
 
 class TestDamage:

@@ -235,7 +235,7 @@ def embed_stage(
         return encode(self, shard)
 
     ShardEncoder.encode = functools.wraps(encode)(noted)
-    stages.embed(dataset, encoder, out, config)
+    stages.embed(dataset, encoder, out, config).run()
 
 
 def test_two_processes_share_the_shards_and_write_what_one_writes(dataset, encoder, whole, tmp_path):
@@ -260,7 +260,7 @@ def test_what_one_process_left_two_finish(dataset, encoder, whole, tmp_path, mon
 
     monkeypatch.setattr(ShardEncoder, "encode", kill)
     with pytest.raises(Killed):
-        stages.embed(dataset, encoder, tmp_path / "out", SMALL)
+        stages.embed(dataset, encoder, tmp_path / "out", SMALL).run()
     left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
     assert len(left) == 2
     (tmp_path / "seen").mkdir()

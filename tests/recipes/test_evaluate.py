@@ -287,7 +287,7 @@ def test_an_unfinished_training_of_the_command_line_is_refused(run):
     (run / "train" / "mean-mim-seed2").mkdir()
     (run / "train" / "mean-mim-seed2" / "stage.started.json").write_text("{}")
     with pytest.raises(RunError, match="mean-mim-seed2: the stage that makes it was interrupted"):
-        stages.evaluate(run, run / "evaluate", CONFIG)
+        stages.evaluate(run, run / "evaluate", CONFIG).run()
 
 
 def test_a_recipe_evaluates_the_models_that_it_names(run, caplog):
@@ -295,7 +295,7 @@ def test_a_recipe_evaluates_the_models_that_it_names(run, caplog):
     dataset = CtrDataset.open(run / "dataset")
     write_model(run, dataset, "mim", seed=7, strength=0.5, name="of-before")
     names = tuple(path.name for path in (run / "train").glob("*") if path.name != "of-before")
-    stages.evaluate(run, run / "evaluate", CONFIG.model_copy(update={"models": names}))
+    stages.evaluate(run, run / "evaluate", CONFIG.model_copy(update={"models": names})).run()
     found = read_results(run / "evaluate" / "results.json")
     assert sorted(model.folder for model in found.models) == sorted(f"train/{name}" for name in names)
     assert "left out 1 models that the recipe does not name: of-before." in caplog.text

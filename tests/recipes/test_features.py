@@ -28,7 +28,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of which every seventh item has no vector."""
     folder = tmp_path_factory.mktemp("features")
     write_shop(folder / "tables")
-    stages.prepare(folder / "tables", folder / "dataset", PrepareConfig(warmup_days=5))
+    stages.prepare(folder / "tables", folder / "dataset", PrepareConfig(warmup_days=5)).run()
     keys = CtrDataset.open(folder / "dataset").items["item_key"].to_numpy()
     rng = np.random.default_rng(1)
     known = keys[np.arange(len(keys)) % 7 > 0]
@@ -42,7 +42,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_column_is_what_a_loop_finds(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "ROWS_AT_ONCE", 700)  # several row groups, and one across a part's end
     config = features.Config(max_length=6, num_tiers=4, vectors=True, batch_size=300)
-    stages.features(shop / "dataset", shop / "content", tmp_path / "out", config)
+    stages.features(shop / "dataset", shop / "content", tmp_path / "out", config).run()
     found = pl.read_parquet(tmp_path / "out" / "features.parquet")
     raw = pl.read_parquet(shop / "tables" / "impressions.parquet")
     start = raw["time"].min() + 5 * 86_400
@@ -92,7 +92,7 @@ def test_the_example_learns_from_the_columns(shop, tmp_path):
     vectors = np.eye(NUM_STYLES, dtype=np.float32)[styles]
     write_snapshot(tmp_path / ITEMS, items["item_key"].to_numpy(), vectors, encoder="styles")
     write_snapshot(tmp_path / QUERIES, np.zeros(0, dtype=np.int64), vectors[:0], encoder="styles")
-    stages.features(shop / "dataset", tmp_path, tmp_path / "out", features.Config())
+    stages.features(shop / "dataset", tmp_path, tmp_path / "out", features.Config()).run()
     command = [sys.executable, EXAMPLE, shop / "dataset", tmp_path / "out" / "features.parquet"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     auc = {name.strip(): float(value) for name, value in re.findall(r"(.*) test AUC (.*)", printed)}

@@ -75,7 +75,7 @@ def train_all(shop: Path, out: Path) -> None:  # noqa: F811
         handle = register_optimizer_step_pre_hook(keep)
         config = Config(**{**SMALL, **UNDRAWN, **settings})
         content = None if config.variant == "base" else shop / "content"
-        stages.train(shop / "dataset", content, out / name, config)
+        stages.train(shop / "dataset", content, out / name, config).run()
         handle.remove()
 
 

@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shop(folder / "tables")
     stages.prepare(
         folder / "tables", folder / "dataset", PrepareConfig(test_fraction=0.2, validation_fraction=0.1)
-    )
+    ).run()
     return folder / "dataset"
 
 
@@ -75,7 +75,7 @@ def test_what_is_trained_starts_no_process(dataset, tmp_path, caplog, monkeypatc
     changed = [
         one._replace(config=one.config.model_copy(update={"seed": 4})) for one in trainings(dataset, tmp_path)
     ]
-    assert not any(one.is_done() for one in changed)
+    assert not any(one.is_made() for one in changed)
 
 
 def test_an_error_is_the_one_of_a_single_process_and_ends_the_others(dataset, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mimctr.errors import RunError
-from mimctr.train.stage import read_record, run_stage
+from mimctr.train.stage import Stage, read_record
 
 
 class Config(BaseModel):
@@ -32,9 +32,9 @@ def make(tmp_path, source):
             calls.append(size)
             (tmp_path / "out" / "result").write_text(f"{source.read_text()}{size}")
 
-        run_stage(
+        Stage(
             "demo", tmp_path / "out", config=Config(size=size), inputs={"source": source}, work=work or write
-        )
+        ).run()
         return calls
 
     return call
@@ -80,9 +80,9 @@ def test_a_refusal_leaves_no_mark_of_a_start(make, tmp_path):
 
 def test_a_stage_made_from_a_stage_is_keyed_by_that_stage(make, tmp_path):
     make()
-    record = run_stage(
+    record = Stage(
         "next", tmp_path / "next", config=Config(), inputs={"demo": tmp_path / "out"}, work=lambda: None
-    )
+    ).run()
     assert record.inputs == {"demo": read_record(tmp_path / "out").key}
 
 
@@ -99,17 +99,19 @@ def test_a_foreign_folder_is_left_alone(make, tmp_path):
 def test_another_stages_result_is_left_alone(make, tmp_path, source):
     make()
     with pytest.raises(RunError, match="holds the result of 'demo', not of 'other'"):
-        run_stage("other", tmp_path / "out", config=Config(), inputs={"source": source}, work=lambda: None)
+        Stage("other", tmp_path / "out", config=Config(), inputs={"source": source}, work=lambda: None).run()
 
 
 def test_a_missing_or_interrupted_input_is_refused(tmp_path):
     with pytest.raises(RunError, match="absent: no such file or folder"):
-        run_stage("x", tmp_path / "x", config=Config(), inputs={"a": tmp_path / "absent"}, work=lambda: None)
+        Stage(
+            "x", tmp_path / "x", config=Config(), inputs={"a": tmp_path / "absent"}, work=lambda: None
+        ).run()
     half = tmp_path / "half"
     half.mkdir()
     (half / "stage.started.json").write_text("{}")
     with pytest.raises(RunError, match="half: the stage that makes it was interrupted"):
-        run_stage("x", tmp_path / "x", config=Config(), inputs={"a": half}, work=lambda: None)
+        Stage("x", tmp_path / "x", config=Config(), inputs={"a": half}, work=lambda: None).run()
 
 
 def test_a_folder_that_another_process_fills_is_left_to_it(make, tmp_path):
@@ -177,5 +179,5 @@ def test_a_lack_of_memory_is_told_with_what_would_need_less(error, told, source,
         (1, "Free some, or give it a"),
     ):
         with pytest.raises(RunError) as caught:
-            run_stage("demo", tmp_path / "out", config=Sized(batch_size=batch_size), inputs={}, work=work)
+            Stage("demo", tmp_path / "out", config=Sized(batch_size=batch_size), inputs={}, work=work).run()
         assert str(caught.value).startswith(f"demo {tmp_path / 'out'}: out of memory{told}. {advice}")

@@ -26,5 +26,5 @@ def command(
 
     stages.csft(
         dataset, encoders, out, load_config(csft.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out)

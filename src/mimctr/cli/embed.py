@@ -25,5 +25,5 @@ def command(
 
     stages.embed(
         dataset, encoder, out, load_config(embed.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     show(embed.Summary.model_validate_json((out / "summary.json").read_text()), as_json=json)

@@ -21,5 +21,7 @@ def command(
     from mimctr.recipes import evaluate, stages
     from mimctr.recipes.config import load_config
 
-    stages.evaluate(run, out, load_config(evaluate.Config, config, section=NAME, assignments=settings or []))
+    stages.evaluate(
+        run, out, load_config(evaluate.Config, config, section=NAME, assignments=settings or [])
+    ).run()
     print(out / "results.json")

@@ -24,5 +24,5 @@ def command(
 
     stages.features(
         dataset, content, out, load_config(features.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out / features.FEATURES)

@@ -23,5 +23,5 @@ def command(
 
     stages.foundation(
         corpus, out, load_config(foundation.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out)

@@ -24,5 +24,5 @@ def command(
 
     stages.plain(
         dataset, encoders, out, load_config(plain.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out)

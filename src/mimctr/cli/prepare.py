@@ -28,5 +28,7 @@ def command(
     from mimctr.recipes.config import load_config
 
     assignments = [*(settings or []), *(["lenient=true"] if lenient else [])]
-    stages.prepare(tables, out, load_config(prepare.Config, config, section=NAME, assignments=assignments))
+    stages.prepare(
+        tables, out, load_config(prepare.Config, config, section=NAME, assignments=assignments)
+    ).run()
     show(prepare.Summary.model_validate_json((out / "summary.json").read_text()), as_json=json)

@@ -26,5 +26,5 @@ def command(
 
     stages.pretrain(
         dataset, encoders, out, load_config(pretrain.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out)

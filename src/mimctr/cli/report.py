@@ -18,5 +18,5 @@ def command(
     """Write the HTML report of a run."""
     from mimctr.recipes import stages
 
-    stages.report(run, out)
+    stages.report(run, out).run()
     print(out / "report.html")

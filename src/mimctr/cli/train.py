@@ -27,5 +27,5 @@ def command(
 
     stages.train(
         dataset, content, out, load_config(train.Config, config, section=NAME, assignments=settings or [])
-    )
+    ).run()
     print(out)

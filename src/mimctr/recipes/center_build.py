@@ -69,7 +69,7 @@ def main(
         fingerprint=loaded.fingerprint, dim=loaded.dim, dtype=dtype
     )
     work, made = opened.build_folder(one.number), opened.snapshot_folder(one.number, 1)
-    stages.embed(dataset, encoder, work, config)
+    stages.embed(dataset, encoder, work, config).run()
     catalogue = Snapshot.open(work / ITEMS, encoder=loaded.fingerprint)
     if not opened.snapshots(one.number):
         _write_base(opened, one, loaded, catalogue)

@@ -64,15 +64,15 @@ class Finished(NamedTuple):
 def main(recipe: Recipe, out: Path) -> Finished:
     """Run every stage of ``recipe`` in ``out``; skip what is unchanged, resume what was interrupted."""
     dataset = out / "dataset"
-    tables = sources.tables_folder(recipe.source, out / "tables")
-    stages.prepare(tables, dataset, recipe.prepare)
+    tables = sources.make_tables(recipe.source, out / "tables")
+    stages.prepare(tables, dataset, recipe.prepare).run()
     encoders = make_encoders(recipe, tables, dataset, out)
     for label, encoder in encoders.items():
-        stages.embed(dataset, encoder, out / "embed" / label, recipe.embed)
+        stages.embed(dataset, encoder, out / "embed" / label, recipe.embed).run()
     trained = train_models(recipe.models, recipe.train, dataset=dataset, embed=out / "embed", out=out)
     named = recipe.evaluate.model_copy(update={"dataset_name": recipe.name, "models": trained})
-    stages.evaluate(out, out / "evaluate", named)
-    stages.report(out, out / "report")
+    stages.evaluate(out, out / "evaluate", named).run()
+    stages.report(out, out / "report").run()
     results = out / "evaluate" / "results.json"
     return Finished(results_table(read_results(results)), results, out / "report" / "report.html")
 
@@ -84,15 +84,15 @@ def make_encoders(recipe: Recipe, tables: Path, dataset: Path, out: Path) -> dic
     """
     trained_here = None in (recipe.foundation.image_weights, recipe.foundation.text_weights)
     corpus = tables / "corpus" if trained_here else None
-    stages.foundation(corpus, out / "foundation", recipe.foundation)
+    stages.foundation(corpus, out / "foundation", recipe.foundation).run()
     towers = out / "foundation"
-    stages.plain(dataset, towers, out / "plain", recipe.plain)
+    stages.plain(dataset, towers, out / "plain", recipe.plain).run()
     made = {"plain": out / "plain"}
     if recipe.pretrain is not None:
-        stages.pretrain(dataset, towers, out / "pretrain", recipe.pretrain)
+        stages.pretrain(dataset, towers, out / "pretrain", recipe.pretrain).run()
         towers = out / "pretrain"
         if "pretrained" in recipe.models.encoders:
-            stages.plain(dataset, towers, out / "pretrained", recipe.plain)
+            stages.plain(dataset, towers, out / "pretrained", recipe.plain).run()
             made["pretrained"] = out / "pretrained"
-    stages.csft(dataset, towers, out / "csft", recipe.csft)
+    stages.csft(dataset, towers, out / "csft", recipe.csft).run()
     return made | {"csft": out / "csft"}

@@ -9,7 +9,7 @@ from mimctr.errors import ConfigError
 from mimctr.files import read_json
 from mimctr.sources.bazaar import write_bazaar
 from mimctr.sources.fashion import write_fashion
-from mimctr.train.stage import fill_folder, run_stage
+from mimctr.train.stage import Stage, fill_folder
 
 
 class Bazaar(BaseModel):
@@ -54,8 +54,14 @@ Source = Annotated[Bazaar | Fashion | Tables, Field(discriminator="kind")]
 
 def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
     """Fill ``out`` with the raw tables of ``config``, unless it holds them already; return what they are."""
+    stage(config, out).run()
+    return read_json(out / ("bazaar.json" if isinstance(config, Bazaar) else "summary.json"))
+
+
+def stage(config: Bazaar | Fashion, out: Path) -> Stage:
+    """Nothing, or the original data -> raw tables."""
     if isinstance(config, Bazaar):
-        run_stage(
+        return Stage(
             "bazaar",
             out,
             config=config,
@@ -64,8 +70,7 @@ def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
                 out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)
             ),
         )
-        return read_json(out / "bazaar.json")
-    run_stage(
+    return Stage(
         "fashion",
         out,
         config=config,
@@ -81,16 +86,26 @@ def make(config: Bazaar | Fashion, out: Path) -> dict[str, Any]:
             ),
         ),
     )
-    return read_json(out / "summary.json")
 
 
 def tables_folder(config: Bazaar | Fashion | Tables, out: Path) -> Path:
-    """Return the folder of a run's raw tables; make them in ``out`` where they are not the user's own."""
+    """Return the folder of a run's raw tables; ``out`` where they are not the user's own, for :func:`stage` to fill.
+
+    Raises:
+        ConfigError: the user's own folder is not there.
+    """
     if not isinstance(config, Tables):
-        make(config, out)
         return out
     if not config.path.is_dir():
         raise ConfigError(
             f"source.path: {config.path} is no folder. Give the folder that holds the raw tables."
         )
     return config.path
+
+
+def make_tables(config: Bazaar | Fashion | Tables, out: Path) -> Path:
+    """Return the folder of a run's raw tables; made in ``out`` where they are not the user's own."""
+    folder = tables_folder(config, out)
+    if not isinstance(config, Tables):
+        make(config, out)
+    return folder

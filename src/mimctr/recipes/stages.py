@@ -1,4 +1,4 @@
-"""Every stage of the road with its inputs named: made once, skipped when unchanged, resumed when half made."""
+"""Every stage of the road, its inputs named; ``run`` makes it, keeps what is unchanged, resumes what is half done."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from mimctr.recipes import random_towers as random_towers_recipe
 from mimctr.recipes import report as report_recipe
 from mimctr.recipes import search as search_recipe
 from mimctr.recipes import train as train_recipe
-from mimctr.train.stage import StageRecord, fill_folder, is_made, run_stage
+from mimctr.train.stage import Stage, fill_folder
 
 
-def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> StageRecord:
+def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> Stage:
     """Raw tables -> dataset."""
-    return run_stage(
+    return Stage(
         "prepare",
         out,
         config=config,
@@ -28,10 +28,10 @@ def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> StageReco
     )
 
 
-def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config) -> StageRecord:
+def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config) -> Stage:
     """Generic corpus, or public weights -> plain encoders."""
     inputs = {} if corpus is None else {"corpus": corpus}
-    return run_stage(
+    return Stage(
         "foundation",
         out,
         config=config,
@@ -40,9 +40,9 @@ def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config)
     )
 
 
-def random_towers(encoders: Path, out: Path, config: random_towers_recipe.Config) -> StageRecord:
+def random_towers(encoders: Path, out: Path, config: random_towers_recipe.Config) -> Stage:
     """Encoders -> the same architectures with random weights."""
-    return run_stage(
+    return Stage(
         "random_towers",
         out,
         config=config,
@@ -51,9 +51,9 @@ def random_towers(encoders: Path, out: Path, config: random_towers_recipe.Config
     )
 
 
-def pretrain(dataset: Path, encoders: Path, out: Path, config: pretrain_recipe.Config) -> StageRecord:
+def pretrain(dataset: Path, encoders: Path, out: Path, config: pretrain_recipe.Config) -> Stage:
     """Plain encoders -> encoders adapted to the catalogue (DDA) and aligned (DMA)."""
-    return run_stage(
+    return Stage(
         "pretrain",
         out,
         config=config,
@@ -63,9 +63,9 @@ def pretrain(dataset: Path, encoders: Path, out: Path, config: pretrain_recipe.C
     )
 
 
-def plain(dataset: Path, encoders: Path, out: Path, config: plain_recipe.Config) -> StageRecord:
+def plain(dataset: Path, encoders: Path, out: Path, config: plain_recipe.Config) -> Stage:
     """Encoders -> item encoder in the plain geometry (PCA of both vectors)."""
-    return run_stage(
+    return Stage(
         "plain",
         out,
         config=config,
@@ -74,9 +74,9 @@ def plain(dataset: Path, encoders: Path, out: Path, config: plain_recipe.Config)
     )
 
 
-def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -> StageRecord:
+def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -> Stage:
     """Encoders -> item encoder tuned on interest pairs."""
-    return run_stage(
+    return Stage(
         "csft",
         out,
         config=config,
@@ -86,9 +86,9 @@ def csft(dataset: Path, encoders: Path, out: Path, config: csft_recipe.Config) -
     )
 
 
-def search(dataset: Path, encoder: Path, out: Path, config: search_recipe.Config) -> StageRecord:
+def search(dataset: Path, encoder: Path, out: Path, config: search_recipe.Config) -> Stage:
     """Item encoder -> ranks of held-out purchases."""
-    return run_stage(
+    return Stage(
         "search",
         out,
         config=config,
@@ -97,9 +97,9 @@ def search(dataset: Path, encoder: Path, out: Path, config: search_recipe.Config
     )
 
 
-def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) -> StageRecord:
+def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) -> Stage:
     """Item encoder -> snapshots of all items and query images."""
-    return run_stage(
+    return Stage(
         "embed",
         out,
         config=config,
@@ -109,10 +109,10 @@ def embed(dataset: Path, encoder: Path, out: Path, config: embed_recipe.Config) 
     )
 
 
-def features(dataset: Path, content: Path, out: Path, config: features_recipe.Config) -> StageRecord:
+def features(dataset: Path, content: Path, out: Path, config: features_recipe.Config) -> Stage:
     """Dataset and content -> content interest as columns."""
     content = embed_recipe.content_folder(content)
-    return run_stage(
+    return Stage(
         "features",
         out,
         config=config,
@@ -121,36 +121,26 @@ def features(dataset: Path, content: Path, out: Path, config: features_recipe.Co
     )
 
 
-def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> StageRecord:
+def train(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> Stage:
     """Dataset and content -> one trained CTR model and its predictions."""
     content = content and embed_recipe.content_folder(content)
-    return run_stage(
+    return Stage(
         "train",
         out,
         config=config,
-        inputs=_train_inputs(dataset, content),
+        inputs={"dataset": dataset} if content is None else {"dataset": dataset, "content": content},
         work=lambda: train_recipe.main(dataset, content, out, config),
         together=True,
     )
 
 
-def is_trained(dataset: Path, content: Path | None, out: Path, config: train_recipe.Config) -> bool:
-    """Return whether :func:`train` has nothing left to do."""
-    content = content and embed_recipe.content_folder(content)
-    return is_made("train", out, config=config, inputs=_train_inputs(dataset, content))
-
-
-def _train_inputs(dataset: Path, content: Path | None) -> dict[str, Path]:
-    return {"dataset": dataset} if content is None else {"dataset": dataset, "content": content}
-
-
-def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecord:
+def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> Stage:
     """Trained models of a run -> results.json."""
     named = evaluate_recipe.model_folders(run / "train", config.models) if config.models else ()
     models = named or (run / "train").glob("*")  # also what was interrupted, which is refused
     read = [*models, *(run / "embed").glob("*"), run / "plain", run / "csft"]
     stages = {path.relative_to(run).as_posix(): path for path in sorted(read) if path.is_dir()}
-    return run_stage(
+    return Stage(
         "evaluate",
         out,
         config=config,
@@ -159,9 +149,9 @@ def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> StageRecor
     )
 
 
-def report(run: Path, out: Path) -> StageRecord:
+def report(run: Path, out: Path) -> Stage:
     """results.json -> report.html."""
-    return run_stage(
+    return Stage(
         "report",
         out,
         config=report_recipe.Config(),

@@ -44,11 +44,11 @@ class Training(NamedTuple):
 
     def run(self) -> None:
         """Train, unless it was done before."""
-        stages.train(*self)
+        stages.train(*self).run()
 
-    def is_done(self) -> bool:
+    def is_made(self) -> bool:
         """Return whether it was done before."""
-        return stages.is_trained(*self)
+        return stages.train(*self).is_made()
 
 
 def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
@@ -64,7 +64,7 @@ def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
     Raises:
         RunError: a process was killed from outside.
     """
-    left = distributed.from_main(lambda: [n for n, one in enumerate(trainings) if not one.is_done()])
+    left = distributed.from_main(lambda: [n for n, one in enumerate(trainings) if not one.is_made()])
     wanted = [trainings[number] for number in left]
     for number in sorted(set(range(len(trainings))) - set(left)):
         logger.info("train: unchanged, kept %s", trainings[number].folder)

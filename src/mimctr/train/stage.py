@@ -12,6 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -71,93 +72,84 @@ def read_record(folder: Path) -> StageRecord:
         raise RunError(f"{folder / RECORD}: not a stage record ({error}). Run the stage again.") from None
 
 
-def is_made(name: str, out: Path, *, config: BaseModel, inputs: Mapping[str, Path]) -> bool:
-    """Return whether ``out`` holds what :func:`run_stage` would make."""
-    if not (out / RECORD).is_file():
-        return False
-    key, _ = _key(name, config.model_dump(mode="json"), inputs)
-    return read_record(out).key == key
-
-
-def run_stage(
-    name: str,
-    out: Path,
-    *,
-    config: BaseModel,
-    inputs: Mapping[str, Path],
-    work: Callable[[], object],
-    together: bool = False,
-) -> StageRecord:
-    """Run ``work`` to fill ``out``, unless it has been filled from the same config and inputs already.
+@dataclass(frozen=True)
+class Stage:
+    """A function that fills a folder, and everything that decides what it puts there.
 
     Of several processes the first one looks and keeps the record.
-
-    Args:
-        name: The stage's name, as in the command line.
-        out: The stage's own folder. Nothing that is not a stage's is ever deleted.
-        config: All settings that change the result.
-        inputs: Files and folders that the stage reads, by name.
-        work: Fills ``out``; resumes what an interrupted call with the same key left there.
-        together: All processes share the work; else the first one does it alone, and the others wait.
-
-    Raises:
-        RunError: ``out`` holds something that no stage made, or another stage's result; another process is filling it;
-            memory does not suffice.
     """
-    settings = config.model_dump(mode="json")
-    key, keys = distributed.from_main(lambda: _key(name, settings, inputs))
-    if distributed.from_main(lambda: _is_kept(name, out, key)):
-        return read_record(out)
-    with claimed(out) if distributed.is_main() else contextlib.nullcontext():
-        try:
-            return _fill(name, out, key, keys, settings, work, together=together)
-        except BaseException:
-            if distributed.is_main() and [child.name for child in out.iterdir()] == [STARTED]:
-                (out / STARTED).unlink()  # nothing was made, so there is nothing to resume
-            raise
 
+    name: str
+    """As in the command line."""
+    out: Path
+    """The stage's own folder. Nothing that is not a stage's is ever deleted."""
+    config: BaseModel = field(kw_only=True)
+    """All settings that change the result."""
+    inputs: Mapping[str, Path] = field(kw_only=True)
+    """Files and folders that the stage reads, by name."""
+    work: Callable[[], object] = field(kw_only=True)
+    """Fills ``out``; resumes what an interrupted call with the same key left there."""
+    together: bool = field(default=False, kw_only=True)
+    """All processes share the work; else the first one does it alone, and the others wait."""
 
-def _fill(
-    name: str,
-    out: Path,
-    key: str,
-    keys: dict[str, str],
-    settings: dict,
-    work: Callable[[], object],
-    *,
-    together: bool,
-) -> StageRecord:
-    distributed.from_main(lambda: _make_ready(name, out, key, settings, keys))
-    keep_freed_memory()
-    reset_peak_memory()
-    begun = time.monotonic()
-    with explain_out_of_memory(f"{name} {out}", _advice(settings)):
-        if together:
-            work()
-        elif distributed.is_main():
-            with distributed.alone():
-                work()
-    distributed.barrier()
-    if distributed.is_main():
-        record = StageRecord(
-            name=name,
-            key=key,
-            config=settings,
-            inputs=keys,
-            versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
-            seconds=time.monotonic() - begun,
-            peak_memory_bytes=peak_memory(),
-        )
-        write_json(out / RECORD, record.model_dump(mode="json"))
-        (out / STARTED).unlink()
-    distributed.barrier()
-    return read_record(out)
+    def is_made(self) -> bool:
+        """Return whether :meth:`run` has nothing left to do."""
+        return (self.out / RECORD).is_file() and read_record(self.out).key == self._key()[0]
 
+    def run(self) -> StageRecord:
+        """Fill ``out``, unless it has been filled from the same config and inputs already.
 
-def _key(name: str, settings: dict, inputs: Mapping[str, Path]) -> tuple[str, dict[str, str]]:
-    """Return a stage's key, and those of its inputs."""
-    keys = {label: input_key(path) for label, path in sorted(inputs.items())}
-    return hash_json({"name": name, "format": FORMAT, "config": settings, "inputs": keys}), keys
+        Raises:
+            RunError: ``out`` holds something that no stage made, or another stage's result; another process is filling
+                it; memory does not suffice.
+        """
+        key, keys = distributed.from_main(self._key)
+        if distributed.from_main(lambda: _is_kept(self.name, self.out, key)):
+            return read_record(self.out)
+        with claimed(self.out) if distributed.is_main() else contextlib.nullcontext():
+            try:
+                return self._fill(key, keys)
+            except BaseException:
+                if distributed.is_main() and [child.name for child in self.out.iterdir()] == [STARTED]:
+                    (self.out / STARTED).unlink()  # nothing was made, so there is nothing to resume
+                raise
+
+    def _fill(self, key: str, keys: dict[str, str]) -> StageRecord:
+        settings = self._settings()
+        distributed.from_main(lambda: _make_ready(self.name, self.out, key, settings, keys))
+        keep_freed_memory()
+        reset_peak_memory()
+        begun = time.monotonic()
+        with explain_out_of_memory(f"{self.name} {self.out}", _advice(settings)):
+            if self.together:
+                self.work()
+            elif distributed.is_main():
+                with distributed.alone():
+                    self.work()
+        distributed.barrier()
+        if distributed.is_main():
+            record = StageRecord(
+                name=self.name,
+                key=key,
+                config=settings,
+                inputs=keys,
+                versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
+                seconds=time.monotonic() - begun,
+                peak_memory_bytes=peak_memory(),
+            )
+            write_json(self.out / RECORD, record.model_dump(mode="json"))
+            (self.out / STARTED).unlink()
+        distributed.barrier()
+        return read_record(self.out)
+
+    def _settings(self) -> dict:
+        return self.config.model_dump(mode="json")
+
+    def _key(self) -> tuple[str, dict[str, str]]:
+        """Return the stage's key, and those of its inputs."""
+        keys = {label: input_key(path) for label, path in sorted(self.inputs.items())}
+        named = {"name": self.name, "format": FORMAT, "config": self._settings(), "inputs": keys}
+        return hash_json(named), keys
 
 
 def _is_kept(name: str, out: Path, key: str) -> bool:
