@@ -19,6 +19,8 @@ UNSEEN_ITEMS = "item:unseen"
 SEEN_ITEMS = "item:seen"
 HISTORY_BOUNDS = (1, 10, 50)
 """Behaviors at which a new slice by length of history starts."""
+SUPPORT_BOUNDS = (1, 10, 100, 1000)
+"""Training impressions of the target at which a new slice starts."""
 
 
 def whole(num_rows: int) -> Slices:
@@ -75,6 +77,24 @@ def seen_slices(targets: Int[ndarray, "rows"], item_train_counts: Int[ndarray, "
     return _not_empty({UNSEEN_ITEMS: unseen, SEEN_ITEMS: ~unseen})
 
 
+def support_slices(
+    targets: Int[ndarray, "rows"],
+    item_train_counts: Int[ndarray, "items"],
+    *,
+    bounds: Sequence[int] = SUPPORT_BOUNDS,
+) -> Slices:
+    """Return one slice per range of the target's impressions in the training part (``support:1-9`` ...).
+
+    Targets without any are ``item:unseen``.
+
+    Args:
+        targets: ``item_index`` of each impression's target.
+        item_train_counts: Occurrences in the training part by ``item_index``.
+        bounds: Where each range starts, increasing from 1.
+    """
+    return _not_empty(_ranges("support", item_train_counts[targets], bounds))
+
+
 def arrival_slices(
     targets: Int[ndarray, "rows"], first_seen_times: Int[ndarray, "items"], *, test_start: int
 ) -> Slices:
@@ -98,11 +118,7 @@ def history_slices(lengths: Int[ndarray, "rows"], *, bounds: Sequence[int] = HIS
         lengths: Behaviors strictly before each impression, before truncation.
         bounds: Where each range starts, increasing from 1.
     """
-    slices = {"history:none": lengths < bounds[0]}
-    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
-        name = f"history:{low}+" if high is None else f"history:{low}-{high - 1}"
-        slices[name] = (lengths >= low) & ((lengths < high) if high is not None else True)
-    return _not_empty(slices)
+    return _not_empty({"history:none": lengths < bounds[0]} | _ranges("history", lengths, bounds))
 
 
 def query_slices(has_text: Bool[ndarray, "rows"], has_image: Bool[ndarray, "rows"]) -> Slices:
@@ -138,6 +154,15 @@ def content_slices(
         found = _not_empty({f"{kind}:yes": has[targets], f"{kind}:no": ~has[targets]})
         if len(found) > 1:
             slices |= found
+    return slices
+
+
+def _ranges(kind: str, counts: Int[ndarray, "rows"], bounds: Sequence[int]) -> Slices:
+    """Return a slice for each range of a count, from one bound up to the next; the last one is open."""
+    slices = {}
+    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
+        name = f"{kind}:{low}+" if high is None else f"{kind}:{low}-{high - 1}"
+        slices[name] = (counts >= low) & ((counts < high) if high is not None else True)
     return slices
 
 

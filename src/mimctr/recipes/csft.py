@@ -1,5 +1,6 @@
 """Stage 2, C-SFT: fine-tune the item encoder on interest pairs, MIM Section 3.3, Eq. (2) to (6)."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -72,7 +73,8 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
     held_out = {
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
     }
-    examples = Examples(data, pairs["train"], config)
+    num_pairs = math.ceil(config.pair_share * len(pairs["train"]))
+    examples = Examples(data, pairs["train"].sample(num_pairs, config.seed), config)
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     prepare_towers(encoder.image_encoder, encoder.text_encoder, config)

@@ -28,6 +28,12 @@ class Config(TuningConfig, ItemConfig):
         le=1,
         description="Pairs are drawn with weight (pairs of their user) to the power of -user_balance; 0: each in turn.",
     )
+    pair_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Of the training pairs, drawn at random: how much is lost with fewer.",
+    )
     batch_size: int = Field(
         128,
         ge=2,

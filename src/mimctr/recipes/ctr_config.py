@@ -36,6 +36,11 @@ class Config(BaseModel):
     encoder: str = Field(
         "none", description="Label of the encoder that made the vectors; goes into the results."
     )
+    label: str = Field(
+        "",
+        pattern=r"^[^:]*$",
+        description="Behind the variant in the results, where several models of one variant differ in a setting.",
+    )
     seed: int = Field(
         0, ge=0, description="Of initial weights, data order, dropout and everything else drawn."
     )

@@ -27,6 +27,7 @@ from mimctr.evaluate.cohorts import (
     history_slices,
     query_slices,
     seen_slices,
+    support_slices,
     whole,
 )
 from mimctr.evaluate.compare import BASE, UNTRAINED, Measurements, compare, measure_content_use
@@ -42,7 +43,7 @@ from mimctr.evaluate.results import (
     write_results,
 )
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
-from mimctr.evaluate.variants import ablated
+from mimctr.evaluate.variants import ablated, labeled
 from mimctr.files import read_json
 from mimctr.recipes.embed import ITEMS, open_content
 from mimctr.recipes.export import export_predictions
@@ -66,6 +67,9 @@ class Config(BaseModel):
     dataset_name: str = Field("", description="As shown in the report; empty takes the run folder's name.")
     models: tuple[str, ...] = Field(
         (), description="Folders below train that are evaluated; none named: all. A recipe names its own."
+    )
+    embeds: tuple[str, ...] = Field(
+        (), description="Folders below embed whose coverage is counted; none named: all."
     )
     num_resamples: int = Field(200, ge=2, description="Bootstrap resamples of users behind every interval.")
     resample_seed: int = Field(0, ge=0, description="Of the resamples; all models share them.")
@@ -119,7 +123,7 @@ def main(run: Path, out: Path, config: Config) -> Results:
         content_use=measure_content_use(measured),
         reliability=measure_reliability(predictions, part.clicks),
         skipped_slices=skipped,
-        coverage=measure_coverage(dataset, run / "embed", rows),
+        coverage=measure_coverage(dataset, embed_folders(run, config.embeds), rows),
         models=models,
         stages=gather_stages(run),
         curves=gather_curves(run),
@@ -159,6 +163,7 @@ def read_test_part(
         whole(len(rows))
         | age_slices(targets, first_seen, num_sets=num_age_sets)
         | seen_slices(targets, dataset.item_train_counts)
+        | support_slices(targets, dataset.item_train_counts)
         | arrival_slices(targets, first_seen, test_start=dataset.manifest.test_start)
         | category_slices(targets, categories)
         | history_slices(impressions.end[rows] - dataset.behaviors.offsets[users])
@@ -204,7 +209,7 @@ def read_models(
                 f"{dataset_hash[:12]}. Train it again on this dataset."
             )
         encoder = None if record.encoder == "none" else record.encoder
-        _refuse_other_vectors(path.parent, record, run / "embed" / (encoder or ""))
+        _refuse_other_vectors(path.parent, record, embed_folder(run, encoder or "", record.seed))
         tensors, _ = load_tensors(path.parent / "predictions.safetensors")
         if not np.array_equal(tensors["row"].numpy(), rows):
             raise RunError(
@@ -278,11 +283,12 @@ def _unfinished(train: Path) -> str:
 
 
 def _variant(record: ModelRecord) -> str:
-    """Return a model's variant, named by the interests that it lacks."""
+    """Return a model's variant, named by the interests that it lacks and by its label."""
     if record.variant in (BASE, UNTRAINED):
         return record.variant
     kept = record.config.get("interests", INTERESTS)
-    return ablated(record.variant, [name for name in INTERESTS if name not in kept])
+    variant = ablated(record.variant, [name for name in INTERESTS if name not in kept])
+    return labeled(variant, record.config.get("label", ""))
 
 
 def _refuse_other_vectors(model: Path, record: ModelRecord, embedded: Path) -> None:
@@ -344,14 +350,29 @@ def describe_dataset(dataset: CtrDataset, name: str) -> DatasetFacts:
     )
 
 
-def measure_coverage(dataset: CtrDataset, embedded: Path, rows: Int[ndarray, "rows"]) -> list[Coverage]:
-    """Return, per encoder below ``embedded``, the share of targets, behaviors and query images with a vector."""
+def embed_folder(run: Path, encoder: str, seed: int) -> Path:
+    """Return where an encoder's vectors are: in a folder of its name, or in one for each seed of its training."""
+    of_seed = run / "embed" / f"{encoder}-seed{seed}"
+    return of_seed if of_seed.is_dir() else run / "embed" / encoder
+
+
+def embed_folders(run: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of vectors below a run, in order; those named, or all."""
+    return sorted(
+        path for path in (run / "embed").glob("*") if path.is_dir() and (not names or path.name in names)
+    )
+
+
+def measure_coverage(
+    dataset: CtrDataset, folders: Sequence[Path], rows: Int[ndarray, "rows"]
+) -> list[Coverage]:
+    """Return, per folder of vectors, the share of targets, behaviors and query images with a vector."""
     impressions, behaviors = dataset.impressions, dataset.behaviors
     images = np.r_[False, dataset.queries.images.numbers >= 0]
     queries = impressions.query[rows]
     start, end = behaviors.offsets[impressions.user[rows]], impressions.end[rows]
     found = []
-    for folder in sorted(path for path in embedded.glob("*") if path.is_dir()):
+    for folder in folders:
         table = open_content(dataset, folder)
         known = table.item_rows >= 0
         before = np.r_[0, np.cumsum(known[behaviors.item])]

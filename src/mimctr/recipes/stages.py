@@ -138,7 +138,8 @@ def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> Stage:
     """Trained models of a run -> results.json."""
     named = evaluate_recipe.model_folders(run / "train", config.models) if config.models else ()
     models = named or (run / "train").glob("*")  # also what was interrupted, which is refused
-    read = [*models, *(run / "embed").glob("*"), run / "plain", run / "csft"]
+    embeds = evaluate_recipe.embed_folders(run, config.embeds)
+    read = [*models, *embeds, run / "plain", run / "csft"]
     stages = {path.relative_to(run).as_posix(): path for path in sorted(read) if path.is_dir()}
     return Stage(
         "evaluate",

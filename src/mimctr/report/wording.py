@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from mimctr.evaluate.variants import split_ablated
+from mimctr.evaluate.variants import split_ablated, split_labeled
 
 UBM_NAMES = {
     "mean": "Avg Pooling",
@@ -49,7 +49,10 @@ def ubm_name(ubm: str) -> str:
 
 
 def variant_name(variant: str) -> str:
-    """Return a variant as the report writes it; an ablation as in the paper's Table 5."""
+    """Return a variant as the report writes it; an ablation as in the paper's Table 5; a label behind a comma."""
+    variant, label = split_labeled(variant)
+    if label:
+        return f"{variant_name(variant)}, {label}"
     whole, missing = split_ablated(variant)
     name = VARIANT_NAMES.get(whole, whole)
     if not missing:
@@ -72,9 +75,12 @@ def slice_name(name: str) -> str:
     if name in SLICE_NAMES:
         return SLICE_NAMES[name]
     kind, _, value = name.partition(":")
-    return {"age": f"Age set {value}", "category": value, "history": f"{value} earlier behaviors"}.get(
-        kind, name
-    )
+    return {
+        "age": f"Age set {value}",
+        "category": value,
+        "history": f"{value} earlier behaviors",
+        "support": f"{value} training impressions",
+    }.get(kind, name)
 
 
 def metric_words(metric: str) -> str:

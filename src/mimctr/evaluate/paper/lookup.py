@@ -1,0 +1,109 @@
+"""Numbers of ``results.json`` as tables want them: means over seeds, differences whichever way they were taken."""
+
+import math
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from mimctr.evaluate.cohorts import ALL
+from mimctr.evaluate.compare import BASE, Contender
+from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.results import Comparison, Results
+from mimctr.evaluate.significance import two_sided
+
+NO_CONTENT = Contender(BASE, None)
+MIM = "mim"
+
+
+class Lookup(NamedTuple):
+    """Views of one ``results.json``."""
+
+    results: Results
+
+    def ubms(self) -> list[str]:
+        """Return every UBM once."""
+        return list(dict.fromkeys(row.ubm for row in self.results.rows))
+
+    def slices(self, kind: str) -> list[str]:
+        """Return the slices of a kind once, in order."""
+        return list(dict.fromkeys(row.slice for row in self.results.rows if row.slice.startswith(f"{kind}:")))
+
+    def auc(self, ubm: str, contender: Contender, name: str = ALL) -> Estimate | None:
+        """Return the AUC on a slice, mean over seeds; None where no such model was measured there."""
+        values = [
+            row.auc
+            for row in self.results.rows
+            if (row.ubm, row.variant, row.encoder, row.slice) == (ubm, *contender, name)
+        ]
+        return mean_of(values) if values else None
+
+    def ceiling(self, name: str = ALL) -> float | None:
+        """Return the AUC of the true probabilities on a slice; None where they are unknown."""
+        return next((row.ceiling_auc for row in self.results.rows if row.slice == name), None)
+
+    def size(self, name: str) -> int:
+        """Return the impressions of a slice."""
+        return next((row.num_impressions for row in self.results.rows if row.slice == name), 0)
+
+    def difference(
+        self,
+        ubm: str,
+        one: Contender,
+        other: Contender,
+        name: str = ALL,
+        *,
+        minus: str | None = None,
+    ) -> Estimate | None:
+        """Return how much larger the AUC of ``one`` is than that of ``other``, paired; None where it was not compared.
+
+        Args:
+            ubm: A user behavior model, or ``pooled``.
+            one: Variant and encoder.
+            other: Likewise.
+            name: Slice.
+            minus: Slice whose difference is taken off.
+        """
+        for item in self.results.comparisons:
+            if (item.ubm, item.slice, item.minus_slice) != (ubm, name, minus):
+                continue
+            pair = ((item.variant, item.encoder), (item.against, item.against_encoder))
+            if pair == (one, other):
+                return _estimate(item, 1)
+            if pair == (other, one):
+                return _estimate(item, -1)
+        return None
+
+
+def mean_of(values: list[float]) -> Estimate:
+    """Return the mean of one value a seed, without an interval."""
+    sd = stdev(values) if len(values) > 1 else None
+    return Estimate(mean=fmean(values), sd=sd, low=None, high=None, p_value=None)
+
+
+def combined(parts: list[tuple[float, Estimate]]) -> Estimate | None:
+    """Return a weighted sum of independent estimates with its 95 % interval, normal; None where one has no interval.
+
+    Args:
+        parts: Weight and estimate.
+    """
+    errors = [standard_error(estimate) for _, estimate in parts]
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return None
+    mean = sum(weight * estimate.mean for weight, estimate in parts)
+    error = math.sqrt(sum((weight * error) ** 2 for (weight, _), error in zip(parts, known, strict=True)))
+    return Estimate(
+        mean=mean, sd=None, low=mean - 1.96 * error, high=mean + 1.96 * error, p_value=two_sided(mean, error)
+    )
+
+
+def standard_error(estimate: Estimate) -> float | None:
+    """Return the normal standard error that an estimate's 95 % interval stands for; None without an interval."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / (2 * 1.96)
+
+
+def _estimate(item: Comparison, sign: int) -> Estimate:
+    ends = (item.low, item.high) if sign > 0 else (item.high, item.low)
+    low, high = (None if end is None else sign * end for end in ends)
+    return Estimate(mean=sign * item.difference, sd=item.sd, low=low, high=high, p_value=item.p_value)
