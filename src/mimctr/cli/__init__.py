@@ -37,6 +37,7 @@ from mimctr.cli import (
     pretrain,
     push,
     report,
+    reproduce,
     run,
     serve,
     settings,
@@ -131,6 +132,7 @@ def _system_line(error: OSError) -> str:
 
 for module in (
     run,
+    reproduce,
     bazaar,
     fashion,
     prepare,

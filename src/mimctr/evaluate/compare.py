@@ -18,10 +18,10 @@ from mimctr.evaluate.metrics import auc, relative_improvement
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse
 from mimctr.evaluate.scoring import Predictions, TestPart
 from mimctr.evaluate.significance import pool, resample_users, resampled_auc
-from mimctr.evaluate.variants import split_ablated
+from mimctr.evaluate.variants import split_ablated, split_labeled
 from mimctr.progress import track
 
-BASE = "base"
+BASE, MIM, MIM_PLUS = "base", "mim", "mim_plus"
 UNTRAINED = "untrained_cosine"
 CONTRASTS = (("age:S1", "age:S10"), ("item:unseen", "item:seen"))
 """Slices between which gains are compared: newest with oldest, unseen with seen."""
@@ -118,7 +118,7 @@ def compare(measured: Measurements) -> list[Comparison]:
     """Return every comparison that the models allow, on every slice and between the slices of ``CONTRASTS``.
 
     Each variant is compared with ``base``, with the untrained cosine of the same encoder, and with the same variant
-    on the vectors of the encoders before it in the predictions; an ablation also with the whole.
+    on the vectors of the encoders before it in the predictions; an ablation also with the whole, MIM+ with Base+MIM.
     """
     there = measured.part.slices
     contrasts = [pair for pair in CONTRASTS if all(name in there for name in pair)]
@@ -210,7 +210,8 @@ def _pairings(contenders: Sequence[Contender]) -> list[tuple[Contender, Contende
             against_untrained = base == (UNTRAINED, other.encoder) and other.variant not in (BASE, UNTRAINED)
             against_encoder = base.variant == other.variant and before < place
             against_whole = base == (split_ablated(other.variant)[0], other.encoder) and base != other
-            if against_base or against_untrained or against_encoder or against_whole:
+            against_mim = base == (MIM, other.encoder) and split_labeled(other.variant)[0] == MIM_PLUS
+            if against_base or against_untrained or against_encoder or against_whole or against_mim:
                 pairs.append((other, base))
     return pairs
 

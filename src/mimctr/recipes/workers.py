@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -68,7 +68,7 @@ def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
     wanted = [trainings[number] for number in left]
     for number in sorted(set(range(len(trainings))) - set(left)):
         logger.info("train: unchanged, kept %s", trainings[number].folder)
-    count = min(num_workers or _one_a_core(wanted), len(wanted))
+    count = min(at_a_time(num_workers, {one.config.device for one in wanted}), len(wanted))
     if distributed.size() > 1:
         own = wanted[distributed.rank() :: distributed.size()]
         with distributed.apart():
@@ -80,9 +80,15 @@ def run_trainings(trainings: Sequence[Training], *, num_workers: int) -> None:
         _run_in_pool(wanted, count)
 
 
-def _one_a_core(trainings: Sequence[Training]) -> int:
-    if any(pick_device(training.config.device).type != "cpu" for training in trainings):
-        return 1
+def at_a_time(num_workers: int, devices: Iterable[str]) -> int:
+    """Return how many models are trained at a time.
+
+    Args:
+        num_workers: As many; 0: one a core, at most 8, and 1 where there is a GPU.
+        devices: Settings of the models that name theirs.
+    """
+    if num_workers or any(pick_device(device).type != "cpu" for device in devices):
+        return num_workers or 1
     return min(describe_machine().num_cores, MOST_WORKERS)
 
 

@@ -1,5 +1,7 @@
 """Table 1: the data, overall and by category, and what content there is."""
 
+import itertools
+
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.results import Record
@@ -108,15 +110,16 @@ def exact(value: float) -> Estimate:
 
 def _read_profile(profile: Profile) -> str:
     return (
-        f"{profile.age_shares[0]:.1%} of the impressions are on items in their first {profile.age_days[0]:g} days, "
-        f"{profile.popularity_shares[0]:.1%} on the most shown {profile.popularity[0]:.0%} of the items."
+        f"{sum(profile.age_shares[:2]):.1%} of the impressions are on items in their first {profile.age_days[1]:g} "
+        "days, "
+        f"{profile.popularity_shares[1]:.1%} on the most shown {profile.popularity[1]:.0%} of the items."
     )
 
 
 def figure_profile(facts: DataFacts) -> Figure:
     """Return how old the items are that impressions are on."""
     bounds = facts.profile.age_days
-    names = [f"up to {bounds[0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(bounds, bounds[1:], strict=False))]
+    names = [f"up to {bounds[0]:g}", *(f"{a:g} to {b:g}" for a, b in itertools.pairwise(bounds))]
     names.append(f"over {bounds[-1]:g}")
     points = [Point(x=name, y=share) for name, share in zip(names, facts.profile.age_shares, strict=True)]
     return Figure(

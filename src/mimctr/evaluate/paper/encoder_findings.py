@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from mimctr.evaluate.compare import MIM
 from mimctr.evaluate.paper.encoders import INTEREST_NAMES, INTERESTS, Encoders
 from mimctr.evaluate.paper.findings import finding
-from mimctr.evaluate.paper.lookup import MIM
 from mimctr.evaluate.paper.numbers import BASE, TABLE_3, TABLE_4, TABLE_5
 from mimctr.evaluate.paper.schema import Finding
 

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mimctr.evaluate.cohorts import ALL
-from mimctr.evaluate.compare import Contender
+from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, RowResult
-from mimctr.evaluate.paper.lookup import MIM, NO_CONTENT, Lookup
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
 from mimctr.evaluate.paper.numbers import BASE, TABLE_3, TABLE_4, TABLE_5
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.variants import ablated
@@ -158,7 +158,7 @@ def figure_exchange(encoders: Encoders) -> Figure:
     for row in encoders.searched.rows:
         recall, gain = encoders.recall(row.name), encoders.gain(row.name)
         if recall is not None and gain is not None:
-            label = next(iter(row.labels.values()))
+            label = next(iter(row.labels.values()), row.name)
             points.append(Point(x=recall.mean, y=gain.mean, low=gain.low, high=gain.high, label=label))
     return Figure(
         key="exchange rate",

@@ -11,7 +11,6 @@ from mimctr.evaluate.results import Comparison, Results
 from mimctr.evaluate.significance import two_sided
 
 NO_CONTENT = Contender(BASE, None)
-MIM = "mim"
 
 
 class Lookup(NamedTuple):

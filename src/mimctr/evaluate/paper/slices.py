@@ -1,9 +1,9 @@
 """Table 7 and Figure 6: what content gains by category, by item age, and by how often training saw the item."""
 
-from mimctr.evaluate.compare import Contender
+from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.findings import finding
-from mimctr.evaluate.paper.lookup import MIM, NO_CONTENT, Lookup, combined
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, combined
 from mimctr.evaluate.paper.numbers import ALL_CATEGORIES, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Finding, Point, Series, Table, TableRow
 from mimctr.evaluate.results import POOLED

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from mimctr.evaluate.compare import Contender
+from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.findings import finding
-from mimctr.evaluate.paper.lookup import MIM, NO_CONTENT, Lookup
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
 from mimctr.evaluate.paper.numbers import TABLE_2
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 from mimctr.evaluate.paper.slices import largest_categories
@@ -72,7 +72,7 @@ def _read_table_2(found: Lookup, names: Mapping[str, str], content: Contender) -
     ]
     pooled, ceiling = found.difference(POOLED, content, NO_CONTENT), found.ceiling()
     bases = [base.mean for base in (found.auc(ubm, NO_CONTENT) for ubm in known) if base is not None]
-    if pooled is not None and ceiling is not None and bases:
+    if pooled is not None and pooled.mean > 0 and ceiling is not None and bases:
         share = pooled.mean / (ceiling - sum(bases) / len(bases))
         words.append(
             f"That is {share:.0%} of the way from Base to the ceiling, what a perfect model would reach."

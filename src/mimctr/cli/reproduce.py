@@ -1,0 +1,58 @@
+"""mimctr reproduce: the paper's tables and figures on a dataset."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimctr.cli.options import Json, Settings
+
+NAME = "reproduce"
+EXAMPLES = (
+    "Examples: mimctr reproduce recipes/reproduce_bazaar.toml --out runs/paper --budget 120; "
+    "mimctr reproduce recipes/reproduce_bazaar.toml --out runs/quick --quick; "
+    "mimctr reproduce recipes/reproduce_fashion.toml --out runs/fashion --table 2 --figure 6 --plan"
+)
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="a recipe (TOML), see recipes/reproduce_*.toml")],
+    out: Annotated[Path, typer.Option(help="run folder; run again to go on or to redo only what changed")],
+    table: Annotated[list[int] | None, typer.Option(help="a table of the paper; may be repeated")] = None,
+    figure: Annotated[list[int] | None, typer.Option(help="a figure of the paper; may be repeated")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="what the paper has not: extensions, pairs, online")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="minutes that may be spent now; run again to go on", min=0)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="the recipe's settings for a first look")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="say what would be done and how long it takes")
+    ] = False,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Run the paper's evaluation: tables and figures, ours beside the paper's, and which findings hold."""
+    from mimctr.recipes.config import load_config
+    from mimctr.recipes.pace import Pace
+    from mimctr.recipes.reproduction import main as reproduction
+    from mimctr.recipes.reproduction.forecast import forecast, forecast_table
+    from mimctr.recipes.reproduction.recipe import Recipe
+
+    config = load_config(Recipe, recipe, section=None, assignments=settings or [])
+    if quick:
+        config = load_config(Recipe, recipe, section=None, assignments=[*config.quick, *(settings or [])])
+    named = [f"table {number}" for number in table or []] + [f"figure {number}" for number in figure or []]
+    planning = reproduction.plan(config, out, [*named, *(also or [])])
+    seconds = None if budget is None else 60 * budget
+    shown = forecast_table(forecast(planning, Pace(), seconds))
+    if plan:
+        print(shown)
+        return
+    print(shown, file=sys.stderr)
+    again = shlex.join(["mimctr", *sys.argv[1:]])
+    finished = reproduction.main(planning, seconds=seconds, command=again)
+    print(finished.path)

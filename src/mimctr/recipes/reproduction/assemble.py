@@ -1,0 +1,173 @@
+"""From what was made to ``reproduction.json``: each group of models evaluated, its tables, figures and findings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mimctr.data.dataset import CtrDataset
+from mimctr.evaluate.encoder_results import EncoderResults
+from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.paper.data import figure_profile, table_1
+from mimctr.evaluate.paper.encoder_findings import encoder_findings
+from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
+from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
+from mimctr.evaluate.paper.lookup import Lookup
+from mimctr.evaluate.paper.schema import Figure, Finding, Reproduction, Step, Table
+from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
+from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
+from mimctr.evaluate.results import Results, read_results
+from mimctr.evaluate.searches import measure
+from mimctr.recipes import stages
+from mimctr.recipes.encoder_recipe import made_with
+from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
+from mimctr.recipes.encoder_tables import read_searched, row_result
+from mimctr.recipes.plan import Step as PlanStep
+from mimctr.recipes.reproduction.recipe import extension_models, share_row
+from mimctr.recipes.reproduction.steps import OF_ENCODERS, OF_SLICES, Planned
+from mimctr.recipes.reproduction.steps import Reproduction as Planning
+from mimctr.recipes.statistics import count_dataset
+from mimctr.report.wording import UBM_NAMES
+from mimctr.train.stage import read_record
+
+EVALUATE = "evaluate"
+
+
+class Parts(NamedTuple):
+    """What the experiments found."""
+
+    tables: list[Table]
+    figures: list[Figure]
+    findings: list[Finding]
+
+
+def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -> Reproduction:
+    """Return everything that was found.
+
+    Args:
+        planning: What was planned, and made as far as there was time.
+        reasons: Why steps were not made.
+        command: That goes on.
+    """
+    recipe = planning.recipe
+    parts = Parts([], [], [])
+    if "table 1" in planning.wanted:
+        facts = count_dataset(CtrDataset.open(planning.out / "dataset"))
+        parts.tables.append(table_1(facts))
+        parts.figures.append(figure_profile(facts))
+    _add_ubms(parts, planning, reasons)
+    _add_encoders(parts, planning, reasons)
+    _add_extensions(parts, planning, reasons)
+    return Reproduction(
+        dataset=recipe.name,
+        seeds=recipe.seeds,
+        tables=parts.tables,
+        figures=parts.figures,
+        findings=parts.findings,
+        steps=[_describe(step, planning, reasons) for step in planning.plan],
+        command=command,
+        versions=describe_versions(),
+        machine=describe_machine(),
+    )
+
+
+def _add_ubms(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+    asked = [name for name in OF_SLICES if name in planning.wanted]
+    results = _evaluate(planning, "ubms", planning.groups.ubms, reasons) if asked else None
+    if results is None:
+        return
+    found = Lookup(results)
+    if "table 2" in asked:
+        parts.tables.extend([table_2(found, UBM_NAMES, MIM), table_2_by_category(found, UBM_NAMES, MIM)])
+        parts.findings.extend(ubm_findings(found, UBM_NAMES, MIM))
+    if "table 7" in asked:
+        parts.tables.append(table_7(found, MIM))
+    if "figure 6" in asked:
+        parts.figures.extend([figure_6(found, MIM), figure_support(found, MIM)])
+    if len(asked) > 1:
+        parts.findings.extend(slice_findings(found, MIM))
+
+
+def _add_encoders(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+    asked = [name for name in OF_ENCODERS if name in planning.wanted]
+    results = _evaluate(planning, "encoders", planning.groups.encoders, reasons) if asked else None
+    if results is None:
+        return
+    encoders = Encoders(Lookup(results), _search(planning, reasons), planning.recipe.ubm)
+    for name, write in (("table 3", table_3), ("table 4", table_4), ("table 5", table_5)):
+        if name in asked:
+            parts.tables.append(write(encoders))
+    if "figure 5" in asked:
+        others = [(name, f"{MIM}, {name}") for name in planning.recipe.others]
+        parts.figures.append(figure_5(encoders, [(planning.recipe.name, MIM), *others]))
+    if "pairs" in asked:
+        shares = [(share, share_row(share).name) for share in sorted(planning.recipe.pair_shares)]
+        parts.figures.append(figure_pairs(encoders, [(0.0, AFTER_DMA), *shares, (1.0, MIM)]))
+    parts.figures.append(figure_exchange(encoders))
+    sources = {name.capitalize() for name in asked}
+    parts.findings.extend(one for one in encoder_findings(encoders) if one.source in sources)
+
+
+def _add_extensions(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+    if "extensions" not in planning.wanted:
+        return
+    results = _evaluate(planning, "extensions", planning.groups.extensions, reasons)
+    if results is not None:
+        labels = [model.label for model in extension_models(planning.recipe) if model.label]
+        parts.tables.append(table_extensions(Lookup(results), planning.recipe.ubm, labels))
+
+
+def _evaluate(
+    planning: Planning, name: str, group: Sequence[Planned], reasons: Mapping[Path, str]
+) -> Results | None:
+    """Evaluate the models of a group that were made; return what was found, or None where none was."""
+    made = [one for one in group if one.folder not in reasons]
+    if not made:
+        return None
+    out = planning.out / EVALUATE / name
+    embeds = sorted({one.content.name for one in made if one.content is not None})
+    config = planning.recipe.evaluate.model_copy(
+        update={
+            "dataset_name": planning.recipe.name,
+            "models": tuple(sorted(one.folder.name for one in made)),
+            "embeds": tuple(embeds),
+        }
+    )
+    stages.evaluate(planning.out, out, config).run()
+    return read_results(out / "results.json")
+
+
+def _search(planning: Planning, reasons: Mapping[Path, str]) -> EncoderResults:
+    """Return how well every encoder searches; what was not made with every seed is not run."""
+    recipe = planning.recipe
+    folders = {
+        entry.name: [entry.search(made_with(entry, seed, recipe)) for seed in recipe.seeds]
+        for entry in planning.searched()
+    }
+    not_run = dict(planning.not_run)
+    for name, searches in folders.items():
+        cut = [reasons[folder] for folder in searches if folder in reasons]
+        if cut and name not in not_run:
+            not_run[name] = cut[0]
+    searched = {
+        name: [read_searched(folder) for folder in searches]
+        for name, searches in folders.items()
+        if name not in not_run
+    }
+    return EncoderResults(
+        dataset=recipe.name,
+        seeds=recipe.seeds,
+        num_resamples=recipe.num_resamples,
+        rows=[row_result(entry, recipe, not_run.get(entry.name)) for entry in planning.searched()],
+        measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
+    )
+
+
+def _describe(step: PlanStep, planning: Planning, reasons: Mapping[Path, str]) -> Step:
+    reason = reasons.get(step.folder)
+    return Step(
+        name=step.folder.relative_to(planning.out).as_posix(),
+        kind=step.kind,
+        serves=planning.plan.serves(step.folder),
+        seconds=None if reason is not None else read_record(step.folder).seconds,
+        not_run=reason,
+    )

@@ -1,0 +1,67 @@
+"""What a reproduction will do, and what of it fits into a time, before it does it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from mimctr.recipes.pace import Pace
+from mimctr.recipes.plan import fitting
+from mimctr.recipes.reproduction.recipe import EXPERIMENTS
+from mimctr.recipes.reproduction.steps import Reproduction
+from mimctr.report.table import plain_text
+from mimctr.report.wording import duration
+
+
+class Forecast(NamedTuple):
+    """What is left to do for an experiment."""
+
+    experiment: str
+    about: str
+    num_steps: int
+    num_made: int
+    seconds: float
+    """That its steps should still take; steps that serve several are counted for the first."""
+    num_without_time: int
+
+
+def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[Forecast]:
+    """Return, for every experiment, what is left to do and whether there is time for it."""
+    made = planning.plan.made()
+    planning.plan.learn(pace, made)
+    left = planning.plan.left(pace)
+    without_time = fitting(left, seconds)
+    counted: set[Path] = set()
+    found = []
+    for experiment in planning.wanted:
+        own = [step for step in planning.plan if experiment in planning.plan.serves(step.folder)]
+        mine = [one for one in left if one.step in own and one.step.folder not in counted]
+        counted.update(one.step.folder for one in mine)
+        found.append(
+            Forecast(
+                experiment,
+                EXPERIMENTS[experiment],
+                len(own),
+                sum(step.folder in made for step in own),
+                sum(one.seconds for one in mine),
+                sum(step.folder in without_time for step in own),
+            )
+        )
+    return found
+
+
+def forecast_table(found: list[Forecast]) -> str:
+    """Return a forecast as plain text, a line an experiment."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("experiment", "what"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "made", "time left", "without time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        left = duration(one.seconds) if one.seconds else ""
+        cut = str(one.num_without_time) if one.num_without_time else ""
+        table.add_row(one.experiment, one.about, str(one.num_steps), str(one.num_made), left, cut)
+    table.add_section()
+    table.add_row("all", "", "", "", duration(sum(one.seconds for one in found)), "")
+    return plain_text(table)

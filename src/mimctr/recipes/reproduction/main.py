@@ -1,0 +1,61 @@
+"""Run the paper's evaluation on a dataset, as far as time allows, and write it down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mimctr.distributed import is_main
+from mimctr.errors import ConfigError, RunError
+from mimctr.evaluate.paper.schema import Reproduction, write_reproduction
+from mimctr.recipes import sources, stages
+from mimctr.recipes.encoder_rows import MIM
+from mimctr.recipes.pace import Pace
+from mimctr.recipes.reproduction.assemble import assemble
+from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
+from mimctr.recipes.reproduction.steps import Reproduction as Planning
+from mimctr.recipes.workers import at_a_time
+
+JSON = "reproduction.json"
+
+
+class Finished(NamedTuple):
+    """A reproduction, and where it is."""
+
+    reproduction: Reproduction
+    path: Path
+
+
+def plan(recipe: Recipe, out: Path, wanted: Sequence[str]) -> Planning:
+    """Return the plan of the experiments ``wanted``; raw tables and dataset are made for it.
+
+    Raises:
+        ConfigError: there is no such experiment.
+        RunError: there are no pairs that C-SFT could be trained on.
+    """
+    unknown = [name for name in wanted if name not in EXPERIMENTS]
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such experiment. There are {', '.join(EXPERIMENTS)}.")
+    tables = sources.make_tables(recipe.source, out / "tables")
+    stages.prepare(tables, out / "dataset", recipe.prepare).run()
+    asked = [name for name in EXPERIMENTS if name in wanted or not wanted]
+    workers = at_a_time(recipe.num_workers, [recipe.train.device])
+    planning = Planning(recipe, out, tables=tables, wanted=asked, num_workers=workers)
+    if MIM in planning.not_run:
+        raise RunError(f"{out / 'dataset'}: {planning.not_run[MIM]}, so there is no C-SFT and no Base+MIM.")
+    return planning
+
+
+def main(planning: Planning, *, seconds: float | None, command: str) -> Finished:
+    """Make what there is time for, and write ``reproduction.json``.
+
+    Args:
+        planning: From :func:`plan`.
+        seconds: That the steps may take; None: any. Evaluation comes on top.
+        command: That the result says goes on.
+    """
+    reasons = planning.plan.run(Pace(), seconds=seconds)
+    reproduction = assemble(planning, reasons, command=command)
+    path = planning.out / JSON
+    if is_main():
+        write_reproduction(path, reproduction)
+    return Finished(reproduction, path)

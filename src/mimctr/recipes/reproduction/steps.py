@@ -1,0 +1,154 @@
+"""What each experiment needs, as steps of one plan: encoders, their vectors, CTR models, seed by seed."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mimctr.data.dataset import CtrDataset
+from mimctr.recipes import stages
+from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
+from mimctr.recipes.encoder_plan import EncoderPlan
+from mimctr.recipes.encoder_recipe import Entry, entries, made_with
+from mimctr.recipes.encoder_rows import MIM
+from mimctr.recipes.encoder_tables import reason_not_to_run
+from mimctr.recipes.plan import Plan, Step
+from mimctr.recipes.reproduction.recipe import (
+    Recipe,
+    extension_models,
+    interest_models,
+    rows_of,
+    share_row,
+)
+
+EMBED = "embed"
+OF_SLICES = ("table 2", "figure 6", "table 7")
+"""Experiments that are views of the models of Table 2."""
+OF_ENCODERS = ("table 3", "table 4", "table 5", "figure 5", "pairs")
+
+
+class Planned(NamedTuple):
+    """A training that a group of tables looks at."""
+
+    model: CtrModel
+    seed: int
+    folder: Path
+    content: Path | None
+
+
+class Groups(NamedTuple):
+    """Trainings by what is evaluated together."""
+
+    ubms: list[Planned]
+    encoders: list[Planned]
+    extensions: list[Planned]
+
+
+class Reproduction:
+    """The plan of a reproduction.
+
+    Args:
+        recipe: Settings.
+        out: Run folder, with the dataset and the raw tables in it.
+        tables: Raw tables; made already.
+        wanted: Experiments, of :data:`~mimctr.recipes.reproduction.recipe.EXPERIMENTS`.
+        num_workers: CTR models trained at a time.
+    """
+
+    def __init__(
+        self, recipe: Recipe, out: Path, *, tables: Path, wanted: Sequence[str], num_workers: int
+    ) -> None:
+        dataset = out / "dataset"
+        data = CtrDataset.open(dataset)
+        self.recipe, self.out, self.wanted = recipe, out, wanted
+        self.plan = Plan(num_workers=num_workers)
+        self.groups = Groups([], [], [])
+        self.entries = {entry.name: entry for entry in self._all_entries()}
+        needed = self._needed_rows()
+        self.not_run = {
+            name: reason
+            for name in needed
+            if (reason := reason_not_to_run(self.entries[name], recipe, dataset)) is not None
+        }
+        self._dataset, self._num_items = dataset, data.num_items
+        self._encoders = EncoderPlan(
+            self.plan, recipe, dataset=dataset, tables=tables, num_items=data.num_items
+        )
+        self._models = CtrPlan(
+            self.plan,
+            out,
+            dataset=dataset,
+            train=recipe.train,
+            grid=recipe.models_grid,
+            first=recipe.seeds[0],
+            num_impressions=len(data.rows("train")),
+        )
+        for seed in recipe.seeds:
+            self._add_seed(
+                seed, {name: serves for name, serves in needed.items() if name not in self.not_run}
+            )
+
+    def searched(self) -> list[Entry]:
+        """Return the encoders whose searches the tables show, those too that cannot be made."""
+        return [entry for name, entry in self.entries.items() if name in self._needed_rows()]
+
+    def _all_entries(self) -> list[Entry]:
+        shares = [share_row(share) for share in self.recipe.pair_shares]
+        return [
+            *entries(self.recipe, self.out),
+            *(Entry(row.name, row.labels, row, self.recipe.foundation, self.out) for row in shares),
+        ]
+
+    def _needed_rows(self) -> dict[str, list[str]]:
+        """Return the encoder rows that are needed, in the order of the tables, each with what needs it."""
+        by_experiment = rows_of(self.recipe)
+        serves: dict[str, list[str]] = {}
+        for experiment in self.wanted:
+            for name in by_experiment.get(experiment, []):
+                serves.setdefault(name, []).append(experiment)
+        return {name: serves[name] for name in self.entries if name in serves}
+
+    def _add_seed(self, seed: int, needed: dict[str, list[str]]) -> None:
+        content = {name: self._embed(self.entries[name], seed, serves) for name, serves in needed.items()}
+        for name, serves in needed.items():
+            self._encoders.search(self.entries[name], seed, serves)
+        if serves := self._asked(OF_SLICES):
+            for ubm in self.recipe.ubms:
+                self._train(self.groups.ubms, CtrModel(ubm, "base"), seed, None, serves)
+                self._train(self.groups.ubms, CtrModel(ubm, "mim", MIM), seed, content[MIM], serves)
+        if serves := self._asked(OF_ENCODERS):
+            ubm = self.recipe.ubm
+            self._train(self.groups.encoders, CtrModel(ubm, "base"), seed, None, serves)
+            for name, folder in content.items():
+                of_row = [one for one in needed[name] if one in OF_ENCODERS]
+                if of_row:
+                    self._train(self.groups.encoders, CtrModel(ubm, "mim", name), seed, folder, of_row)
+        if serves := self._asked(("table 5",)):
+            for model in interest_models(self.recipe):
+                self._train(self.groups.encoders, model, seed, content[MIM], serves)
+        if serves := self._asked(("extensions",)):
+            plain = [CtrModel(self.recipe.ubm, "base"), CtrModel(self.recipe.ubm, "mim", MIM)]
+            for model in [*plain, *extension_models(self.recipe)]:
+                vectors = None if model.variant == "base" else content[MIM]
+                self._train(self.groups.extensions, model, seed, vectors, serves)
+
+    def _asked(self, experiments: Collection[str]) -> list[str]:
+        return [name for name in self.wanted if name in experiments]
+
+    def _embed(self, entry: Entry, seed: int, serves: Collection[str]) -> Path:
+        """Plan the vectors of an encoder; return their folder."""
+        encoder = self._encoders.encoder(entry, seed, serves)
+        name = entry.name if entry.row.fixed else f"{entry.name}-seed{made_with(entry, seed, self.recipe)}"
+        out, config = self.out / EMBED / name, self.recipe.embed
+        make = lambda: stages.embed(self._dataset, encoder, out, config)  # noqa: E731
+        return self.plan.add(Step(out, "embed", self._num_items, (encoder,), make), serves)
+
+    def _train(
+        self,
+        group: list[Planned],
+        model: CtrModel,
+        seed: int,
+        content: Path | None,
+        serves: Collection[str],
+    ) -> None:
+        folder = self._models.training(model, seed, content, serves)
+        group.append(Planned(model, seed, folder, content))
