@@ -405,7 +405,13 @@ def test_a_full_disk_under_a_server(tmp_path):
                 world.put(*range(40), salt=salt)
                 world.bring(store)
         (disk / "ballast").unlink()
-        if server.process.poll() is not None:  # Redis ends itself when it cannot keep what it promised to
-            server.start()
-        wait_for(lambda: _answers(store, world), "the server has room again")
+
+        def has_room():
+            if (
+                server.process.poll() is not None
+            ):  # Redis ends itself, soon, when it cannot keep what it promised
+                server.start()
+            return _answers(store, world)
+
+        wait_for(has_room, "the server has room again")
         agree(world, store)
