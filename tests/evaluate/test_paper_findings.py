@@ -1,0 +1,32 @@
+"""Verdicts against the normal distribution."""
+
+import pytest
+from scipy.stats import norm
+
+from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.paper.findings import confidence, finding
+
+
+def estimate(mean: float, error: float) -> Estimate:
+    p_value = 2 * norm.sf(abs(mean) / error)
+    return Estimate(mean=mean, sd=None, low=mean - error, high=mean + error, p_value=p_value)
+
+
+@pytest.mark.parametrize("mean", [-0.03, -0.01, -0.0001, 0.0, 0.0001, 0.01, 0.03])
+def test_confidence_is_the_probability_of_a_true_difference_above_zero(mean):
+    assert confidence(estimate(mean, 0.01)) == pytest.approx(norm.cdf(mean / 0.01))
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"), [(0.02, "held"), (0.01, "undecided"), (-0.01, "undecided"), (-0.02, "not held")]
+)
+def test_a_verdict_needs_95_percent(mean, verdict):
+    found = finding("k", source="Table 9", claim="c", difference=estimate(mean, 0.01))
+    assert found.verdict == verdict
+
+
+def test_what_was_not_run_and_what_has_no_error_are_not_judged():
+    unknown = Estimate(mean=0.5, sd=None, low=None, high=None, p_value=None)
+    assert finding("k", source="s", claim="c", difference=None).verdict == "not run"
+    judged = finding("k", source="s", claim="c", difference=unknown)
+    assert (judged.verdict, judged.confidence) == ("undecided", None)

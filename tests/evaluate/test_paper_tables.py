@@ -1,0 +1,307 @@
+"""The paper's tables from generated predictions: every number against scikit-learn, the paper's in their own place."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mimctr.evaluate.cohorts import age_slices, category_slices, seen_slices, whole
+from mimctr.evaluate.compare import BASE, MIM, MIM_PLUS, Contender, Measurements, compare
+from mimctr.evaluate.encoder_results import EncoderResults, Estimate, Measure, RowResult
+from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.paper.encoder_findings import encoder_findings
+from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
+from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, combined
+from mimctr.evaluate.paper.slices import figure_6, slice_findings, table_7
+from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
+from mimctr.evaluate.results import DatasetFacts, Results
+from mimctr.evaluate.scoring import Predictions, TestPart, score
+
+NUM_ROWS, NUM_ITEMS, SEEDS = 3000, 200, (0, 1)
+CATEGORIES = ("Clothes", "Home Decoration", "Sports", "Toys", "FMCG", "Pets", "Cars")
+ROWS = {
+    "plain": {3: "Plain FoM"},
+    "dda": {3: "+DDA"},
+    "dma": {3: "+DDA+DMA", 5: "w/o C-SFT"},
+    "click_contrastive": {4: "v4: click, contrastive"},
+    "mim": {3: "MIM", 4: "v5", 5: "MIM"},
+    "without_tfn": {5: "w/o TFN"},
+}
+STRENGTH = {row: 0.2 + 0.1 * place for place, row in enumerate(ROWS)}
+NAMES = {"din": "DIN", "sim": "SIM", "pooled": "mean over UBMs"}
+
+
+class Model(NamedTuple):
+    ubm: str
+    variant: str
+    encoder: str | None
+    strength: float
+
+
+MODELS = [
+    *(Model(ubm, BASE, None, 0.1) for ubm in ("din", "sim")),
+    *(Model(ubm, MIM, MIM, STRENGTH[MIM]) for ubm in ("din", "sim")),
+    *(Model("sim", MIM, row, STRENGTH[row]) for row in ROWS if row != MIM),
+    *(Model("sim", f"{MIM}_without_{name}", MIM, 0.3) for name in ("id", "content", "fusion")),
+    Model("sim", MIM_PLUS, MIM, 0.9),
+    Model("sim", f"{MIM_PLUS}:SimTier", MIM, 0.8),
+]
+
+
+class Made(NamedTuple):
+    part: TestPart
+    logits: dict[tuple[str, str, str | None, int], np.ndarray]
+    found: Lookup
+
+    def auc(self, ubm, variant, encoder, name="all"):
+        """Mean over seeds, by scikit-learn."""
+        mask = self.part.slices[name]
+        scores = [self.logits[ubm, variant, encoder, seed][mask] for seed in SEEDS]
+        return np.mean([roc_auc_score(self.part.clicks[mask], one) for one in scores])
+
+
+@pytest.fixture(scope="module")
+def made():
+    rng = np.random.default_rng(0)
+    targets, taste = rng.integers(2, NUM_ITEMS + 2, NUM_ROWS), rng.normal(size=NUM_ROWS)
+    probability = 1 / (1 + np.exp(1 - taste))
+    clicks = rng.random(NUM_ROWS) < probability
+    categories = [None, None, *(CATEGORIES[item % 7] for item in range(NUM_ITEMS))]
+    slices = (
+        whole(NUM_ROWS) | age_slices(targets, np.arange(NUM_ITEMS + 2)) | category_slices(targets, categories)
+    )
+    slices |= seen_slices(targets, np.where(np.arange(NUM_ITEMS + 2) > 150, 0, 5))
+    part = TestPart(
+        dataset="made-up",
+        clicks=clicks,
+        users=rng.integers(0, 80, NUM_ROWS),
+        queries=np.zeros(NUM_ROWS, dtype=np.int64),
+        true_probability=probability,
+        slices=slices,
+    )
+    logits = {
+        (model.ubm, model.variant, model.encoder, seed): (model.strength * taste + rng.normal(size=NUM_ROWS))
+        for model, seed in itertools.product(MODELS, SEEDS)
+    }
+    # In the order of folders, which is not that of the tables: a later one may be the better or the worse.
+    predictions = [
+        Predictions(ubm=ubm, variant=variant, encoder=encoder, seed=seed, logits=values, probabilistic=True)
+        for (ubm, variant, encoder, seed), values in sorted(logits.items(), key=str)
+    ]
+    results = Results(
+        dataset=DatasetFacts(
+            name="made-up",
+            num_items=NUM_ITEMS,
+            num_users=80,
+            num_behaviors=0,
+            num_queries=0,
+            num_pairs=0,
+            pair_rule="none",
+            parts=[],
+        ),
+        rows=score(part, predictions),
+        comparisons=compare(Measurements(part, predictions, num_resamples=30, seed=0)),
+        skipped_slices=[],
+        coverage=[],
+        models=[],
+        stages=[],
+        curves=[],
+        searches=[],
+        pictures=[],
+        settings={},
+        versions=describe_versions(),
+        machine=describe_machine(),
+    )
+    return Made(part, logits, Lookup(results))
+
+
+def exact(value):
+    return Estimate(mean=value, sd=None, low=None, high=None, p_value=None)
+
+
+@pytest.fixture(scope="module")
+def encoders(made):
+    rows = [
+        RowResult(name=name, labels=labels, not_run=None, chosen={}, kept_steps=[])
+        for name, labels in ROWS.items()
+    ]
+    missing = RowResult(
+        name="mim, EVA", labels={3: "MIM, EVA"}, not_run="no weights", chosen={}, kept_steps=[]
+    )
+    measures = [
+        Measure(
+            row=row,
+            part=part,
+            slice="all",
+            metric="recall@10",
+            num_pairs=9,
+            by_seed=[value],
+            value=exact(value),
+            over_base=None,
+            over_best=None,
+        )
+        for row in ROWS
+        for part, value in (("test", STRENGTH[row] / 10), ("validation", 0.9))
+    ]
+    searched = EncoderResults(
+        dataset="made-up", seeds=list(SEEDS), num_resamples=3, rows=[*rows, missing], measures=measures
+    )
+    return Encoders(made.found, searched, "sim")
+
+
+def row_of(table, label):
+    return next(row for row in table.rows if row.label == label)
+
+
+def numbers(row):
+    return [None if cell.ours is None else cell.ours.mean for cell in row.cells]
+
+
+def printed(row):
+    return [cell.paper for cell in row.cells]
+
+
+def test_table_2_has_our_aucs_and_the_papers_beside_them(made):
+    table = table_2(made.found, NAMES, MIM)
+    for ubm in ("din", "sim"):
+        base, mim = made.auc(ubm, BASE, None), made.auc(ubm, MIM, MIM)
+        assert numbers(row_of(table, NAMES[ubm])) == pytest.approx([base, mim, mim - base])
+    assert printed(row_of(table, "SIM")) == [0.7024, 0.7062, 0.0038]
+    assert printed(row_of(table, "DIN")) == [0.7004, 0.7047, 0.0042]
+    gains = [made.auc(ubm, MIM, MIM) - made.auc(ubm, BASE, None) for ubm in ("din", "sim")]
+    assert numbers(row_of(table, "mean over UBMs"))[2] == pytest.approx(np.mean(gains))
+    ceiling = roc_auc_score(made.part.clicks, made.part.true_probability)
+    assert numbers(row_of(table, "Ceiling (true probabilities)"))[1] == pytest.approx(ceiling)
+
+
+def test_gains_by_category_are_those_of_the_slice(made):
+    table = table_2_by_category(made.found, NAMES, MIM)
+    sizes = [made.part.slices[f"category:{row.label}"].sum() for row in table.rows]
+    assert sizes == sorted(sizes, reverse=True)
+    for row in table.rows:
+        name = f"category:{row.label}"
+        expected = [made.auc(ubm, MIM, MIM, name) - made.auc(ubm, BASE, None, name) for ubm in ("din", "sim")]
+        assert numbers(row)[1:] == pytest.approx(expected)
+    seven = table_7(made.found, MIM)
+    for row in table.rows:
+        assert numbers(row_of(seven, row.label))[0] == pytest.approx(np.mean(numbers(row)[1:]))
+    assert printed(row_of(seven, "Clothes")) == [0.0037]
+
+
+def test_figure_6_has_the_gain_of_each_age_set(made):
+    points = figure_6(made.found, MIM).series[0].points
+    assert [point.x for point in points] == [f"S{number}" for number in range(1, 11)]
+    for point in points:
+        name = f"age:{point.x}"
+        gains = [made.auc(ubm, MIM, MIM, name) - made.auc(ubm, BASE, None, name) for ubm in ("din", "sim")]
+        assert point.y == pytest.approx(np.mean(gains))
+        assert point.low < point.y < point.high
+
+
+def test_tables_3_and_4_count_from_base(made, encoders):
+    for write, number in ((table_3, 3), (table_4, 4)):
+        table, base = write(encoders), made.auc("sim", BASE, None)
+        assert numbers(table.rows[0]) == pytest.approx([base, None, None])
+        assert printed(table.rows[0]) == [0.7024, None, None]
+        for name, labels in ROWS.items():
+            if number in labels:
+                auc = made.auc("sim", MIM, name)
+                expected = [auc, auc - base, STRENGTH[name] / 10]
+                assert numbers(row_of(table, labels[number])) == pytest.approx(expected)
+    assert printed(row_of(table_3(encoders), "+DDA"))[:2] == pytest.approx([0.7034, 0.0010])
+    assert printed(row_of(table_4(encoders), "v4: click, contrastive"))[:2] == [None, None]
+    assert row_of(table_3(encoders), "MIM, EVA").not_run == "no weights"
+
+
+def test_table_5_counts_what_leaving_out_costs(made, encoders):
+    """Mutant: the cost has the wrong sign."""
+    table, whole = table_5(encoders), made.auc("sim", MIM, MIM)
+    for label, variant, encoder in (
+        ("w/o C-SFT", MIM, "dma"),
+        ("w/o TFN", MIM, "without_tfn"),
+        ("w/o ID interest", "mim_without_id", MIM),
+        ("w/o content interest", "mim_without_content", MIM),
+        ("w/o fusion interest", "mim_without_fusion", MIM),
+    ):
+        auc = made.auc("sim", variant, encoder)
+        assert numbers(row_of(table, label))[:2] == pytest.approx([auc, whole - auc])
+    assert printed(row_of(table, "w/o TFN"))[:2] == pytest.approx([0.7058, 0.0004])
+    assert printed(row_of(table, "w/o fusion interest"))[:2] == pytest.approx([0.7054, 0.0008])
+
+
+def test_a_difference_is_the_same_whichever_way_it_was_compared(made):
+    """Mutant: the ends of a turned interval stay in their places."""
+    pairs = itertools.permutations([Contender(MIM, row) for row in ROWS] + [NO_CONTENT], 2)
+    for one, other in pairs:
+        there, back = (made.found.difference("sim", *pair) for pair in ((one, other), (other, one)))
+        expected = made.auc("sim", *one) - made.auc("sim", *other)
+        assert there.mean == pytest.approx(expected)
+        assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low))
+        assert there.low < there.mean < there.high
+
+
+def test_findings_name_the_better_and_the_worse(made, encoders):
+    findings = {one.key: one for one in encoder_findings(encoders)}
+    aucs = {row: made.auc("sim", MIM, row) for row in ROWS}
+    assert findings["dma_adds"].difference.mean == pytest.approx(aucs["dma"] - aucs["dda"])
+    assert findings["csft_adds"].difference.mean == pytest.approx(aucs["mim"] - aucs["dma"])
+    assert findings["ablation:tfn"].difference.mean == pytest.approx(aucs["mim"] - aucs["without_tfn"])
+    assert findings["ablation:tfn"].verdict != "held"  # the row without TFN is the strongest here
+    assert findings["purchase_beats_click:contrastive"].paper == ""  # unreadable in the scan
+    assert findings["click_beats_category"].verdict == "not run"
+    gains = {one.key: one for one in ubm_findings(made.found, NAMES, MIM)}
+    assert gains["ubm_gains:sim"].verdict == "held"
+    assert gains["ubm_gains:twin"].verdict == "not run"
+
+
+def test_newest_minus_oldest_and_sensitive_minus_others(made):
+    def gain(name):
+        return np.mean(
+            [made.auc(ubm, MIM, MIM, name) - made.auc(ubm, BASE, None, name) for ubm in ("din", "sim")]
+        )
+
+    findings = {one.key: one.difference.mean for one in slice_findings(made.found, MIM)}
+    assert findings["newest_gain_most"] == pytest.approx(gain("age:S1") - gain("age:S10"))
+    assert findings["unseen_gain_more"] == pytest.approx(gain("item:unseen") - gain("item:seen"))
+    sensitive = np.mean([gain(f"category:{name}") for name in ("Clothes", "Home Decoration", "Toys")])
+    others = np.mean([gain(f"category:{name}") for name in ("Sports", "Pets", "Cars")])
+    assert findings["sensitive_categories_gain_most"] == pytest.approx(sensitive - others)
+
+
+def test_a_weighted_sum_adds_variances():
+    parts = [(0.5, Estimate(mean=2.0, sd=None, low=2 - 1.96 * 3, high=2 + 1.96 * 3, p_value=0.5))]
+    parts.append((-1.0, Estimate(mean=1.0, sd=None, low=1 - 1.96 * 2, high=1 + 1.96 * 2, p_value=0.5)))
+    found = combined(parts)
+    assert found.mean == 0.0
+    assert found.high - found.mean == pytest.approx(1.96 * np.hypot(1.5, 2.0))
+    assert combined([(1.0, exact(1.0))]) is None
+
+
+def test_extensions_are_compared_with_base_and_with_mim(made):
+    table = table_extensions(made.found, "sim", ["SimTier"])
+    base, mim = made.auc("sim", BASE, None), made.auc("sim", MIM, MIM)
+    for label, variant in (("+ SimTier", "mim_plus:SimTier"), ("MIM+ (the recipe's)", "mim_plus")):
+        auc = made.auc("sim", variant, MIM)
+        assert numbers(row_of(table, label)) == pytest.approx([auc, auc - base, auc - mim])
+
+
+def test_figures_of_encoders(made, encoders):
+    base = made.auc("sim", BASE, None)
+    pairs = figure_pairs(encoders, [(0.0, "dma"), (0.5, "never made"), (1.0, MIM)])
+    expected = [(0.0, made.auc("sim", MIM, "dma") - base), (1.0, made.auc("sim", MIM, MIM) - base)]
+    assert [(point.x, point.y) for point in pairs.series[0].points] == [
+        pytest.approx(one) for one in expected
+    ]
+    five = figure_5(encoders, [("ours", MIM), ("EVA", "mim, EVA")])
+    assert [(point.x, point.y) for point in five.series[0].points] == [
+        ("ours", pytest.approx(made.auc("sim", MIM, MIM)))
+    ]
+    assert "Not run: EVA (no weights)." in five.note
+    exchange = figure_exchange(encoders)
+    points = exchange.series[0].points
+    assert {point.label for point in points} == {next(iter(labels.values())) for labels in ROWS.values()}
+    slope = np.polyfit([point.x for point in points], [point.y for point in points], 1)[0]
+    assert f"{slope / 100:+.4f} AUC" in exchange.reading[0]

@@ -1,0 +1,179 @@
+"""Plans: a stage is made once, after what it needs, if there is time for it."""
+
+import itertools
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from mimctr.errors import RunError
+from mimctr.recipes.pace import UNKNOWN, Pace
+from mimctr.recipes.plan import NO_TIME, Left, Plan, Step, fitting
+from mimctr.train.stage import Stage
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    size: int = 1
+
+
+class World:
+    """Stages that write down that they ran, and a clock that only they move."""
+
+    def __init__(self, root):
+        self.root, self.ran, self.now = root, [], 0.0
+
+    def step(self, name, *needs, takes=1.0, kind="copy", make=None):
+        def work():
+            self.ran.append(name)
+            self.now += takes
+            (self.root / name / "done").write_text(name)
+
+        inputs = {need: self.root / need for need in needs}
+        stage = Stage(kind, self.root / name, config=Config(), inputs=inputs, work=work)
+        return Step(
+            self.root / name, kind, takes, tuple(self.root / need for need in needs), make or (lambda: stage)
+        )
+
+    def clock(self):
+        return self.now
+
+    def pace(self):
+        return Pace({"copy": 1.0, "slow": 1.0})
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def names(folders):
+    return sorted(folder.name for folder in folders)
+
+
+def chain(world, plan):
+    """a <- b <- c, and d alone."""
+    plan.add(world.step("a"), ["x"])
+    plan.add(world.step("b", "a"), ["x"])
+    plan.add(world.step("c", "b", takes=5.0, kind="slow"), ["y"])
+    plan.add(world.step("d"), ["z"])
+    return plan
+
+
+def test_what_two_experiments_need_is_made_once_and_serves_both(world):
+    plan = Plan()
+    plan.add(world.step("shared"), ["one"])
+    plan.add(world.step("own", "shared"), ["one"])
+    plan.add(world.step("shared"), ["two"])
+    plan.add(world.step("other", "shared"), ["two"])
+    plan.add(world.step("last", "own"), ["three"])
+    assert plan.run(world.pace()) == {}
+    assert world.ran == ["shared", "own", "other", "last"]
+    assert plan.serves(world.root / "shared") == ["one", "two", "three"]
+    assert plan.serves(world.root / "own") == ["one", "three"]
+    assert plan.serves(world.root / "other") == ["two"]
+
+
+def test_a_step_is_planned_after_what_it_needs(world):
+    with pytest.raises(RunError, match=r"b: needs .*a, which is not planned before it"):
+        Plan().add(world.step("b", "a"), ["x"])
+
+
+def test_settings_are_asked_for_when_what_decides_them_is_made(world):
+    plan = Plan()
+    plan.add(world.step("tried"), ["x"])
+
+    def tuned():
+        assert (world.root / "tried" / "done").exists()
+        return world.step("tuned", "tried").make()
+
+    plan.add(world.step("tuned", "tried", make=tuned), ["x"])
+    assert names(plan.made()) == []
+    plan.run(world.pace())
+    assert names(plan.made()) == ["tried", "tuned"]
+
+
+def test_a_second_run_makes_only_what_is_left(world):
+    plan = chain(world, Plan())
+    assert names(plan.run(world.pace(), seconds=3.0, clock=world.clock)) == ["c"]
+    assert world.ran == ["a", "b", "d"]
+    assert [left.step.folder.name for left in plan.left(world.pace())] == ["c"]
+    assert plan.run(world.pace(), seconds=5.0, clock=world.clock) == {}
+    assert world.ran == ["a", "b", "d", "c"]
+
+
+def test_without_time_nothing_is_begun_and_everything_says_so(world):
+    plan = chain(world, Plan())
+    assert plan.run(world.pace(), seconds=0.0, clock=world.clock) == dict.fromkeys(
+        (step.folder for step in plan), NO_TIME
+    )
+    assert world.ran == []
+
+
+def test_a_step_that_takes_longer_than_it_should_leaves_less_time_for_others(world):
+    plan = Plan()
+    plan.add(world.step("long", takes=9.0, kind="slow"), ["x"])
+    plan.add(world.step("short"), ["x"])
+    assert names(plan.run(Pace({"copy": 1.0, "slow": 0.1}), seconds=5.0, clock=world.clock)) == ["short"]
+    assert world.ran == ["long"]
+
+
+def test_a_changed_step_and_what_was_made_from_it_are_made_again(world):
+    chain(world, Plan()).run(world.pace())
+    changed = Plan()
+    changed.add(world.step("a", kind="other"), ["x"])
+    changed.add(world.step("b", "a"), ["x"])
+    assert names(changed.made()) == []
+
+
+def test_what_fits_is_what_a_loop_takes(world):
+    """Against trying every subset: taken one by one, a step is left out only if it does not fit behind those taken."""
+    steps = [
+        world.step("a", takes=2.0),
+        world.step("b", "a", takes=3.0),
+        world.step("c", takes=4.0),
+        world.step("d", "c", takes=1.0),
+        world.step("e", takes=0.5),
+    ]
+    left = [Left(step, step.size) for step in steps]
+    for seconds in (0.0, 0.5, 2.0, 2.5, 5.0, 6.4, 6.5, 9.0, 10.0, 10.5):
+        taken = set()
+        for step in steps:
+            spent = sum(one.size for one in steps if one.folder in taken)
+            if taken.issuperset(step.needs) and spent + step.size <= seconds:
+                taken.add(step.folder)
+        assert fitting(left, seconds).keys() == {step.folder for step in steps} - taken
+    assert fitting(left, None) == {}
+
+
+def test_what_needs_something_left_out_is_left_out(world):
+    step = world.step("b", "a")
+    assert fitting([Left(step, 1.0)], None, without={world.root / "a"}) == {step.folder: NO_TIME}
+
+
+def test_the_pace_is_the_median_of_what_was_seen_of_a_kind():
+    pace = Pace({"csft": 2.0})
+    assert pace.seconds("csft", 10) == 20.0
+    assert pace.seconds("unheard of", 10) == UNKNOWN
+    for size, seconds in ((10, 10.0), (10, 40.0), (100, 300.0)):
+        pace.learn("csft", size, seconds)
+    assert pace.seconds("csft", 10) == 30.0  # 1, 4 and 3 seconds a unit
+    assert pace.seconds("other", 1) == UNKNOWN
+
+
+def test_trainings_share_the_cores(world):
+    one, four = Plan(num_workers=1), Plan(num_workers=4)
+    step = world.step("t", takes=8.0, kind="train sim base")
+    for plan in (one, four):
+        plan.add(step, ["x"])
+    pace = Pace({"train sim base": 1.0})
+    assert [plan.left(pace)[0].seconds for plan in (one, four)] == [8.0, 2.0]
+
+
+def test_steps_come_in_the_order_in_which_they_were_planned(world):
+    plan = chain(world, Plan())
+    order = [step.folder.name for step in plan]
+    assert order == ["a", "b", "c", "d"]
+    for step, need in itertools.product(plan, plan):
+        if need.folder in step.needs:
+            assert order.index(need.folder.name) < order.index(step.folder.name)
