@@ -1,5 +1,6 @@
 import functools
 import json
+import math
 import shutil
 
 import numpy as np
@@ -395,3 +396,23 @@ def test_bfloat16_towers_stay_close(shop, encoders, tmp_path):
     losses = [metrics_of(tmp_path / name)[1]["loss"] for name in ("exact", "rough")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert exact.keys() == rough.keys()
+
+
+def test_a_share_of_the_pairs_is_drawn_once_and_of_the_training_part_alone(
+    shop, encoders, tmp_path, monkeypatch
+):
+    """Mutant: the first pairs are taken, which are the oldest; or held-out pairs are fewer too."""
+    seen = []
+
+    def watched(data, pairs, config):
+        seen.append(pairs)
+        return Examples(data, pairs, config)
+
+    monkeypatch.setattr(csft, "Examples", watched)
+    for share in (1.0, 0.4, 0.4):
+        csft.main(shop, encoders, tmp_path / str(len(seen)), csft.Config(**SETTINGS | {"pair_share": share}))
+    whole, some, again = (list(zip(*pairs, strict=True)) for pairs in seen)
+    assert len(some) == math.ceil(0.4 * len(whole))
+    assert some == again
+    assert set(some) < set(whole)
+    assert some != whole[: len(some)]

@@ -12,6 +12,7 @@ from mimctr.evaluate.cohorts import (
     history_slices,
     query_slices,
     seen_slices,
+    support_slices,
     whole,
 )
 
@@ -103,3 +104,16 @@ def test_targets_with_and_without_an_image_or_a_title_are_told_apart_where_they_
 
 def test_the_whole_is_every_impression():
     assert whole(3)["all"].tolist() == [True, True, True]
+
+
+def test_targets_are_sliced_by_how_often_training_showed_them():
+    counts = np.array([0, 0, 0, 1, 9, 10, 99, 100, 999, 1000, 5000])
+    targets = np.arange(2, 11)
+    slices = support_slices(targets, counts)
+    shown = {name: counts[targets[mask]].tolist() for name, mask in slices.items()}
+    assert shown == {
+        "support:1-9": [1, 9],
+        "support:10-99": [10, 99],
+        "support:100-999": [100, 999],
+        "support:1000+": [1000, 5000],
+    }

@@ -327,6 +327,34 @@ def test_an_ablation_is_named_by_what_it_lacks(run):
         assert label in page
 
 
+def test_models_of_one_variant_are_told_apart_by_their_label(run):
+    # Mutant: the label is forgotten, and the second MIM+ refused as one of the same name.
+    dataset = CtrDataset.open(run / "dataset")
+    for label in ("", "SimTier"):
+        config = {"label": label} if label else {}
+        name = f"mim_plus-{label}"
+        write_model(run, dataset, "mim_plus", seed=0, strength=1.0, name=name, config=config)
+    results = evaluate.main(run, run / "evaluate", CONFIG)
+    assert {row.variant for row in results.rows} == {"base", "mim", "mim_plus", "mim_plus:SimTier"}
+    against = {item.against for item in results.comparisons if item.variant == "mim_plus:SimTier"}
+    assert against == {"base", "mim", "mim_plus"}
+    assert "MIM+, SimTier" in [row.label for row in Summary(results).table()]
+
+
+def test_each_seed_may_have_vectors_of_its_own(run):
+    # Mutant: a model is compared with another seed's vectors.
+    dataset = CtrDataset.open(run / "dataset")
+    shutil.move(run / "embed" / "csft", run / "embed" / "csft-seed0")
+    shutil.copytree(run / "embed" / "csft-seed0", run / "embed" / "other")
+    fingerprint = json.loads((run / "embed/csft-seed0/items/manifest.json").read_text())["fingerprint"]
+    write_model(run, dataset, "mim_plus", seed=0, strength=1.0, content_fingerprint=fingerprint)
+    results = evaluate.main(run, run / "evaluate", CONFIG.model_copy(update={"embeds": ("csft-seed0",)}))
+    assert {item.encoder for item in results.coverage} == {"csft-seed0"}
+    write_model(run, dataset, "mim_plus", seed=0, strength=1.0, name="x", content_fingerprint="f" * 64)
+    with pytest.raises(StaleSnapshot, match="csft-seed0 holds those of"):
+        evaluate.main(run, run / "evaluate", CONFIG)
+
+
 def test_a_report_about_an_ablation_says_so(run):
     dataset = CtrDataset.open(run / "dataset")
     for seed in (0, 1):

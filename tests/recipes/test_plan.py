@@ -151,6 +151,26 @@ def test_what_needs_something_left_out_is_left_out(world):
     assert fitting([Left(step, 1.0)], None, without={world.root / "a"}) == {step.folder: NO_TIME}
 
 
+def test_trainings_that_need_one_another_are_not_made_together(world, monkeypatch):
+    """Mutant: what a grid has not tried yet is asked for its best."""
+    together = []
+    monkeypatch.setattr(
+        Plan, "_make", lambda self, steps: together.append([one.folder.name for one in steps])
+    )
+    monkeypatch.setattr(Plan, "learn", lambda self, pace, folders: None)
+    plan = Plan(num_workers=2)
+    for name, needs in {
+        "try0": (),
+        "try1": (),
+        "best": ("try0", "try1"),
+        "next": (),
+        "last": ("best",),
+    }.items():
+        plan.add(world.step(name, *needs, kind="train sim base"), ["x"])
+    plan.run(world.pace())
+    assert together == [["try0", "try1"], ["best", "next"], ["last"]]
+
+
 def test_the_pace_is_the_median_of_what_was_seen_of_a_kind():
     pace = Pace({"csft": 2.0})
     assert pace.seconds("csft", 10) == 20.0

@@ -117,7 +117,8 @@ class Plan:
             waiting = [step for step in group if step.folder not in made]
             most = AT_A_TIME * self._num_workers if together else 1
             while waiting:
-                some, waiting = waiting[:most], waiting[most:]
+                some = _independent(waiting, most)
+                waiting = waiting[len(some) :]
                 reasons |= distributed.from_main(partial(self._lacking, some, pace, end, clock, reasons))
                 chosen = [step for step in some if step.folder not in reasons]
                 self._make(chosen)
@@ -178,6 +179,16 @@ def fitting(
         else:
             spent += takes
     return reasons
+
+
+def _independent(steps: Sequence[Step], most: int) -> list[Step]:
+    """Return the first steps, as many as need nothing of one another and at most ``most``."""
+    some: list[Step] = []
+    for step in steps[:most]:
+        if any(one.folder in step.needs for one in some):
+            break
+        some.append(step)
+    return some
 
 
 TRAINING = "train "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.errors import RunError
 from mimctr.recipes import stages
 from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
 from mimctr.recipes.encoder_plan import EncoderPlan
@@ -52,6 +53,9 @@ class Reproduction:
         tables: Raw tables; made already.
         wanted: Experiments, of :data:`~mimctr.recipes.reproduction.recipe.EXPERIMENTS`.
         num_workers: CTR models trained at a time.
+
+    Raises:
+        RunError: C-SFT has nothing to train on.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Reproduction:
             for name in needed
             if (reason := reason_not_to_run(self.entries[name], recipe, dataset)) is not None
         }
+        if MIM in self.not_run:
+            raise RunError(f"{dataset}: {self.not_run[MIM]}, so there is no C-SFT and no Base+MIM.")
         self._dataset, self._num_items = dataset, data.num_items
         self._encoders = EncoderPlan(
             self.plan, recipe, dataset=dataset, tables=tables, num_items=data.num_items

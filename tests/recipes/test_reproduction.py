@@ -1,0 +1,202 @@
+"""A whole reproduction on the minuscule shop: every experiment, in pieces, the same as at once."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+from csft.shop import write_encoders, write_shop
+
+from mimctr.errors import ConfigError, RunError
+from mimctr.evaluate.paper.schema import read_reproduction
+from mimctr.evaluate.results import read_results
+from mimctr.recipes.config import build_config
+from mimctr.recipes.pace import Pace
+from mimctr.recipes.reproduction import main as reproduction
+from mimctr.recipes.reproduction.forecast import forecast, forecast_table
+from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
+
+from .test_encoder_tables import CSFT, PRETRAIN
+
+TRAIN = {"batch_size": 32, "embedding_dim": 4, "field_dim": 2, "hidden_dims": [8], "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    write_shop(root / "shop")
+    write_encoders(root / "encoders")
+    return root
+
+
+def recipe(world, **changes) -> Recipe:
+    values = {
+        "name": "shop",
+        "source": {"kind": "tables", "path": world / "shop" / "tables"},
+        "foundation": {
+            "image_weights": world / "encoders" / "image",
+            "max_tokens": 12,
+            "text_weights": world / "encoders" / "text",
+        },
+        "pretrain": PRETRAIN,
+        "csft": CSFT,
+        "train": TRAIN,
+        "evaluate": {"num_resamples": 10, "num_age_sets": 3, "num_pictures": 0},
+        "ubms": ["mean", "sim"],
+        "pair_shares": [0.5],
+        "seeds": [0, 1],
+        "num_resamples": 10,
+        "num_workers": 1,
+        "others": {"EVA": {"image_weights": "dinov2-base", "text_weights": world / "encoders" / "text"}},
+    }
+    return build_config(Recipe, values | changes, where="recipe")
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    planning = reproduction.plan(recipe(world), out, [])
+    return out, planning, reproduction.main(planning, seconds=None, command="mimctr reproduce x")
+
+
+def cells(made, key):
+    table = next(table for table in made.reproduction.tables if table.key == key)
+    return {row.label: row for row in table.rows}
+
+
+def test_every_experiment_has_its_table_or_figure(finished):
+    out, _, made = finished
+    assert read_reproduction(out / "reproduction.json") == made.reproduction
+    assert [table.key for table in made.reproduction.tables] == [
+        "table 1",
+        "table 2",
+        "table 2, by category",
+        "table 7",
+        "table 3",
+        "table 4",
+        "table 5",
+        "extensions",
+    ]
+    figures = {figure.key for figure in made.reproduction.figures}
+    assert figures == {"age profile", "figure 6", "data efficiency", "figure 5", "pairs", "exchange rate"}
+    assert all(step.seconds is not None for step in made.reproduction.steps)
+
+
+def test_each_seed_has_encoders_and_models_of_its_own(finished):
+    """Mutants: the CTR model of a seed reads the first seed's vectors; rows share one encoder."""
+    out, _, _ = finished
+
+    def key(folder):
+        return json.loads((out / folder / "stage.json").read_text())
+
+    for seed in (0, 1):
+        for row in ("dda", "mim", "without_tfn", "pairs_50"):
+            embedded = key(f"embed/{row}-seed{seed}")
+            assert embedded["inputs"]["encoder"] == key(f"seed{seed}/{row}")["key"]
+            trained = key(f"train/sim-mim-{row}-seed{seed}")
+            assert trained["inputs"]["content"] == embedded["key"]
+            assert (trained["config"]["seed"], trained["config"]["encoder"]) == (seed, row)
+        assert key(f"train/sim-mim-plain-seed{seed}")["inputs"]["content"] == key("embed/plain")["key"]
+    keys = [key(f"embed/{row}-seed{seed}")["key"] for row in ("mim", "dma", "pairs_50") for seed in (0, 1)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_ablations_and_extensions_differ_in_what_they_say(finished):
+    out, _, _ = finished
+
+    def config(name):
+        return json.loads((out / "train" / name / "stage.json").read_text())["config"]
+
+    whole = config("sim-mim-mim-seed0")
+    for name in ("id", "content", "fusion"):
+        without = config(f"sim-mim-without_{name}-mim-seed0")
+        assert {k for k in whole if whole[k] != without[k]} == {"interests"}
+        assert set(without["interests"]) == {"id", "content", "fusion"} - {name}
+    tiers = config("sim-mim_plus-SimTier-mim-seed0")
+    assert (tiers["plus_num_tiers"], tiers["plus_scalars"], tiers["plus_query"]) == (20, False, False)
+
+
+def test_numbers_are_those_of_the_evaluations(finished):
+    out, _, made = finished
+    results = read_results(out / "evaluate" / "ubms" / "results.json")
+    aucs = [row.auc for row in results.rows if (row.ubm, row.variant, row.slice) == ("mean", "mim", "all")]
+    assert len(aucs) == 2
+    assert cells(made, "table 2")["Avg Pooling"].cells[1].ours.mean == pytest.approx(sum(aucs) / 2)
+    encoders = read_results(out / "evaluate" / "encoders" / "results.json")
+    row = [one.auc for one in encoders.rows if (one.encoder, one.variant, one.slice) == ("dda", "mim", "all")]
+    assert cells(made, "table 3")["+DDA"].cells[0].ours.mean == pytest.approx(sum(row) / 2)
+
+
+def test_weights_that_are_not_at_hand_are_told(finished):
+    _, _, made = finished
+    assert cells(made, "table 3")["+DDA+DMA+C-SFT (MIM)"].not_run is None
+    figure = next(one for one in made.reproduction.figures if one.key == "figure 5")
+    assert "Not run: EVA (no weights)." in figure.note
+
+
+def test_in_pieces_it_ends_as_at_once(finished, world, tmp_path):
+    """Mutants: what is cut off is lost; a piece makes again what the one before made."""
+    _, _, made = finished
+    wanted = ["table 2", "table 3"]
+    planning = reproduction.plan(recipe(world), tmp_path, wanted)
+    steps = len(planning.plan)
+    nothing = reproduction.main(planning, seconds=0.0, command="again")
+    assert nothing.reproduction.tables == []
+    assert [step.not_run for step in nothing.reproduction.steps] == ["no time"] * steps
+    pace = Pace()
+    planning.plan.learn(pace, [])
+    first = forecast(planning, pace, 60.0)
+    assert first[0].num_made == 0
+    assert first[0].num_without_time > 0
+    half = reproduction.main(planning, seconds=150.0, command="again")
+    ran = [step.name for step in half.reproduction.steps if step.seconds is not None]
+    assert 0 < len(ran) < steps
+    before = {name: (tmp_path / name / "stage.json").stat().st_mtime_ns for name in ran}
+    whole = reproduction.main(
+        reproduction.plan(recipe(world), tmp_path, wanted), seconds=None, command="again"
+    )
+    assert {name: (tmp_path / name / "stage.json").stat().st_mtime_ns for name in ran} == before
+    for key in wanted:
+        ours, at_once = cells(whole, key), cells(made, key)
+        assert {label: row.cells for label, row in ours.items()} == {
+            label: row.cells for label, row in at_once.items() if row.not_run is None
+        }
+
+
+def test_a_forecast_says_what_is_made_and_what_is_left(finished):
+    _, planning, _ = finished
+    found = forecast(planning, Pace(), None)
+    assert [one.experiment for one in found] == list(EXPERIMENTS)
+    assert all(one.num_made == one.num_steps and one.seconds == 0 for one in found)
+    text = forecast_table(found)
+    assert "signal and loss of C-SFT" in text
+
+
+def test_every_model_is_tuned_alike_on_the_first_seed(world, tmp_path):
+    grid = {"learning_rate": [0.001, 0.02]}
+    wanted = recipe(world, models_grid=grid, ubms=["sim"])
+    reproduction.main(reproduction.plan(wanted, tmp_path, ["table 2"]), seconds=None, command="x")
+    for name in ("sim-base", "sim-mim-mim"):
+        tried = [json.loads((tmp_path / "tune" / name / str(n) / "model.json").read_text()) for n in (0, 1)]
+        aucs = [one["validation"]["auc"] for one in tried]
+        best = grid["learning_rate"][aucs.index(max(aucs))]
+        for seed in (0, 1):
+            config = json.loads((tmp_path / "train" / f"{name}-seed{seed}" / "stage.json").read_text())[
+                "config"
+            ]
+            assert config["learning_rate"] == best
+
+
+def test_what_cannot_be_is_refused_in_a_line(world, tmp_path):
+    with pytest.raises(ConfigError, match=r"table 9: no such experiment\. There are table 1, table 2"):
+        reproduction.plan(recipe(world), tmp_path, ["table 9"])
+    with pytest.raises(ConfigError, match=r"ubm = 'sim' is not among ubms\. Name it there too"):
+        recipe(world, ubms=["mean"])
+    tables = tmp_path / "tables"
+    shutil.copytree(world / "shop" / "tables", tables)
+    (tables / "searches.parquet").unlink()
+    behaviors = pl.read_parquet(tables / "impressions.parquet").filter(pl.col("click") == 1).drop("click")
+    behaviors.with_columns(kind=pl.lit("click")).write_parquet(tables / "behaviors.parquet")
+    clicks_only = recipe(world, source={"kind": "tables", "path": tables})
+    with pytest.raises(RunError, match="no pairs of kind purchase, so there is no C-SFT and no Base"):
+        reproduction.plan(clicks_only, tmp_path / "run", ["table 2"])
