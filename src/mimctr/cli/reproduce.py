@@ -41,6 +41,7 @@ def command(
     from mimctr.recipes.reproduction import main as reproduction
     from mimctr.recipes.reproduction.forecast import forecast, forecast_table
     from mimctr.recipes.reproduction.recipe import Recipe
+    from mimctr.report.reproduction_text import reproduction_summary
 
     config = load_config(Recipe, recipe, section=None, assignments=settings or [])
     if quick:
@@ -55,4 +56,9 @@ def command(
     print(shown, file=sys.stderr)
     again = shlex.join(["mimctr", *sys.argv[1:]])
     finished = reproduction.main(planning, seconds=seconds, command=again)
-    print(finished.path)
+    if json:
+        print(finished.reproduction.model_dump_json(indent=2))
+        return
+    print(reproduction_summary(finished.reproduction))
+    print(f"report   {finished.page}")
+    print(f"results  {finished.results}")

@@ -64,7 +64,7 @@ def render_page(results: Results, pictures: Path) -> str:
         other_comparisons=other_comparisons(results.comparisons),
         searches=in_order_of_training([item for item in results.searches if item.slice in SEARCH_SLICES]),
         search_metrics=list(dict.fromkeys(name for item in results.searches for name in item.metrics)),
-        sheets=[(sheet, _data_address(pictures / sheet.file)) for sheet in results.pictures],
+        sheets=[(sheet, data_address(pictures / sheet.file)) for sheet in results.pictures],
         variants={split_ablated(contender.variant)[0] for contender in summary.contenders},
         has_ablations=any(split_ablated(contender.variant)[1] for contender in summary.contenders),
         whole=next(row for row in results.rows if row.slice == "all"),
@@ -104,7 +104,12 @@ def in_order_of_training(searches: Sequence[Search]) -> list[Search]:
     )
 
 
-def _data_address(path: Path) -> str:
+def data_address(path: Path) -> str:
+    """Return a picture as an address that holds it.
+
+    Raises:
+        RunError: it is missing, or neither PNG nor JPEG.
+    """
     if not path.is_file():
         raise RunError(f"{path}: a picture of results.json is missing. Run 'mimctr evaluate' again.")
     media_type = MEDIA_TYPES.get(path.suffix)

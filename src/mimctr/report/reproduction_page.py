@@ -1,0 +1,66 @@
+"""reproduction.json and its pictures -> one HTML page that needs nothing else."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mimctr.evaluate.paper.schema import Cell, Column, Reproduction, Verdict
+from mimctr.report import units, wording
+from mimctr.report.page import data_address
+from mimctr.report.reproduction_plots import plot
+
+VERDICTS: tuple[Verdict, ...] = ("held", "undecided", "not held", "not run")
+"""In the order in which they are counted."""
+
+
+def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
+    """Return the report as HTML: style, script, plots and pictures inside, no address of anything outside.
+
+    Args:
+        reproduction: What is shown.
+        pictures: Folder that the files of its galleries are relative to.
+
+    Raises:
+        RunError: a picture is missing, or neither PNG nor JPEG.
+    """
+    environment = Environment(
+        loader=PackageLoader("mimctr.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        anchor=anchor, duration=wording.duration, memory=wording.memory, confidence=units.confidence_words
+    )
+    verdicts = Counter(finding.verdict for finding in reproduction.findings)
+    return environment.get_template("reproduction.html.jinja").render(
+        made=reproduction,
+        verdicts=[(verdict, verdicts[verdict]) for verdict in VERDICTS],
+        plots={figure.key: plot(figure, name=anchor(figure.key)) for figure in reproduction.figures},
+        galleries=[
+            (gallery, [(sheet, data_address(pictures / sheet.file)) for sheet in gallery.sheets])
+            for gallery in reproduction.galleries
+        ],
+        seconds=sum(step.seconds or 0 for step in reproduction.steps),
+        left=[step for step in reproduction.steps if step.not_run is not None],
+        sort_value=sort_value,
+        units=units,
+    )
+
+
+def anchor(key: str) -> str:
+    """Return a key as the name of a place on the page: ``table-2``."""
+    return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
+
+
+def sort_value(cell: Cell, column: Column) -> str:
+    """Return what a column is sorted by: ours, or the paper's where there is none of ours, or the words."""
+    if column.unit == "text" or cell.text is not None:
+        text = cell.text or ""
+        number = text.replace(",", "")
+        return number if number.isdigit() else text
+    value = cell.ours.mean if cell.ours is not None else cell.paper
+    return "" if value is None else repr(value)

@@ -1,0 +1,75 @@
+"""How a number of a reproduction is written: one place, so that page, Markdown and terminal agree."""
+
+from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.paper.schema import Cell, Unit
+from mimctr.report.wording import MINUS, duration, memory, signed
+
+LARGE = 10_000_000
+"""From here on a count is written in millions or billions."""
+
+
+def write_value(value: float, unit: Unit) -> str:
+    """Return a number in its unit; the minus is a real minus."""
+    if unit == "gain":
+        return signed(value)
+    if unit == "rate":
+        return f"{signed(100 * value, 2)} %"
+    if unit == "bytes":
+        return memory(value)
+    if unit == "seconds":
+        return duration(value) if value >= 1 else f"{1e3 * value:.3g} ms"
+    if unit == "count":
+        return _count(value)
+    patterns = {
+        "auc": "{:.4f}",
+        "ratio": "{:.2f} ×",
+        "money": "{:,.2f}",
+        "gflop": "{:.4g}",
+        "number": "{:,.4g}",
+    }
+    text = f"{100 * value:.1f} %" if unit == "share" else patterns.get(unit, "{}").format(value)
+    return text.replace("-", MINUS)
+
+
+def _count(value: float) -> str:
+    if value < LARGE:
+        return f"{value:,.0f}"
+    scaled, word = (value / 1e9, "billion") if value >= 1e9 else (value / 1e6, "million")
+    return f"{scaled:,.4g} {word}"
+
+
+def write_estimate(estimate: Estimate, unit: Unit) -> str:
+    """Return the mean, with the standard deviation over seeds where there are several and no interval."""
+    text = write_value(estimate.mean, unit)
+    if estimate.sd is None or estimate.low is not None:
+        return text
+    return f"{text} ± {write_value(estimate.sd, unit).lstrip('+')}"
+
+
+def write_interval(estimate: Estimate, unit: Unit) -> str:
+    """Return ``low to high``; empty where there is no interval."""
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
+        return ""
+    return f"{write_value(estimate.low, unit)} to {write_value(estimate.high, unit)}"
+
+
+def write_cell(cell: Cell, unit: Unit) -> str:
+    """Return a cell in one line: ours, its interval in brackets, the paper's behind it."""
+    if cell.text is not None:
+        return cell.text
+    parts = []
+    if cell.ours is not None:
+        within = write_interval(cell.ours, unit)
+        parts.append(write_estimate(cell.ours, unit) + (f" ({within})" if within else ""))
+    if cell.paper is not None:
+        parts.append(f"[paper {write_value(cell.paper, unit)}]")
+    return " ".join(parts)
+
+
+def confidence_words(confidence: float | None) -> str:
+    """Return a confidence in percent, never rounded up to certainty."""
+    if confidence is None:
+        return ""
+    if confidence > 0.999:
+        return "> 99.9 %"
+    return "< 0.1 %" if confidence < 0.001 else f"{100 * confidence:.1f} %"

@@ -1,0 +1,56 @@
+"""Numbers as a reproduction writes them, unit by unit, written out by hand."""
+
+import pytest
+
+from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.paper.schema import Cell
+from mimctr.report.units import confidence_words, write_cell, write_estimate, write_interval, write_value
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.64114, "auc", "0.6411"),
+        (0.02768, "gain", "+0.0277"),
+        (-0.02768, "gain", "−0.0277"),
+        (0.1234, "share", "12.3 %"),
+        (4000, "count", "4,000"),
+        (1.83e9, "count", "1.83 billion"),
+        (56.34e6, "count", "56.34 million"),
+        (1.594, "ratio", "1.59 ×"),
+        (0.000552, "gflop", "0.000552"),
+        (240.24, "gflop", "240.2"),
+        (3 * 2**30, "bytes", "3.0 GiB"),
+        (75.0, "seconds", "1 min 15 s"),
+        (0.00123, "seconds", "1.23 ms"),
+        (0.0314, "rate", "+3.14 %"),
+        (-0.002, "rate", "−0.20 %"),
+        (1234.5, "money", "1,234.50"),
+        (-3.25, "number", "−3.25"),
+    ],
+)
+def test_a_number_is_written_in_its_unit(value, unit, text):
+    assert write_value(value, unit) == text
+
+
+def test_a_deviation_stands_where_there_is_no_interval():
+    of_seeds = Estimate(mean=0.64, sd=0.002, low=None, high=None, p_value=None)
+    paired = Estimate(mean=0.02, sd=0.001, low=0.01, high=0.03, p_value=0.001)
+    assert write_estimate(of_seeds, "auc") == "0.6400 ± 0.0020"
+    assert (write_estimate(paired, "gain"), write_interval(paired, "gain")) == (
+        "+0.0200",
+        "+0.0100 to +0.0300",
+    )
+    assert (
+        write_cell(Cell(ours=paired, paper=0.0038), "gain") == "+0.0200 (+0.0100 to +0.0300) [paper +0.0038]"
+    )
+    assert write_cell(Cell(text="none"), "gain") == "none"
+    assert write_cell(Cell(), "gain") == ""
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"),
+    [(None, ""), (0.5, "50.0 %"), (0.99996, "> 99.9 %"), (0.00001, "< 0.1 %"), (0.9512, "95.1 %")],
+)
+def test_no_confidence_is_rounded_to_certainty(confidence, text):
+    assert confidence_words(confidence) == text
