@@ -11,7 +11,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server faults check bench bench-peers bench-ctr docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server chromium faults check bench bench-peers bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -95,7 +95,12 @@ redis-server:
 	  DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends redis-server > /dev/null \
 	  && service redis-server stop > /dev/null; } || true
 
-test-all: $(VENV)/installed redis-server
+# Debian's browser, for the tests of pages; likewise.
+chromium:
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || { apt-get update --quiet=2; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends chromium > /dev/null; } || true
+
+test-all: $(VENV)/installed redis-server chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow"
 
 # The long campaign of faults against the representation center: kill -9, fail-over, lost writes. Half an hour.

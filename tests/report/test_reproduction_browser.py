@@ -1,0 +1,82 @@
+"""The page of a reproduction in a real browser: it sorts, it is readable light and dark, on a phone and on paper."""
+
+import pytest
+from browser import needs_browser, opened, violations
+from made_up import make_reproduction
+from PIL import Image
+
+from mimctr.report.reproduction_page import render_reproduction
+
+pytestmark = [pytest.mark.slow, needs_browser]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    Image.new("RGB", (60, 40), (90, 120, 200)).save(folder / "sheet.png")
+    path = folder / "reproduction.html"
+    path.write_text(render_reproduction(make_reproduction(picture="sheet.png"), folder), encoding="utf-8")
+    return path.as_uri()
+
+
+def column(page, number):
+    return page.locator(f"#by-category tbody tr > :nth-child({number})").all_inner_texts()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_goes_wrong_and_everybody_can_read_it(address, dark):
+    with opened(address, dark=dark) as (page, wrong):
+        assert violations(page) == []
+        assert wrong == []
+
+
+def test_the_switch_changes_the_theme(address):
+    with opened(address) as (page, wrong):
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.click("button.theme")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        assert violations(page) == []
+        page.click("button.theme")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+        assert wrong == []
+
+
+def test_a_table_is_sorted_by_mouse_and_by_keyboard(address):
+    """Mutant: numbers are sorted as words."""
+    with opened(address) as (page, wrong):
+        before = column(page, 2)
+        numbers = [int(text.replace(",", "")) for text in before]
+        head = page.locator("#by-category thead th").nth(1)
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert [int(text.replace(",", "")) for text in column(page, 2)] == sorted(numbers, reverse=True)
+        head.locator("button").focus()
+        page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert column(page, 2) == before
+        page.locator("#by-category thead th").first.locator("button").click()
+        assert head.get_attribute("aria-sort") == "none"
+        names = column(page, 1)
+        assert names == sorted(names)
+        assert wrong == []
+
+
+def test_a_row_that_was_not_run_comes_last_whichever_way(address):
+    with opened(address) as (page, _):
+        for _ in range(2):
+            page.locator("#table-2 thead th").nth(1).locator("button").click()
+            assert "no weights" in page.locator("#table-2 tbody tr").last.inner_text()
+
+
+def test_on_a_phone_only_tables_scroll(address):
+    with opened(address, width=390, height=800) as (page, wrong):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert violations(page) == []
+        assert wrong == []
+
+
+def test_on_paper_it_has_pages(address, tmp_path):
+    with opened(address) as (page, _):
+        page.pdf(path=tmp_path / "page.pdf", format="A4")
+    content = (tmp_path / "page.pdf").read_bytes()
+    assert 3 <= content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") <= 12
