@@ -54,3 +54,6 @@ def test_what_is_computed_number_by_number_is_counted_apart():
         (x * y).sum(dim=1).sigmoid()
     assert counted.products == 0
     assert counted.elementwise == B * L + B * L + B
+    with count_operations() as counted:
+        F.layer_norm(x, (L,)), x.softmax(dim=1), F.batch_norm(x, torch.zeros(L), torch.ones(L))
+    assert counted.elementwise == 3 * B * L

@@ -19,6 +19,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+UNTAGGED = frozenset(
+    f"aten::{name}"
+    for name in (
+        "_softmax",
+        "_softmax_backward_data",
+        "native_layer_norm",
+        "native_layer_norm_backward",
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "native_batch_norm_backward",
+    )
+)
+"""Operators on each number of their first tensor that PyTorch marks neither as pointwise nor as a reduction."""
+
 
 class Operations:
     """What was counted so far.
@@ -54,7 +69,7 @@ class _Elementwise(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if torch.Tag.pointwise in func.tags:
             self.counted.elementwise += _size(out)
-        elif torch.Tag.reduction in func.tags:
+        elif torch.Tag.reduction in func.tags or func._schema.name in UNTAGGED:
             self.counted.elementwise += _size(args[0])
         return out
 
