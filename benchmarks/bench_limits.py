@@ -29,10 +29,10 @@ from ctr import Shop, open_training, training_steps, write_shop
 from timing import machine, print_load
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.flop_counter import FlopCounterMode
 
 from mimctr.recipes.ctr_config import Config
 from mimctr.recipes.ctr_fitting import Task
+from mimctr.train.flops import count_operations
 from mimctr.train.memory import keep_freed_memory
 from mimctr.ubm.ciubm import CiUBM
 from mimctr.ubm.linear import product
@@ -103,10 +103,10 @@ def main() -> None:
 def count_flops(task: Task, model: CiUBM) -> int:
     """Return the floating-point operations of a step's products of matrices."""
     batch = next(task.batches(task.dataset.rows("train")[:BATCH]))
-    with FlopCounterMode(display=False) as counter:
+    with count_operations() as counted:
         model.train()(batch).logit.sum().backward()
     model.zero_grad()
-    return counter.get_total_flops()
+    return counted.products
 
 
 def profiled(task: Task, model: CiUBM, *, num_steps: int) -> tuple[dict[str, float], dict[str, float]]:

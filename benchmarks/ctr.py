@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.flop_counter import register_flop_formula
 
 from mimctr.batch import FIRST_INDEX, UNKNOWN
 from mimctr.center.snapshot_writer import write_snapshot
@@ -145,12 +144,6 @@ def _manifest(shop: Shop) -> Manifest:
         source_hash="random",
         problem_counts={},
     )
-
-
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-def _product_flops(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """Count what :func:`mimctr.ubm.linear.product` gives to oneDNN, which PyTorch's counter does not know."""
-    return 2 * math.prod(out_shape) * x[-1]
 
 
 def open_training(folder: Path, config: Config) -> tuple[Task, CiUBM]:

@@ -1129,6 +1129,34 @@ MUTANTS = [
         "return []",
         "tests/serve/test_inference.py::test_an_existing_client_gets_the_scores_of_the_friendly_route",
     ),
+    Mutant(
+        "without the center padding is encoded too",
+        "recipes/cost_content.py",
+        "batch.behaviors[batch.mask]])",
+        "batch.behaviors.flatten()])",
+        "tests/recipes/test_cost.py::test_every_item_of_a_batch_has_the_vector_that_embedding_it_alone_gives",
+    ),
+    Mutant(
+        "end to end leaves the encoder as it is",
+        "recipes/cost_content.py",
+        "self.trained and torch.is_grad_enabled()",
+        "False",
+        "tests/recipes/test_cost.py::test_gradients_reach_the_towers_end_to_end_only",
+    ),
+    Mutant(
+        "attention on a CPU is free",
+        "train/flops.py",
+        "return sdpa_flop_count(query, key, value)",
+        "return 0",
+        "tests/train/test_flops.py::test_attention_costs_its_two_products_forward_and_five_backward",
+    ),
+    Mutant(
+        "the encoder is compared with Base at another batch size",
+        "evaluate/paper/cost.py",
+        "pair: tuple[Run, Run] = (one.compared, base.compared)",
+        "pair: tuple[Run, Run] = (one.compared, base.usual or base.compared)",
+        "tests/evaluate/test_cost.py::test_what_runs_the_encoder_is_divided_by_base_at_its_own_batch_size",
+    ),
 ]
 
 

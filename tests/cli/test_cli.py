@@ -29,7 +29,7 @@ COMMANDS = [
         "export",
         "encoder-tables",
     ),
-    *("encoders", "settings", "push", "serve"),
+    *("cost", "encoders", "settings", "push", "serve"),
 ]
 
 

@@ -23,6 +23,7 @@ from mimctr import __version__
 from mimctr.cli import (
     bazaar,
     center,
+    cost,
     csft,
     embed,
     encoder_tables,
@@ -147,6 +148,7 @@ for module in (
     train,
     sweep,
     evaluate,
+    cost,
     report,
     export,
     push,

@@ -10,6 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from mimctr.errors import ConfigError
 from mimctr.recipes import (
+    cost,
     csft,
     embed,
     evaluate,
@@ -36,6 +37,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "train": train.Config,
     "features": features.Config,
     "sweep": sweep.Config,
+    "cost": cost.Config,
     "evaluate": evaluate.Config,
     "serve": serve.Config,
 }

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import csft as csft_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
@@ -118,6 +119,18 @@ def features(dataset: Path, content: Path, out: Path, config: features_recipe.Co
         config=config,
         inputs={"dataset": dataset, "content": content},
         work=lambda: features_recipe.main(dataset, content, out, config),
+    )
+
+
+def cost(dataset: Path, content: Path, encoder: Path, out: Path, config: cost_recipe.Config) -> Stage:
+    """Dataset, content and item encoder -> what content costs with the center and without it."""
+    content = embed_recipe.content_folder(content)
+    return Stage(
+        "cost",
+        out,
+        config=config,
+        inputs={"dataset": dataset, "content": content, "encoder": encoder},
+        work=lambda: cost_recipe.main(dataset, content, encoder, out, config),
     )
 
 
