@@ -41,8 +41,8 @@ def findings_markdown(made: Reproduction) -> list[str]:
     for one in made.findings:
         difference = ""
         if one.difference is not None:
-            within = write_interval(one.difference, "gain")
-            difference = write_value(one.difference.mean, "gain") + (f" ({within})" if within else "")
+            within = write_interval(one.difference, one.unit)
+            difference = write_value(one.difference.mean, one.unit) + (f" ({within})" if within else "")
         cells = (one.claim, one.source, one.verdict, difference, confidence_words(one.confidence), one.paper)
         lines.append(_line(cells))
     return lines
@@ -82,8 +82,8 @@ def reproduction_summary(made: Reproduction) -> str:
         table.add_column(name, justify="right", no_wrap=True)
     for one in made.findings:
         known = one.difference
-        difference = "" if known is None else write_value(known.mean, "gain")
-        within = "" if known is None else write_interval(known, "gain")
+        difference = "" if known is None else write_value(known.mean, one.unit)
+        within = "" if known is None else write_interval(known, one.unit)
         table.add_row(
             one.claim, one.source, one.verdict, difference, within, confidence_words(one.confidence)
         )

@@ -60,23 +60,26 @@ def cost_findings(cost: Cost) -> list[Finding]:
         finding(
             "cost:center",
             source="Table 6",
-            claim="Content from the center costs at most 20 % more operations in training than Base.",
+            claim="Content from the center costs at most 20 % more operations in training than Base",
             paper=f"{paper['mim']:.2f} times Base (+59 %)",
             difference=None if mim is None else _counted(MOST_TRAINING_OPERATIONS - mim),
+            unit="number",
         ),
         finding(
             "cost:without_center",
             source="Table 6",
-            claim="Without the center, training takes more than ten times the operations of Base.",
+            claim="Without the center, training takes more than ten times the operations of Base",
             paper=f"{paper['without_center']:,.0f} times Base",
             difference=None if without is None else _counted(without - LEAST_SAVED),
+            unit="number",
         ),
         finding(
             "cost:end_to_end",
             source="Table 6",
-            claim="Training the encoder end to end takes more operations than running it without the center.",
+            claim="Training the encoder end to end takes more operations than running it without the center",
             paper=f"{paper['end_to_end']:,.0f} against {paper['without_center']:,.0f} times Base",
             difference=None if without is None or end_to_end is None else _counted(end_to_end - without),
+            unit="number",
         ),
     ]
 

@@ -3,10 +3,18 @@
 import math
 
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.paper.schema import SURE, Finding, Verdict
+from mimctr.evaluate.paper.schema import SURE, Finding, Unit, Verdict
 
 
-def finding(key: str, *, source: str, claim: str, paper: str = "", difference: Estimate | None) -> Finding:
+def finding(
+    key: str,
+    *,
+    source: str,
+    claim: str,
+    paper: str = "",
+    difference: Estimate | None,
+    unit: Unit = "gain",
+) -> Finding:
     """Return a claim with its verdict.
 
     Args:
@@ -15,6 +23,7 @@ def finding(key: str, *, source: str, claim: str, paper: str = "", difference: E
         claim: In words: what ``difference`` above 0 means.
         paper: The paper's numbers, in words.
         difference: Ours, with its two-sided p-value for 0; None where it was not run.
+        unit: Of the difference.
     """
     sure = None if difference is None else confidence(difference)
     return Finding(
@@ -23,6 +32,7 @@ def finding(key: str, *, source: str, claim: str, paper: str = "", difference: E
         claim=claim,
         paper=paper,
         difference=difference,
+        unit=unit,
         confidence=sure,
         verdict="not run" if difference is None else _verdict(sure),
     )

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.evaluate.cost import read_cost
 from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.paper.cost import cost_findings, cost_table
 from mimctr.evaluate.paper.data import figure_profile, table_1
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
@@ -17,13 +19,14 @@ from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_finding
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
+from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import stages
 from mimctr.recipes.encoder_recipe import made_with
 from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
 from mimctr.recipes.encoder_tables import read_searched, row_result
 from mimctr.recipes.plan import Step as PlanStep
 from mimctr.recipes.reproduction.recipe import extension_models, share_row
-from mimctr.recipes.reproduction.steps import OF_ENCODERS, OF_SLICES, Planned
+from mimctr.recipes.reproduction.steps import COST, OF_ENCODERS, OF_SLICES, Planned
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.statistics import count_dataset
 from mimctr.report.wording import UBM_NAMES
@@ -56,6 +59,7 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         parts.figures.append(figure_profile(facts))
     _add_ubms(parts, planning, reasons)
     _add_encoders(parts, planning, reasons)
+    _add_cost(parts, planning, reasons)
     _add_extensions(parts, planning, reasons)
     return Reproduction(
         dataset=recipe.name,
@@ -105,6 +109,14 @@ def _add_encoders(parts: Parts, planning: Planning, reasons: Mapping[Path, str])
     parts.figures.append(figure_exchange(encoders))
     sources = {name.capitalize() for name in asked}
     parts.findings.extend(one for one in encoder_findings(encoders) if one.source in sources)
+
+
+def _add_cost(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+    folder = planning.out / COST
+    if "table 6" in planning.wanted and folder not in reasons:
+        cost = read_cost(folder / cost_recipe.RECORD)
+        parts.tables.append(cost_table(cost))
+        parts.findings.extend(cost_findings(cost))
 
 
 def _add_extensions(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
 from mimctr.recipes import train as train_recipe
@@ -18,6 +19,7 @@ EXPERIMENTS = {
     "table 3": "pre-training",
     "table 4": "signal and loss of C-SFT",
     "table 5": "ablations",
+    "table 6": "cost, with the center and without it",
     "figure 5": "foundation models",
     "figure 6": "gain by item age",
     "table 7": "gain by category",
@@ -33,6 +35,7 @@ class Recipe(EncoderRecipe):
     embed: embed_recipe.Config = embed_recipe.Config()
     train: train_recipe.Config = Field(train_recipe.Config(), description="What all CTR models share.")
     evaluate: evaluate_recipe.Config = evaluate_recipe.Config(num_pictures=0)
+    cost: cost_recipe.Config = cost_recipe.Config()
     ubms: list[Ubm] = Field(
         ["mean", "din", "dien", "bst", "sim", "twin"],
         min_length=1,
@@ -76,6 +79,7 @@ def rows_of(recipe: Recipe) -> dict[str, list[str]]:
         "table 3": by_table[3],
         "table 4": by_table[4],
         "table 5": by_table[5],
+        "table 6": [MIM],
         "figure 5": [MIM, *(f"{MIM}, {name}" for name in recipe.others)],
         "figure 6": [MIM],
         "table 7": [MIM],

@@ -21,7 +21,7 @@ from mimctr.recipes.reproduction.recipe import (
     share_row,
 )
 
-EMBED = "embed"
+EMBED, COST = "embed", "cost"
 OF_SLICES = ("table 2", "figure 6", "table 7")
 """Experiments that are views of the models of Table 2."""
 OF_ENCODERS = ("table 3", "table 4", "table 5", "figure 5", "pairs")
@@ -136,6 +136,13 @@ class Reproduction:
             for model in [*plain, *extension_models(self.recipe)]:
                 vectors = None if model.variant == "base" else content[MIM]
                 self._train(self.groups.extensions, model, seed, vectors, serves)
+
+    def _add_cost(self, serves: Collection[str]) -> None:
+        entry, first, out = self.entries[MIM], self.recipe.seeds[0], self.out / COST
+        content, encoder = self._embed(entry, first, serves), self._encoders.encoder(entry, first, serves)
+        config = self.recipe.cost.model_copy(update={"ubm": self.recipe.ubm})
+        make = lambda: stages.cost(self._dataset, content, encoder, out, config)  # noqa: E731
+        self.plan.add(Step(out, "cost", 1, (content, encoder), make), serves)
 
     def _asked(self, experiments: Collection[str]) -> list[str]:
         return [name for name in self.wanted if name in experiments]
