@@ -1,5 +1,6 @@
 """Items of a run: by id, by words, by a text or a picture, and all that is known of one."""
 
+import itertools
 import re
 from typing import Any
 
@@ -185,5 +186,5 @@ def life(run: OpenedRun, rows: Int[ndarray, "rows"]) -> list[Bin]:
             num_clicks=int(counted[number + 1] - counted[number]),
             in_test=bool(start >= border),
         )
-        for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False))
+        for number, (start, end) in enumerate(itertools.pairwise(edges))
     ]

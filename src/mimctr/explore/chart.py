@@ -7,7 +7,7 @@ from markupsafe import Markup
 from mimctr.explore.schemas import Bin
 from mimctr.report.wording import day
 
-WIDTH, HEIGHT, FOOT, TOP = 640, 150, 22, 16
+WIDTH, HEIGHT, FOOT, TOP = 640, 160, 24, 22
 
 
 def life_chart(life: Sequence[Bin]) -> Markup:
@@ -32,8 +32,8 @@ def life_chart(life: Sequence[Bin]) -> Markup:
         f'<svg class="life" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         f'{"".join(parts)}<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT - FOOT}" y2="{HEIGHT - FOOT}"/>'
         f'<line class="border" x1="{border:.1f}" x2="{border:.1f}" y1="0" y2="{HEIGHT - FOOT}"/>'
-        f'<text x="{border - 6:.1f}" y="11" text-anchor="end">test part begins</text>'
-        f'<text x="0" y="11">most: {most}</text>'
+        f'<text x="{border - 6:.1f}" y="14" text-anchor="end">test part begins</text>'
+        f'<text x="0" y="14">most: {most}</text>'
         f'<text x="0" y="{HEIGHT - 6}">{day(life[0].start)[:10]}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{day(life[-1].end)[:10]}</text></svg>'
     )

@@ -93,7 +93,8 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
         harmed = list(places[order[::-1][:NUM_EXAMPLES]])
 
     def example(place: int) -> Example:
-        assert base is not None and content is not None
+        assert base is not None
+        assert content is not None
         row = run.test.start + int(place)
         return Example(
             row=row,
