@@ -158,13 +158,21 @@ class SliceView(BaseModel):
     harmed: list[Example]
 
 
+class Number(BaseModel):
+    """A number at the top of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
 class RunView(BaseModel):
     """What the run is."""
 
     name: str
     headline: str | None
     remarks: list[str]
-    figures: list[tuple[str, str, str]] = Field(description="Label, value, note.")
+    figures: list[Number]
     counts: dict[str, int]
     pair_rule: str
     models: list[str]

@@ -5,7 +5,7 @@ import numpy as np
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.explore.catalogue import NotThere, card, hit, user_id
 from mimctr.explore.opened import OpenedRun
-from mimctr.explore.schemas import Example, RunView, SliceRow, SliceView
+from mimctr.explore.schemas import Example, Number, RunView, SliceRow, SliceView
 from mimctr.report.headline import figures, headline, remarks
 from mimctr.report.summary import MIM, Summary
 from mimctr.report.wording import slice_name, ubm_name, variant_name
@@ -28,7 +28,7 @@ def view_run(run: OpenedRun) -> RunView:
         name=run.name,
         headline=headline(summary) if summary else None,
         remarks=remarks(summary) if summary else [],
-        figures=[tuple(one) for one in figures(summary)] if summary else [],
+        figures=[Number(**one._asdict()) for one in figures(summary)] if summary else [],
         counts=run.data.manifest.counts,
         pair_rule=run.data.manifest.pair_rule,
         models=[
@@ -89,8 +89,8 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
         clicked = np.asarray(run.data.impressions.click)[run.test.start + places] == 1
         gains = _log_likelihood(content[places], clicked) - _log_likelihood(base[places], clicked)
         order = np.argsort(-gains, kind="stable")
-        helped = list(places[order[:NUM_EXAMPLES]])
-        harmed = list(places[order[::-1][:NUM_EXAMPLES]])
+        helped = list(places[order[gains[order] > 0][:NUM_EXAMPLES]])
+        harmed = list(places[order[gains[order] < 0][::-1][:NUM_EXAMPLES]])
 
     def example(place: int) -> Example:
         assert base is not None
