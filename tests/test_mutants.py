@@ -1129,6 +1129,41 @@ MUTANTS = [
         "return []",
         "tests/serve/test_inference.py::test_an_existing_client_gets_the_scores_of_the_friendly_route",
     ),
+    Mutant(
+        "behaviors after the impression are weighed",
+        "explore/users.py",
+        "behaviors.offsets[user + 1] if chosen is None else impressions.end[chosen]",
+        "behaviors.offsets[user + 1]",
+        "tests/explore/test_views.py::test_weights_are_those_of_a_loop_over_the_log",
+    ),
+    Mutant(
+        "a missing vector weighs zero",
+        "explore/generation.py",
+        "float(value) if there else None",
+        "float(value)",
+        "tests/explore/test_views.py::test_weights_are_those_of_a_loop_over_the_log",
+    ),
+    Mutant(
+        "an item's scores are those of other impressions",
+        "explore/catalogue.py",
+        "run.scores.of(rows[tested] - run.test.start)",
+        "run.scores.of(np.arange(tested.sum()))",
+        "tests/explore/test_views.py::test_an_items_life_and_scores_are_counted_from_the_files",
+    ),
+    Mutant(
+        "the explorer answers to any name",
+        "explore/guard.py",
+        'self.token is None and name_of(headers.get("host", "")) not in OWN_NAMES',
+        "False",
+        "tests/explore/test_refusals.py::test_another_name_of_this_machine_is_refused",
+    ),
+    Mutant(
+        "titles are markup",
+        "explore/pages.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/explore/test_views.py::test_titles_are_text_on_every_page",
+    ),
 ]
 
 

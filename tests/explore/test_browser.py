@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from encoders.small import picture
-from explore.conftest import CHROMIUM, SCRIPT
 from serve.running import running
 
+from explore.conftest import CHROMIUM, SCRIPT
 from mimctr.explore.app import create_app
 
 pytestmark = [
@@ -56,7 +56,9 @@ def open_page(browser, address):
         page = context.new_page()
         page.on("console", lambda one: said.append(one.text) if one.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda one: None if one.url.startswith((address, "blob:")) else said.append(one.url))
+        page.on(
+            "request", lambda one: None if one.url.startswith((address, "blob:")) else said.append(one.url)
+        )
         page.goto(address + path)
         page.wait_for_load_state("networkidle")
         return page

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 from mimctr.explore.catalogue import NotThere, find_near, find_words, view_item
 from mimctr.explore.opened import Asked, Asks, OpenedRun
-from mimctr.explore.pictures import Group, Thumbnail, Thumbnails
+from mimctr.explore.pictures import Group, Size, Thumbnail, Thumbnails
 from mimctr.explore.schemas import Found, ItemView, RunView, SliceRow, SliceView, UserView
 from mimctr.explore.slices import slice_rows, view_run, view_slice
 from mimctr.explore.users import choose_encoder, view_user
 
-SMALL, LARGE = 128, 384
+SMALL: Size = 128
+LARGE: Size = 384
 
 
 @dataclass

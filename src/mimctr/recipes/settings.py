@@ -13,6 +13,7 @@ from mimctr.recipes import (
     csft,
     embed,
     evaluate,
+    explore,
     features,
     foundation,
     plain,
@@ -38,6 +39,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "sweep": sweep.Config,
     "evaluate": evaluate.Config,
     "serve": serve.Config,
+    "explore": explore.Config,
 }
 WIDTH = 100
 
