@@ -80,10 +80,9 @@ def find_words(run: OpenedRun, words: str, *, num: int) -> Found:
         matches &= in_title | pl.col("item_id").cast(pl.String).str.to_lowercase().str.contains(
             word, literal=True
         )
-    found = (
-        items.select(matches.alias("there"))["there"] if words.split() else pl.Series([False] * len(items))
-    )
-    rows = found.arg_true().to_numpy() if found.len() == len(items) else np.arange(len(items))
+    rows = np.zeros(0, dtype=np.int64)
+    if words.split():
+        rows = items.with_row_index("row").filter(matches)["row"].to_numpy().astype(np.int64)
     order = rows[np.lexsort((rows, -run.data.item_train_counts[rows + FIRST_INDEX]))] + FIRST_INDEX
     try:
         exact = place(items["item_id"], words.strip(), what="item")
