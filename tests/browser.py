@@ -41,7 +41,6 @@ def opened(address, *, width=1280, height=900, dark=False):
 
 def violations(page):
     """Return what axe-core finds wrong with a page: the rule and the first place."""
-    from axe_playwright_python.sync_playwright import Axe
+    from axe_core_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
-    return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found]
+    return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in Axe().run(page)["violations"]]

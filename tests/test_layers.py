@@ -25,8 +25,10 @@ MAY_IMPORT = {
     "train": BASE,
     "report": BASE | {"evaluate"},
     "serve": BASE | {"data", "center", "ubm"},
+    "explore": BASE | {"data", "center", "ubm", "evaluate", "report", "serve"},
     "recipes": BASE
     | {
+        "explore",
         "serve",
         "sources",
         "data",

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mimctr.report.reproduction_page import render_reproduction
 
-pytestmark = [pytest.mark.slow, needs_browser]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_browser, needs_browser]
 
 
 @pytest.fixture(scope="module")

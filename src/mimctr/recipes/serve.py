@@ -5,7 +5,6 @@ mimctr serve bundle --center center
 
 import gc
 import ipaddress
-import math
 import os
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from mimctr.train.memory import keep_freed_memory
 TOKEN = "MIMCTR_TOKEN"
 
 
-class Config(BaseModel):
-    """Settings of ``mimctr serve``."""
+class Listening(BaseModel):
+    """Where a service listens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,12 +35,17 @@ class Config(BaseModel):
         "127.0.0.1", description=f"Address to listen on; any that is not loopback needs {TOKEN}."
     )
     port: int = Field(8080, ge=0, le=65535, description="To listen on.")
-    num_threads: int = Field(1, ge=1, description="Requests that are scored at a time, on one core each.")
-    max_waiting: int = Field(64, ge=1, description="Requests that may wait or be worked on; more get 429.")
-    deadline: float = Field(1.0, gt=0, description="Seconds that a request may take; more get 504.")
     shutdown_seconds: float = Field(
         10.0, gt=0, description="That requests have to end when the process is told to."
     )
+
+
+class Config(Listening):
+    """Settings of ``mimctr serve``."""
+
+    num_threads: int = Field(1, ge=1, description="Requests that are scored at a time, on one core each.")
+    max_waiting: int = Field(64, ge=1, description="Requests that may wait or be worked on; more get 429.")
+    deadline: float = Field(1.0, gt=0, description="Seconds that a request may take; more get 504.")
     drain_seconds: float = Field(
         0.0,
         ge=0,
@@ -80,8 +84,8 @@ class Config(BaseModel):
     )
 
 
-def read_token(config: Config) -> str | None:
-    """Return the token that writes must bring.
+def read_token(config: Listening, *, command: str = "serve") -> str | None:
+    """Return the token that callers must bring: for writes to the service, for everything of the explorer.
 
     Raises:
         ConfigError: the address can be reached from elsewhere, and there is none.
@@ -93,7 +97,7 @@ def read_token(config: Config) -> str | None:
         loopback = False
     if not loopback and token is None:
         raise ConfigError(
-            f"serve: {config.host} can be reached from elsewhere. Set {TOKEN}, or listen on 127.0.0.1."
+            f"{command}: {config.host} can be reached from elsewhere. Set {TOKEN}, or listen on 127.0.0.1."
         )
     return token
 
@@ -157,10 +161,8 @@ def main(bundle: str | None, center: Path | None, config: Config) -> None:
     if config.items and center is None:
         raise ConfigError("serve: items=true needs the center that they go to. Give --center.")
     try:
-        import uvicorn
-
         from mimctr.serve.app import create_app
-        from mimctr.serve.process import Server
+        from mimctr.serve.process import run_until_told
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config)
@@ -180,11 +182,10 @@ def main(bundle: str | None, center: Path | None, config: Config) -> None:
     )
     gc.collect()
     gc.freeze()  # what stays for good is not looked through again while requests wait
-    running = uvicorn.Config(
+    run_until_told(
         app,
         host=config.host,
         port=config.port,
-        log_level="warning",
-        timeout_graceful_shutdown=math.ceil(config.shutdown_seconds),
+        shutdown_seconds=config.shutdown_seconds,
+        drain_seconds=config.drain_seconds,
     )
-    Server(running, leave=app.state.admission.leave, drain_seconds=config.drain_seconds).run()

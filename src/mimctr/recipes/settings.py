@@ -14,6 +14,7 @@ from mimctr.recipes import (
     csft,
     embed,
     evaluate,
+    explore,
     features,
     foundation,
     plain,
@@ -40,6 +41,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "cost": cost.Config,
     "evaluate": evaluate.Config,
     "serve": serve.Config,
+    "explore": explore.Config,
 }
 WIDTH = 100
 

@@ -4,12 +4,14 @@ First it says that it is not ready, so that load balancers send nothing more, an
 ``drain_seconds`` it stops listening, answers what it took in, and ends with status 0.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 
 class Server(uvicorn.Server):
@@ -44,3 +46,25 @@ class Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def run_until_told(
+    app: FastAPI, *, host: str, port: int, shutdown_seconds: float, drain_seconds: float = 0.0
+) -> None:
+    """Answer requests until the process is told to go.
+
+    Args:
+        app: With its ``Admission`` as ``state.admission``.
+        host: Address to listen on.
+        port: To listen on.
+        shutdown_seconds: That requests have to end.
+        drain_seconds: Between not being ready and the end of listening.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=math.ceil(shutdown_seconds),
+    )
+    Server(config, leave=app.state.admission.leave, drain_seconds=drain_seconds).run()

@@ -1,0 +1,189 @@
+"""Items of a run: by id, by words, by a text or a picture, and all that is known of one."""
+
+import itertools
+import re
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+from numpy import ndarray
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.errors import DataError
+from mimctr.explore.opened import Asked, OpenedRun
+from mimctr.explore.schemas import Bin, Card, Found, Hit, ItemView, SeenBy, Strip
+
+NUM_BINS = 24
+OWN_COLUMNS = {
+    "item_index",
+    "item_id",
+    "item_key",
+    "title",
+    "category",
+    "first_seen_time",
+    "price",
+    "has_image",
+}
+SECONDS_A_DAY = 86_400
+NUM_SEEN_BY = 5
+
+
+class NotThere(DataError):
+    """What was asked for is not in the run."""
+
+
+def place(ids: pl.Series, given: str, *, what: str) -> int:
+    """Return the index of a raw id.
+
+    Args:
+        ids: By index from ``FIRST_INDEX``, integers or text.
+        given: As it came in an address.
+        what: ``item`` or ``user``.
+
+    Raises:
+        NotThere: there is none.
+    """
+    wanted: Any = given
+    if ids.dtype != pl.String:
+        wanted = int(given) if re.fullmatch(r"[0-9]{1,18}", given) else None
+    rows = [] if wanted is None else (ids == wanted).arg_true()
+    if not len(rows):
+        raise NotThere(f"there is no {what} {given[:100]!r} in this run")
+    return int(rows[0]) + FIRST_INDEX
+
+
+def card(run: OpenedRun, item: int) -> Card:
+    """Return an item in short."""
+    row = item - FIRST_INDEX
+    items, number = run.data.items, int(run.data.item_images.numbers[row])
+    category = items["category"][row]
+    return Card(
+        item_id=items["item_id"][row],
+        title=items["title"][row],
+        category=None if category is None else str(category),
+        picture=f"/pictures/items/{number}" if number >= 0 else None,
+    )
+
+
+def hit(run: OpenedRun, item: int, cosine: float | None = None) -> Hit:
+    """Return an item that was found."""
+    return Hit(**card(run, item).model_dump(), cosine=cosine)
+
+
+def find_words(run: OpenedRun, words: str, *, num: int) -> Found:
+    """Return the item of that id, then those in whose title or id every word stands, most shown first."""
+    items = run.data.items
+    matches = pl.lit(True)
+    for word in words.lower().split():
+        in_title = pl.col("title").str.to_lowercase().str.contains(word, literal=True).fill_null(False)
+        matches &= in_title | pl.col("item_id").cast(pl.String).str.to_lowercase().str.contains(
+            word, literal=True
+        )
+    rows = np.zeros(0, dtype=np.int64)
+    if words.split():
+        rows = items.with_row_index("row").filter(matches)["row"].to_numpy().astype(np.int64)
+    order = rows[np.lexsort((rows, -run.data.item_train_counts[rows + FIRST_INDEX]))] + FIRST_INDEX
+    try:
+        exact = place(items["item_id"], words.strip(), what="item")
+        order = np.r_[exact, order[order != exact]]
+    except NotThere:
+        pass  # words are rarely an id
+    asked = f"items with {words.strip()!r} in the title or id"
+    return Found(asked=asked, total=len(order), hits=[hit(run, int(item)) for item in order[:num]])
+
+
+def find_near(run: OpenedRun, encoder: str, asked: Asked, *, num: int, what: str) -> Found:
+    """Return the items nearest to a text or a picture, in the category that it was taken for."""
+    generation = run.generations[encoder]
+    among = None if asked.category is None else run.categories.get(asked.category)
+    where = f", taken for {asked.category}" if among is not None else ""
+    total = int((generation.known if among is None else generation.known & among).sum())
+    near = generation.nearest(asked.vector, num=num, among=among)
+    hits = [hit(run, item, cosine) for item, cosine in near]
+    return Found(asked=f"{what} by {encoder}{where}", total=total, hits=hits)
+
+
+def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:
+    """Return all that is known of an item.
+
+    Raises:
+        NotThere: there is no such item.
+    """
+    item = place(run.data.items["item_id"], given, what="item")
+    row, data = item - FIRST_INDEX, run.data
+    values = data.items.row(row, named=True)
+    rows = run.rows_of_item.of(item)
+    clicks = np.asarray(data.impressions.click)[rows]
+    tested = rows >= run.test.start
+    return ItemView(
+        card=card(run, item),
+        fields={
+            name: str(value)
+            for name, value in values.items()
+            if name not in OWN_COLUMNS and value is not None
+        },
+        price=values["price"],
+        first_seen_time=values["first_seen_time"],
+        age_days=(data.manifest.test_start - values["first_seen_time"]) / SECONDS_A_DAY,
+        train_count=int(data.item_train_counts[item]),
+        num_impressions=len(rows),
+        num_clicks=int(clicks.sum()),
+        num_test_impressions=int(tested.sum()),
+        observed=float(clicks[tested].mean()) if tested.any() else None,
+        life=life(run, rows),
+        scores=run.scores.of(rows[tested] - run.test.start),
+        neighbors=[
+            Strip(
+                encoder=name,
+                has_vector=bool(one.known[item]),
+                hits=[
+                    hit(run, *near)
+                    for near in one.nearest(one.vectors[item], num=num_neighbors, without=item)
+                ]
+                if one.known[item]
+                else [],
+            )
+            for name, one in run.generations.items()
+        ],
+        seen_by=[seen_by(run, row) for row in rows[tested][:NUM_SEEN_BY].tolist()],
+    )
+
+
+def seen_by(run: OpenedRun, row: int) -> SeenBy:
+    """Return who saw an impression."""
+    impressions = run.data.impressions
+    return SeenBy(
+        row=row,
+        user_id=user_id(run, row),
+        time=int(impressions.time[row]),
+        clicked=bool(impressions.click[row]),
+    )
+
+
+def user_id(run: OpenedRun, row: int) -> int | str:
+    """Return the raw id of the user of an impression."""
+    return run.data.users["user_id"][int(run.data.impressions.user[row]) - FIRST_INDEX]
+
+
+def life(run: OpenedRun, rows: Int[ndarray, "rows"]) -> list[Bin]:
+    """Return impressions and clicks over the whole log, in stretches of equal length; none is of two parts."""
+    times, split = np.asarray(run.data.impressions.time), run.data.manifest.split
+    first, border, last = int(times[0]), split.test_start, int(times[-1]) + 1
+    length = max((last - first) / NUM_BINS, 1.0)
+    before = np.linspace(first, border, max(round((border - first) / length), 1) + 1)
+    after = np.linspace(border, last, max(round((last - border) / length), 1) + 1)
+    edges = np.r_[before, after[1:]].round().astype(np.int64)
+    own, clicked = times[rows], np.asarray(run.data.impressions.click)[rows]
+    shown = np.searchsorted(own, edges)
+    counted = np.r_[0, np.cumsum(clicked)][shown]
+    return [
+        Bin(
+            start=int(start),
+            end=int(end),
+            num_impressions=int(shown[number + 1] - shown[number]),
+            num_clicks=int(counted[number + 1] - counted[number]),
+            in_test=bool(start >= border),
+        )
+        for number, (start, end) in enumerate(itertools.pairwise(edges))
+    ]

@@ -1,0 +1,72 @@
+"""The vectors of one encoder: who is near whom, and what content makes of behaviors."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mimctr.center.attach import ContentTable
+from mimctr.center.record import decode
+from mimctr.ubm.content_interest import cosine
+
+ROWS_AT_ONCE = 65_536
+
+
+class Generation:
+    """Content embeddings by ``item_index``, float32 in memory.
+
+    Args:
+        name: Of the encoder's folder.
+        table: As the run embedded them.
+    """
+
+    def __init__(self, name: str, table: ContentTable) -> None:
+        self.name = name
+        self.known: Bool[ndarray, items] = table.item_rows >= 0
+        self.vectors: Float[ndarray, "items content"] = np.zeros((len(self.known), table.dim), np.float32)
+        held = np.flatnonzero(self.known)
+        for start in range(0, len(held), ROWS_AT_ONCE):
+            some = held[start : start + ROWS_AT_ONCE]
+            payload = table.snapshot.payload(table.item_rows[some])
+            self.vectors[some] = decode(payload, table.snapshot.manifest.dtype)
+
+    def cosines(self, query: Float[ndarray, "content"]) -> Float[ndarray, "items"]:
+        """Return the cosine of every item with ``query``; 0 where an item has no vector."""
+        return cosine(torch.from_numpy(query)[None], torch.from_numpy(self.vectors)[None])[0].numpy()
+
+    def nearest(
+        self,
+        query: Float[ndarray, "content"],
+        *,
+        num: int,
+        without: int | None = None,
+        among: Bool[ndarray, "items"] | None = None,
+    ) -> list[tuple[int, float]]:
+        """Return up to ``num`` items by cosine, highest first, ties by index.
+
+        Args:
+            query: Any length above 0.
+            num: Most that are wanted.
+            without: ``item_index`` that is left out.
+            among: Items that are searched; None: all. Those without a vector never are.
+        """
+        allowed = self.known if among is None else self.known & among
+        if without is not None:
+            allowed = allowed & (np.arange(len(allowed)) != without)
+        near = np.where(allowed, self.cosines(query), -np.inf)
+        num = min(num, int(allowed.sum()))
+        if not num:
+            return []
+        border = np.partition(near, -num)[-num]  # ties at the border are sorted out below
+        some = np.flatnonzero(near >= border)
+        best = some[np.lexsort((some, -near[some]))][:num]
+        return [(int(item), float(near[item])) for item in best]
+
+    def weights(self, target: int, behaviors: Int[ndarray, "length"]) -> list[float | None]:
+        """Return ``a_{t,i}^MM`` of Eq. (7) for each behavior; None where it or the target has no vector."""
+        if not self.known[target]:
+            return [None] * len(behaviors)
+        vectors = torch.from_numpy(self.vectors)
+        found = cosine(vectors[target][None], vectors[torch.from_numpy(behaviors)][None])[0]
+        known = self.known[behaviors]
+        return [float(value) if there else None for value, there in zip(found, known, strict=True)]

@@ -1,0 +1,88 @@
+"""A finished run, opened for reading; what it lacks is said, not an error."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mimctr.batch import FIRST_INDEX
+from mimctr.data.dataset import CtrDataset
+from mimctr.evaluate.cohorts import Slices
+from mimctr.evaluate.results import Results
+from mimctr.explore.generation import Generation
+from mimctr.explore.scores import Scores
+
+
+class Asked(NamedTuple):
+    """What an encoder makes of a text or a picture."""
+
+    vector: Float[ndarray, "content"]
+    category: str | None
+    """The one that it was taken for, in which it is searched; None: in all."""
+
+
+class Asks(NamedTuple):
+    """How texts and pictures are put to an encoder."""
+
+    text: Callable[[str], Asked]
+    picture: Callable[[bytes], Asked]
+
+
+class Groups:
+    """Positions by value: those of value ``v``, ascending.
+
+    Args:
+        values: From 0.
+        size: Above every value.
+    """
+
+    def __init__(self, values: Int[ndarray, "rows"], size: int) -> None:
+        self._order = np.argsort(values, kind="stable")
+        self._offsets = np.r_[0, np.cumsum(np.bincount(values, minlength=size))]
+
+    def of(self, value: int) -> Int[ndarray, "positions"]:
+        """Return the positions of ``value``."""
+        return self._order[self._offsets[value] : self._offsets[value + 1]]
+
+
+@dataclass(kw_only=True)
+class OpenedRun:
+    """What of a run the explorer shows."""
+
+    name: str
+    data: CtrDataset
+    generations: Mapping[str, Generation] = field(default_factory=dict)
+    asks: Mapping[str, Asks] = field(default_factory=dict)
+    results: Results | None = None
+    scores: Scores = field(default_factory=Scores)
+    slices: Slices = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @cached_property
+    def test(self) -> range:
+        """Rows of the test part."""
+        return self.data.rows("test")
+
+    @cached_property
+    def rows_of_item(self) -> Groups:
+        """Impressions by ``item_index``."""
+        return Groups(np.asarray(self.data.impressions.target), self.data.num_items + FIRST_INDEX)
+
+    @cached_property
+    def rows_of_user(self) -> Groups:
+        """Impressions by user index."""
+        return Groups(np.asarray(self.data.impressions.user), self.data.num_users + FIRST_INDEX)
+
+    @cached_property
+    def categories(self) -> Mapping[str, Bool[ndarray, "items"]]:
+        """Items of each category, by ``item_index``."""
+        names = np.array([None] * FIRST_INDEX + self.data.items["category"].cast(str).to_list(), dtype=object)
+        return {name: names == name for name in set(names) if name is not None}
+
+    def prepare(self) -> None:
+        """Do now what the first request would wait for."""
+        _ = self.rows_of_item, self.rows_of_user, self.categories, self.data.items, self.data.users

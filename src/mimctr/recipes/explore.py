@@ -1,0 +1,163 @@
+"""Look into a finished run: items, neighbors by generation, users, slices.
+
+mimctr explore runs/demo
+"""
+
+import logging
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.item import RECORD, ItemEncoder
+from mimctr.errors import ConfigError, StaleSnapshot
+from mimctr.evaluate.results import Results, read_results
+from mimctr.explore.generation import Generation
+from mimctr.explore.opened import Asked, Asks, OpenedRun
+from mimctr.explore.scores import Scores
+from mimctr.recipes.embed import open_content
+from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, read_test_part
+from mimctr.recipes.evaluate import Config as EvaluateConfig
+from mimctr.recipes.serve import Listening, read_token
+
+logger = logging.getLogger(__name__)
+
+
+class Config(Listening):
+    """Settings of ``mimctr explore``."""
+
+    port: int = Field(8090, ge=0, le=65535, description="To listen on.")
+    num_threads: int = Field(2, ge=1, description="Requests that are worked on at a time.")
+    max_waiting: int = Field(64, ge=1, description="Requests that may wait or be worked on; more get 429.")
+    deadline: float = Field(30.0, gt=0, description="Seconds that a request may take; more get 504.")
+    num_hits: int = Field(24, ge=1, le=500, description="Items that a search shows.")
+    num_neighbors: int = Field(8, ge=1, le=100, description="Neighbors of an item by generation.")
+    max_behaviors: int = Field(50, ge=1, le=1000, description="Behaviors of a user, the newest.")
+
+
+def open_run(run: Path) -> OpenedRun:
+    """Return a run, opened; what it lacks is listed in ``missing``.
+
+    Raises:
+        RunError: it has no dataset, or a damaged one.
+        StaleSnapshot: an encoder is not the one that made its folder's vectors.
+    """
+    data = CtrDataset.open(run / "dataset")
+    opened = OpenedRun(name=run.resolve().name, data=data)
+    embedded = sorted(path for path in (run / "embed").glob("*") if (path / "items").is_dir())
+    order = {"plain": 0, "pretrained": 1, "csft": 2}
+    embedded.sort(key=lambda path: (order.get(path.name, 3), path.name))
+    opened.generations = {path.name: Generation(path.name, open_content(data, path)) for path in embedded}
+    if not embedded:
+        opened.missing.append(
+            "No vectors (embed): no neighbors, no content weights, no search by picture or text."
+        )
+    opened.asks = {
+        path.name: _asks(run / path.name, open_content(data, path).snapshot.fingerprint)
+        for path in embedded
+        if (run / path.name / RECORD).is_file()
+    }
+    for name in (path.name for path in embedded if path.name not in opened.asks):
+        opened.missing.append(
+            f"No encoder in {name}: its vectors are there, but no text or picture can be put to it."
+        )
+    _open_evaluation(run / "evaluate", opened)
+    opened.prepare()
+    return opened
+
+
+def _open_evaluation(folder: Path, opened: OpenedRun) -> None:
+    if not (folder / RESULTS).is_file():
+        opened.missing.append("No results (evaluate): no probabilities, no slices.")
+        return
+    results = read_results(folder / RESULTS)
+    opened.results = results
+    opened.name = results.dataset.name
+    if (folder / PREDICTIONS).is_file():
+        opened.scores = Scores.read(folder / PREDICTIONS, results.models, opened.test)
+    else:
+        opened.missing.append(f"No {PREDICTIONS} (evaluate): no probabilities of items and impressions.")
+    opened.slices = read_test_part(
+        opened.data, np.array(opened.test), name=opened.name, num_age_sets=_num_age_sets(results)
+    )[0].slices
+
+
+def _num_age_sets(results: Results) -> int:
+    return EvaluateConfig.model_validate(results.settings).num_age_sets
+
+
+def _asks(folder: Path, fingerprint: str) -> Asks:
+    """Return how texts and pictures are put to an encoder, which the first of them loads."""
+    load = cache(lambda: _load(folder, fingerprint))
+    return Asks(lambda text: ask_text(load(), text), lambda picture: ask_picture(load(), picture))
+
+
+def _load(folder: Path, fingerprint: str) -> ItemEncoder:
+    encoder = ItemEncoder.load(folder)
+    if encoder.fingerprint != fingerprint:
+        raise StaleSnapshot(
+            f"{folder}: encoder {encoder.fingerprint[:12]}, the run's vectors came from {fingerprint[:12]}. Run "
+            "'mimctr embed' again."
+        )
+    return encoder
+
+
+def ask_text(encoder: ItemEncoder, text: str) -> Asked:
+    """Return what an encoder makes of a text: a query where it was trained on text queries, else an item's title.
+
+    Raises:
+        DataError: the text is no Unicode.
+    """
+    if encoder.text_queries:
+        vectors, category = encoder.embed_query_texts([text])
+        return Asked(vectors[0].numpy(), _name(encoder, int(category[0])))
+    with torch.no_grad():
+        ids, mask = encoder.text_encoder.tokenize([text])
+        reads = encoder.query_category(encoder.text_view(encoder.text_vectors(ids, mask)), asked="text")
+    name = _name(encoder, int(reads[0]))
+    vectors, _ = encoder.embed_items([None], [text], [name])
+    return Asked(vectors[0].numpy(), name)
+
+
+def ask_picture(encoder: ItemEncoder, picture: bytes) -> Asked:
+    """Return what an encoder makes of a query picture.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    vectors, category = encoder.embed_query_images([picture])
+    return Asked(vectors[0].numpy(), _name(encoder, int(category[0])))
+
+
+def _name(encoder: ItemEncoder, category: int) -> str | None:
+    return encoder.categories[category] if category >= 0 else None
+
+
+def main(run: Path, config: Config) -> None:
+    """Serve the pages until told to stop.
+
+    Raises:
+        ConfigError: FastAPI is not installed, or the address needs a token.
+        MimctrError: the run is not what it should be.
+    """
+    try:
+        from mimctr.explore.app import create_app
+        from mimctr.serve.process import run_until_told
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"explore: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
+    token = read_token(config, command="explore")
+    app = create_app(
+        open_run(run),
+        token=token,
+        num_threads=config.num_threads,
+        max_waiting=config.max_waiting,
+        deadline=config.deadline,
+        num_hits=config.num_hits,
+        num_neighbors=config.num_neighbors,
+        max_behaviors=config.max_behaviors,
+    )
+    logger.info("explore: http://%s:%d", config.host, config.port)
+    run_until_told(app, host=config.host, port=config.port, shutdown_seconds=config.shutdown_seconds)

@@ -1,0 +1,143 @@
+"""The explorer in headless Chromium: no script from data, no console error, contrast and keyboard, phone width."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from encoders.small import picture
+from serve.running import running
+
+from explore.conftest import CHROMIUM, SCRIPT
+from mimctr.explore.app import create_app
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.needs_browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="no playwright: pip install playwright"),
+]
+PAGES = {
+    "start": "/",
+    "words": "/search?q=script",
+    "text": "/search?q=red+hat&by=text",
+    "item": "/item?id=item/0",
+    "item without a vector": "/item?id=item/3",
+    "user": "/user?id=3",
+    "user now": "/user?id=3&now=true&target=item/7",
+    "slices": "/slices",
+    "slice": "/slice?name=all",
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def address(opened):
+    with running(create_app(opened)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open a page; whatever the console says of errors fails the test, and so does what comes from elsewhere."""
+    said, contexts = [], []
+
+    def opened(path, *, width=1200, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda one: said.append(one.text) if one.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on(
+            "request", lambda one: None if one.url.startswith((address, "blob:")) else said.append(one.url)
+        )
+        page.goto(address + path)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not said
+
+
+def axe_violations(page) -> list:
+    import axe_core_python
+
+    page.evaluate((Path(axe_core_python.__file__).parent / "axe.min.js").read_text() + "; 0")
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    found = page.evaluate("rules => axe.run(document, rules)", rules)["violations"]
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
+def test_pages_are_accessible_and_fit_a_phone(open_page, path, scheme):
+    page = open_page(path, width=390, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert axe_violations(page) == []
+
+
+def test_markup_in_a_title_is_shown_and_not_run(open_page):
+    page = open_page("/item?id=item/0")
+    assert page.locator("h1").inner_text() == SCRIPT
+    assert page.evaluate("window.broken") is None
+    assert open_page("/search?q=script").evaluate("window.broken") is None
+
+
+def test_a_picture_is_searched_with_and_a_bad_one_is_refused(open_page, browser, tmp_path):
+    page = open_page("/search")
+    page.get_by_role("button", name="Search by picture").click()
+    assert page.locator("#hits [role=alert]").inner_text() == "Choose a picture first."
+    page.locator("input[type=file]").set_input_files(
+        {"name": "a.png", "mimeType": "image/png", "buffer": picture(7)}
+    )
+    page.get_by_role("button", name="Search by picture").click()
+    page.locator("#hits .tile").first.wait_for()
+    assert page.evaluate("window.broken") is None
+    assert "items nearest to the picture by csft" in page.locator("#hits [role=status]").inner_text()
+
+
+def test_from_words_to_a_user_by_keyboard_alone(open_page):
+    page = open_page("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the content"
+    page.get_by_label("Words of a title, or an item id").focus()
+    page.keyboard.type("item/7")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search?q=item*")
+    page.locator("#hits .tile a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/item?id=item*")
+    page.get_by_role("link", name="user ").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/user?*")
+    page.get_by_label("Against item").fill("item/3")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**target=item*")
+    assert "has no vector, so nothing is weighed" in page.locator("main").inner_text()
+
+
+def test_a_table_is_sorted_by_what_is_clicked_and_holes_come_last(open_page):
+    page = open_page("/slices")
+
+    def column():
+        return page.eval_on_selector_all(
+            "table.sortable tbody tr", "rows => rows.map(row => row.cells[3].dataset.value)"
+        )
+
+    before = column()
+    for order, reverse in (("descending", True), ("ascending", False)):
+        page.get_by_role("button", name="Base", exact=True).click()
+        numbers = [float(value) for value in before if value]
+        assert [float(value) for value in column() if value] == sorted(numbers, reverse=reverse)
+        assert page.locator("th[aria-sort]").get_attribute("aria-sort") == order
+    assert all(not value for value in column()[len([value for value in before if value]) :])

@@ -1,0 +1,201 @@
+"""What the explorer says is what the run holds: compared with loops over the raw tables and the stored files."""
+
+import math
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from encoders.small import picture
+from fastapi.testclient import TestClient
+
+from explore.conftest import NUM_ITEMS, SCRIPT
+from mimctr.encoders.item import ItemEncoder
+from mimctr.explore.app import create_app
+from mimctr.explore.catalogue import find_words
+from mimctr.recipes.explore import open_run
+
+
+def stored_vectors(run_folder) -> dict[str, np.ndarray]:
+    """Return float64 vectors by raw item id, encoded anew, in float16 as they are kept."""
+    encoder = ItemEncoder.load(run_folder / "csft")
+    items = pl.read_parquet(run_folder.parent / "tables" / "items.parquet")
+    vectors, known = encoder.embed_items(
+        items["image"].to_list(), items["title"].to_list(), items["category"].to_list()
+    )
+    kept = vectors.half().double().numpy()
+    return {name: kept[row] for row, name in enumerate(items["item_id"]) if known[row]}
+
+
+def cosine(one, other) -> float:
+    products = sum(float(a) * float(b) for a, b in zip(one, other, strict=True))
+    lengths = [math.sqrt(sum(float(a) ** 2 for a in vector)) for vector in (one, other)]
+    return products / (lengths[0] * lengths[1])
+
+
+def test_weights_are_those_of_a_loop_over_the_log(client, run_folder):
+    """Every behavior before the impression, newest first, against the target and against another item."""
+    vectors = stored_vectors(run_folder)
+    log = pl.read_parquet(run_folder.parent / "tables" / "impressions.parquet")
+    for target in (None, "item/7"):
+        asked = {"id": 3, "row": None, **({"target": target} if target else {})}
+        said = client.get("/api/user", params={k: v for k, v in asked.items() if v is not None}).json()
+        at, wanted = said["impression"]["time"], target or said["impression"]["item"]["item_id"]
+        before = log.filter((pl.col("user_id") == 3) & (pl.col("click") == 1) & (pl.col("time") < at))
+        newest = before.sort("time", descending=True)["item_id"].to_list()
+        assert said["num_behaviors"] == len(newest)
+        assert [one["item_id"] for one in said["behaviors"]] == newest[:50]
+        for one in said["behaviors"]:
+            name = one["item_id"]
+            if name not in vectors or wanted not in vectors:
+                assert one["weight"] is None
+            else:
+                assert one["weight"] == pytest.approx(cosine(vectors[name], vectors[wanted]), abs=1e-6)
+    assert any(one["weight"] is not None for one in said["behaviors"])
+
+
+def test_an_item_without_a_vector_weighs_nothing_and_says_so(client):
+    said = client.get("/api/user", params={"id": 3, "target": "item/3"}).json()
+    assert said["target_has_vector"] is False
+    assert {one["weight"] for one in said["behaviors"]} == {None}
+    assert "has no vector" in client.get("/user", params={"id": 3, "target": "item/3"}).text
+
+
+def test_now_has_all_behaviors_and_no_impression(client, run_folder):
+    log = pl.read_parquet(run_folder.parent / "tables" / "impressions.parquet")
+    said = client.get("/api/user", params={"id": 3, "now": True}).json()
+    assert said["impression"] is None
+    assert said["num_behaviors"] == log.filter((pl.col("user_id") == 3) & (pl.col("click") == 1)).height
+
+
+def test_one_can_step_through_all_test_impressions_of_a_user(client, opened):
+    said, rows = client.get("/api/user", params={"id": 3}).json(), []
+    while True:
+        rows.append(said["impression"]["row"])
+        if said["next"] is None:
+            break
+        following = client.get("/api/user", params={"id": 3, "row": said["next"]}).json()
+        assert following["previous"] == rows[-1]
+        said = following
+    table = opened.data.impression_table(opened.test)
+    assert rows == table.filter(pl.col("user_id") == 3)["row"].to_list()
+
+
+def test_neighbors_are_those_of_a_loop_over_all_items(client, run_folder):
+    vectors = stored_vectors(run_folder)
+    strip = client.get("/api/item", params={"id": "item/7"}).json()["neighbors"][0]
+    near = {name: cosine(vectors["item/7"], vector) for name, vector in vectors.items() if name != "item/7"}
+    best = sorted(near.values(), reverse=True)[:8]
+    assert [hit["cosine"] for hit in strip["hits"]] == pytest.approx(best, abs=1e-6)
+    assert all(hit["cosine"] == pytest.approx(near[hit["item_id"]], abs=1e-6) for hit in strip["hits"])
+
+
+def test_an_items_life_and_scores_are_counted_from_the_files(client, run_folder):
+    log = pl.read_parquet(run_folder.parent / "tables" / "impressions.parquet").filter(
+        pl.col("item_id") == "item/7"
+    )
+    said = client.get("/api/item", params={"id": "item/7"}).json()
+    assert said["num_impressions"] == log.height == sum(one["num_impressions"] for one in said["life"])
+    assert said["num_clicks"] == log["click"].sum() == sum(one["num_clicks"] for one in said["life"])
+    for one in said["life"]:
+        inside = log.filter((pl.col("time") >= one["start"]) & (pl.col("time") < one["end"]))
+        assert (one["num_impressions"], one["num_clicks"]) == (inside.height, inside["click"].sum())
+    said_of = pl.read_parquet(run_folder / "evaluate" / "predictions.parquet").filter(
+        pl.col("item_id") == "item/7"
+    )
+    assert (
+        said["num_test_impressions"]
+        == said_of.height
+        == sum(one["num_impressions"] for one in said["life"] if one["in_test"])
+    )
+    assert said["observed"] == pytest.approx(said_of["click"].mean())
+    assert {one["name"]: one["probability"] for one in said["scores"]} == pytest.approx(
+        {
+            "Avg Pooling Base": said_of["probability:mean-base-seed0"].mean(),
+            "Avg Pooling Base+MIM (csft)": said_of["probability:mean-mim-seed0"].mean(),
+        }
+    )
+
+
+def test_words_find_the_id_first_then_titles_with_every_word(client):
+    def found(words):
+        return [hit["item_id"] for hit in client.get("/api/search/words", params={"q": words}).json()["hits"]]
+
+    assert found("item/3")[0] == "item/3"
+    assert set(found("item/3")[1:]) == {f"item/3{n}" for n in range(10)}
+    assert found("NUMBER11 hat") == []
+    assert found("NUMBER11 bag") == ["item/11"]
+    assert found("a.*") == []
+
+
+def test_more_matches_than_are_shown_are_counted(opened):
+    found = find_words(opened, "item", num=3)
+    assert (found.total, len(found.hits)) == (NUM_ITEMS, 3)
+
+
+def test_a_picture_finds_what_its_query_vector_is_nearest_to(client, run_folder):
+    vectors, encoder = stored_vectors(run_folder), ItemEncoder.load(run_folder / "csft")
+    query, category = encoder.embed_query_images([picture(5)])
+    name = encoder.categories[int(category[0])]
+    items = pl.read_parquet(run_folder.parent / "tables" / "items.parquet").filter(pl.col("category") == name)
+    near = sorted(
+        (cosine(query[0].double().numpy(), vectors[one]) for one in items["item_id"] if one in vectors),
+        reverse=True,
+    )
+    said = client.post("/api/search/picture", content=picture(5)).json()
+    assert said["total"] == len(near)
+    assert [hit["cosine"] for hit in said["hits"]] == pytest.approx(near[:24], abs=1e-5)
+    assert name in said["asked"]
+
+
+def test_a_text_is_an_item_with_this_title_alone(client, run_folder):
+    """In the category that it reads like, whatever its own; compared with a loop over the items of it."""
+    vectors, encoder = stored_vectors(run_folder), ItemEncoder.load(run_folder / "csft")
+    items = pl.read_parquet(run_folder.parent / "tables" / "items.parquet")
+    said = client.get("/api/search/text", params={"q": "blue leather hat"}).json()
+    taken = said["asked"].rsplit("taken for ", 1)[1]
+    assert taken in encoder.categories
+    query, _ = encoder.embed_items([None], ["blue leather hat"], [taken])
+    own = [one for one in items.filter(pl.col("category") == taken)["item_id"] if one in vectors]
+    near = sorted((cosine(query[0].double().numpy(), vectors[one]) for one in own), reverse=True)
+    assert said["total"] == len(own)
+    assert [hit["cosine"] for hit in said["hits"]] == pytest.approx(near[:24], abs=1e-5)
+
+
+def test_words_without_a_word_find_nothing(client):
+    assert client.get("/api/search/words", params={"q": "  "}).json()["total"] == 0
+
+
+def test_slices_are_those_of_the_results_and_examples_those_that_moved_most(client, opened, run_folder):
+    rows = {row["slice"]: row for row in client.get("/api/slices").json()}
+    assert rows["all"]["num_impressions"] == len(opened.test)
+    said = pl.read_parquet(run_folder / "evaluate" / "predictions.parquet")
+    liked = [
+        math.log(mim if click else 1 - mim) - math.log(base if click else 1 - base)
+        for click, base, mim in said.select(
+            "click", "probability:mean-base-seed0", "probability:mean-mim-seed0"
+        ).iter_rows()
+    ]
+    best, worst = int(np.argmax(liked)), int(np.argmin(liked))
+    view = client.get("/api/slice", params={"name": "all"}).json()
+    assert view["helped"][0]["row"] == said["row"][best]
+    assert view["harmed"][0]["row"] == said["row"][worst]
+
+
+def test_what_a_run_lacks_is_said(run_folder, tmp_path):
+    shutil.copytree(run_folder / "dataset", tmp_path / "dataset")
+    with TestClient(create_app(open_run(tmp_path))) as client:
+        page = client.get("/").text
+        assert "No vectors (embed)" in page
+        assert "No results (evaluate)" in page
+        for address in ("/search?q=hat", "/item?id=item/7", "/user?id=3", "/slices"):
+            assert client.get(address).status_code == 200, address
+        refused = client.get("/api/search/text", params={"q": "hat"})
+        assert (refused.status_code, "no encoder" in refused.json()["detail"]) == (404, True)
+
+
+def test_titles_are_text_on_every_page(client):
+    for address in ("/search?q=script", "/item?id=item/0", "/slice?name=all"):
+        text = client.get(address).text
+        assert SCRIPT not in text
+    assert "&lt;script&gt;window.broken" in client.get("/item?id=item/0").text
