@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import polars as pl
 import pytest
-
 from data.conftest import START, Tables, make_tables, write_tables
+
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 
@@ -73,7 +73,8 @@ def test_every_impression_is_there_once_with_its_label_fields_and_part(dataset: 
     for part, begin, end in zip(("train", "validation", "test"), starts, starts[1:], strict=False):
         times = log.times[log.rows(part)]
         assert len(times) == raw.filter(pl.col("time").is_between(begin, end, closed="left")).height
-        assert begin <= times.min() and times.max() < end
+        assert begin <= times.min()
+        assert times.max() < end
 
 
 def test_a_history_is_what_the_user_did_strictly_before(dataset: CtrDataset, log) -> None:
@@ -112,7 +113,7 @@ def test_items_keep_their_fields_and_only_untrained_ones_share_a_row(
         .with_columns(item_id=pl.lit(119, dtype=pl.Int64))
     )
     old = tables["impressions"].filter((pl.col("item_id") != 119) & (pl.col("time") < last))
-    behaviors = tables["behaviors"].filter(pl.col("time") < last)
+    behaviors = tables["behaviors"].filter((pl.col("time") < last) & (pl.col("item_id") != 119))
     raw = {"items": tables["items"], "impressions": pl.concat([old, new]), "behaviors": behaviors}
     prepare_tables(write_tables(tmp_path / "tables", raw), tmp_path / "dataset")
     dataset = CtrDataset.open(tmp_path / "dataset")
@@ -126,5 +127,6 @@ def test_items_keep_their_fields_and_only_untrained_ones_share_a_row(
         assert str(brands[columns["item_brand"][0][index]]) == str(number % 3)
     trained = {items[index] for index in np.unique(log.items[log.rows("train")])}
     alone = {item for index, item in items.items() if log.known_items[index] > 1}
-    assert 119 in items.values() and 119 not in trained
+    assert 119 in items.values()
+    assert 119 not in trained
     assert alone == trained

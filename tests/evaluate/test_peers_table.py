@@ -58,7 +58,8 @@ def results() -> PeerResults:
 def test_the_best_peer_is_chosen_by_validation_and_is_never_ours(results: PeerResults) -> None:
     """Mutants: chosen by test AUC; ours among the peers."""
     found = best_peer(results.rows, "din")
-    assert found is not None and found.library == "fuxictr"
+    assert found is not None
+    assert found.library == "fuxictr"
     assert best_peer(results.rows, "dien") is None
 
 
@@ -72,7 +73,8 @@ def test_the_table_shows_what_was_measured(results: PeerResults) -> None:
     values = [None if cell.ours is None else cell.ours.mean for cell in table.rows[3].cells]
     assert values == pytest.approx([0.63, 0.63, 0.02, 20.0, (30 / 3 + 10 / 2) / 2, 300, 0.001])
     assert all(len(one.cells) == len(table.columns) for one in table.rows)
-    assert "0.8000" in table.note and "tea leaves" in table.note
+    assert "0.8000" in table.note
+    assert "tea leaves" in table.note
     assert table.reading == [
         "mimctr Base+MIM 1.2, din-mim: AUC +0.0200 beside the best other library (95 %: +0.0150 to +0.0250)."
     ]
