@@ -27,7 +27,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -36,12 +35,11 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from peers.market import Log, generate
+from peers.start import OURS, SIZES, run_task
 from timing import machine, print_load, ratio
 
 from mimctr.evaluate.metrics import auc
 
-SCRIPTS = Path(__file__).parent / "peers"
-OURS = "mimctr"
 ROWS: dict[str, dict[str, float]] = {
     "din": {"fuxictr": 1.7, "deepctr_torch": 2.5, "recbole": 2.5},
     "din-dice": {"fuxictr": 2.0, "deepctr_torch": 2.5},
@@ -53,13 +51,6 @@ ROWS: dict[str, dict[str, float]] = {
 """Row -> peer -> how many times as fast ours is wanted. What a row means to a library stands in its peers/run_*.py."""
 LIKE = {"din-best": "din"}
 """Row -> row whose test AUC ours must keep, where both are trained: what makes it faster may not cost any."""
-SIZES = {
-    "batch_size": 1024,
-    "dim": 16,
-    "attention_dims": [80, 40],
-    "hidden_dims": [256, 128, 64],
-    "k": 20,
-}
 LEAST_NOISE = 0.002
 """Differences of test AUC below this are told apart by nobody."""
 STANDARD_ERRORS = 3.0
@@ -96,14 +87,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
     args = parser.parse_args()
     load = print_load()
-    log = generate(
+    log, odds = generate(
         num_users=args.users,
         num_steps=args.steps,
         num_items=args.items,
         num_categories=args.categories,
         length=args.length,
     )
-    ceiling = auc(log.clicks[log.rows("test")], log.odds[log.rows("test")])
+    ceiling = auc(log.clicks[log.rows("test")], odds[log.rows("test")])
     ceiling_error = auc_error(log.clicks[log.rows("test")], ceiling)
     print(f"ceiling   {ceiling:.4f}: test AUC of the true odds")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
@@ -146,7 +137,7 @@ def train_in_rounds(row: str, log: Log, folder: Path, args: argparse.Namespace) 
             result = results[library]
             result.fit.append(outcome["seconds"]["fit"])
             result.open.append(outcome["seconds"]["open"])
-            result.auc.append(auc(log.clicks[test], np.load(folder / library / "scores.npy")))
+            result.auc.append(auc(log.clicks[test], np.load(folder / library / "scores.npz")["test"]))
             result.versions.update(outcome["versions"])
             print(
                 f"round {seed} {row} {library}: {result.fit[-1]:.1f} s, AUC {result.auc[-1]:.4f}",
@@ -158,21 +149,9 @@ def train_in_rounds(row: str, log: Log, folder: Path, args: argparse.Namespace) 
 def run(library: str, task: str, folder: Path, args: argparse.Namespace, *, row: str, seed: int) -> dict:
     """Run one task of a library in a process of its own; return what it wrote down."""
     sizes = SIZES | {"batch_size": args.batch, "length": args.length, "learning_rate": args.learning_rate}
-    settings = json.dumps({"row": row, "seed": seed, "threads": args.threads, "epochs": args.epochs, **sizes})
-    command = [sys.executable if library == OURS else str(args.peers.absolute())]
-    command += [
-        str(SCRIPTS / f"run_{library}.py"),
-        task,
-        str(folder / "log.npz"),
-        str(folder / library),
-        settings,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(
-            f"bench_peers: {library} could not {task} {row} (exit {done.returncode}).\n{done.stderr[-3000:]}"
-        )
-    return json.loads((folder / library / "outcome.json").read_text()) if task == "train" else {}
+    settings = {"row": row, "seed": seed, "threads": args.threads, "epochs": args.epochs, **sizes}
+    settings |= {"patience": args.epochs}
+    return run_task(library, task, folder, settings, peers=args.peers)
 
 
 def report(row: str, results: dict[str, Result], *, num_samples: int, idle: bool) -> list[str]:

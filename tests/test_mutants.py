@@ -29,6 +29,20 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "the test part chooses the best of the other libraries",
+        "evaluate/paper/peers.py",
+        "statistics.mean(row.validation_auc)",
+        "statistics.mean(row.auc)",
+        "tests/evaluate/test_peers_table.py::test_the_best_peer_is_chosen_by_validation_and_is_never_ours",
+    ),
+    Mutant(
+        "our own model is one of the peers that it is compared with",
+        "evaluate/paper/peers.py",
+        "row.library != OURS and group_of",
+        "group_of",
+        "tests/evaluate/test_peers_table.py::test_the_best_peer_is_chosen_by_validation_and_is_never_ours",
+    ),
+    Mutant(
         "to be stopped is a failure",
         "cli/stopping.py",
         "raise SystemExit(0)",

@@ -1,8 +1,12 @@
-"""What every contestant of bench_peers.py has in common: its files are made once, then it trains in fresh processes."""
+"""What every contestant of bench_peers.py and bench_peers_data.py has in common.
+
+Its files are made once, then it trains in fresh processes.
+"""
 
 import argparse
 import importlib.metadata
 import json
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +27,7 @@ class Settings:
     """What all contestants share. Everything else is what each library's users get."""
 
     row: str
-    """Model and variant: a key of bench_peers.py's ROWS."""
+    """Model and variant: a key of the benchmark's ROWS."""
     seed: int
     threads: int
     epochs: int
@@ -36,6 +40,12 @@ class Settings:
     k: int
     """Behaviors that a search keeps."""
     learning_rate: float
+    patience: int
+    """Epochs without a better validation AUC before training stops."""
+    dataset: str | None = None
+    """A dataset that mimctr has prepared; what it writes itself otherwise. The others read the log alone."""
+    content: str | None = None
+    """Of mimctr's rows that read content."""
 
 
 @dataclass(kw_only=True)
@@ -44,9 +54,12 @@ class Outcome:
 
     seconds: dict[str, float] = field(default_factory=dict)
     """``open``: from files to a model and batches in waiting; ``fit``: the library's own fit, all epochs with loading,
-    each with a look at the validation part; nobody stops early."""
-    scores: ndarray | None = None
-    """Of the test part, in the order of the log, by the weights of the best epoch; higher is likelier."""
+    each with a look at the validation part."""
+    epochs: int = 0
+    """That were trained."""
+    scores: dict[str, ndarray] = field(default_factory=dict)
+    """Of the validation and the test part, in the order of the log, by the weights of the best epoch; higher is
+    likelier."""
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -75,6 +88,16 @@ def start_alike(model: nn.Module, seed: int) -> None:
                     part.bias.zero_()
 
 
+def peak_memory() -> int:
+    """Return the largest resident set of this process in bytes, and of the largest that it started (FuxiCTR's loader).
+
+    The library itself, its imports and the scoring are within it. Linux counts in KiB.
+    """
+    return 1024 * sum(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+
+
 def main(
     prepare: Callable[[Log, Path, Settings], None],
     train: Callable[[Path, Settings, Outcome], None],
@@ -84,7 +107,7 @@ def main(
 
     Args:
         prepare: Writes the log as the library wants it.
-        train: Opens that, trains, scores the test part, and writes seconds and scores into the outcome.
+        train: Opens that, trains, scores two parts, and writes seconds and scores into the outcome.
         packages: Whose versions are recorded.
     """
     parser = argparse.ArgumentParser()
@@ -106,7 +129,13 @@ def main(
     )  # the first imports a compiler, a second: before, for all alike
     outcome = Outcome()
     train(args.folder, settings, outcome)
-    np.save(args.folder / "scores.npy", outcome.scores)
+    np.savez(args.folder / "scores.npz", **outcome.scores)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", *packages)}
-    record = {"seconds": outcome.seconds, "versions": versions, "settings": asdict(settings)}
+    record = {
+        "seconds": outcome.seconds,
+        "epochs": outcome.epochs,
+        "peak_memory_bytes": peak_memory(),
+        "versions": versions,
+        "settings": asdict(settings),
+    }
     (args.folder / "outcome.json").write_text(json.dumps(record))

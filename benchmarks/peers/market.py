@@ -1,4 +1,7 @@
-"""The log that every contestant trains on. NumPy alone: each environment reads it."""
+"""The log that every contestant trains on, and the market that generates one.
+
+NumPy alone: each environment reads it.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,22 +19,30 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Log:
-    """Impressions in the order of their times, and each user's behaviors, oldest first. Ids count from 1."""
+    """Impressions in the order of their times, and each user's behaviors, oldest first. 0 is padding, no id."""
 
     users: ndarray
     items: ndarray
     times: ndarray
     clicks: ndarray
-    odds: ndarray
-    """Logarithm of the true odds of a click: nobody can rank better."""
     ends: ndarray
     """How many of its user's behaviors an impression may see."""
     bounds: ndarray
     """First row of train, validation and test, and the number of rows."""
-    categories: ndarray
-    """By item; 0 for item 0, which is padding."""
+    item_fields: ndarray
+    """Row ``i`` holds the fields of item ``i``; item 0 is padding and has zeros."""
+    item_names: ndarray
+    item_sizes: ndarray
+    """One above the largest value of each."""
+    fields: ndarray
+    """One row an impression: everything else that is known when it is shown, of the user, the query, the context."""
+    names: ndarray
+    sizes: ndarray
+    known_items: ndarray
+    """By item: its row in a table of embeddings, where all that training never showed share row 1."""
+    known_users: ndarray
     offsets: ndarray
-    """User ``u`` owns the behaviors ``offsets[u - 1]:offsets[u]``."""
+    """User ``u`` owns the behaviors ``offsets[u]:offsets[u + 1]``."""
     behaviors: ndarray
     """The items."""
     behavior_times: ndarray
@@ -41,10 +52,21 @@ class Log:
         first = ("train", "validation", "test").index(part)
         return slice(int(self.bounds[first]), int(self.bounds[first + 1]))
 
-    def newest(self, rows: slice, length: int) -> ndarray:
-        """Return the newest ``length`` behaviors of each row, the newest last; every history is at least as long."""
-        ends = self.offsets[self.users[rows] - 1] + self.ends[rows]
-        return self.behaviors[ends[:, None] + np.arange(-length, 0)]
+    def newest(self, rows: slice, length: int) -> tuple[ndarray, ndarray]:
+        """Return the newest ``length`` behaviors of each row, the newest last and then zeros, and how many they are."""
+        counts = np.minimum(self.ends[rows], length)
+        starts = self.offsets[self.users[rows]] + self.ends[rows] - counts
+        places = np.arange(length)
+        real = places < counts[:, None]
+        return np.where(real, self.behaviors[np.where(real, starts[:, None] + places, 0)], 0), counts
+
+    def item_columns(self) -> dict[str, tuple[ndarray, int]]:
+        """Return the fields of items by name, each by item, with their sizes."""
+        return _columns(self.item_fields, self.item_names, self.item_sizes)
+
+    def field_columns(self, rows: slice) -> dict[str, tuple[ndarray, int]]:
+        """Return the other fields of some impressions by name, with their sizes."""
+        return _columns(self.fields[rows], self.names, self.sizes)
 
     def save(self, path: Path) -> None:
         """Write one .npz file."""
@@ -57,10 +79,18 @@ class Log:
             return cls(**arrays)
 
 
+def _columns(table: ndarray, names: ndarray, sizes: ndarray) -> dict[str, tuple[ndarray, int]]:
+    return {
+        str(name): (table[:, column], int(size))
+        for column, (name, size) in enumerate(zip(names, sizes, strict=True))
+    }
+
+
 def generate(
     *, num_users: int, num_steps: int, num_items: int, num_categories: int, length: int, seed: int = 0
-) -> Log:
-    """Return a log in which every user sees one item a step and clicks on what is good and like what was clicked on.
+) -> tuple[Log, ndarray]:
+    """Return a log in which every user sees one item a step and clicks on what is good and like what was clicked on,
+    and the logarithm of the true odds of each click: nobody can rank better.
 
     A click's log odds are the item's quality plus a multiple of the share of the target's category in the newest
     ``length`` behaviors, which is what DIN's attention can find. Nothing of a user matters but the behaviors.
@@ -95,15 +125,13 @@ def generate(
         all_odds.append(odds)
         histories.append(target[:, None])
         clicked.append(click[:, None])
-    return _assemble(
-        np.stack(items), np.stack(clicks), np.stack(all_odds), histories, clicked, categories=categories
-    )
+    log = _assemble(np.stack(items), np.stack(clicks), histories, clicked, categories=categories)
+    return log, np.concatenate(all_odds)
 
 
 def _assemble(
     items: ndarray,
     clicks: ndarray,
-    odds: ndarray,
     histories: list[ndarray],
     clicked: list[ndarray],
     *,
@@ -121,11 +149,17 @@ def _assemble(
         items=items.ravel(),
         times=times,
         clicks=clicks.ravel().astype(np.int64),
-        odds=odds.ravel(),
         ends=(length + clicks.cumsum(axis=0) - clicks).ravel(),
         bounds=num_users * np.array([0, num_steps - 2 * held_out, num_steps - held_out, num_steps]),
-        categories=categories,
-        offsets=np.concatenate([[0], kept.sum(axis=1).cumsum()]),
+        item_fields=categories[:, None],
+        item_names=np.array(["category"]),
+        item_sizes=categories.max(keepdims=True) + 1,
+        fields=np.zeros((num_steps * num_users, 0), dtype=np.int64),
+        names=np.zeros(0, dtype=str),
+        sizes=np.zeros(0, dtype=np.int64),
+        known_items=np.arange(len(categories)),
+        known_users=np.arange(num_users + 1),
+        offsets=np.concatenate([[0, 0], kept.sum(axis=1).cumsum()]),
         behaviors=np.concatenate(histories, axis=1)[kept],
         behavior_times=when[kept],
     )

@@ -1,4 +1,4 @@
-"""DeepCTR-Torch's side of bench_peers.py.
+"""DeepCTR-Torch's side of bench_peers.py and bench_peers_data.py.
 
 Sizes, learning rate and activations are given. It prints and measures nothing while it trains (``verbose=0``), which is
 faster than its default, and has no L2 penalty, as nobody here has one.
@@ -9,47 +9,46 @@ from pathlib import Path
 import numpy as np
 import torch
 from contest import Outcome, Settings, main, start_alike
-from deepctr_torch.callbacks import ModelCheckpoint
+from deepctr_torch.callbacks import EarlyStopping, ModelCheckpoint
 from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
 from deepctr_torch.models import DIN
 from market import Log
 
 ROWS = {"din": {"att_activation": "sigmoid"}, "din-dice": {"att_activation": "dice"}}
 """Settings of each row beside the shared ones."""
-HISTORY = ("item_id", "category")
+PARTS = ("train", "validation", "test")
 
 
 def prepare(log: Log, folder: Path, settings: Settings) -> None:
     """Write the arrays that ``fit`` takes, by part."""
-    sizes = {
-        "user_id": len(log.offsets),
-        "item_id": len(log.categories),
-        "category": log.categories.max() + 1,
-    }
+    items = {"item_id": (log.known_items, int(log.known_items.max()) + 1), **log.item_columns()}
+    sizes = {"user_id": int(log.known_users.max()) + 1}
+    sizes |= {name: size for name, (_, size) in log.field_columns(slice(0, 0)).items()}
+    sizes |= {name: size for name, (_, size) in items.items()}
     np.savez(folder / "sizes.npz", **sizes)
-    for part in ("train", "validation", "test"):
+    np.savez(folder / "history.npz", names=list(items))
+    for part in PARTS:
         rows = log.rows(part)
-        history = log.newest(rows, settings.length)
+        history, counts = log.newest(rows, settings.length)
         np.savez(
             folder / f"{part}.npz",
             clicks=log.clicks[rows],
-            user_id=log.users[rows],
-            item_id=log.items[rows],
-            category=log.categories[log.items[rows]],
-            hist_item_id=history,
-            hist_category=log.categories[history],
-            history_length=np.full(len(history), settings.length),
+            user_id=log.known_users[log.users[rows]],
+            history_length=counts,
+            **{name: values for name, (values, _) in log.field_columns(rows).items()},
+            **{name: values[log.items[rows]] for name, (values, _) in items.items()},
+            **{f"hist_{name}": values[history] for name, (values, _) in items.items()},
         )
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
-    """Train with ``fit``; score the test part."""
+    """Train with ``fit``; score the held-out parts."""
     with outcome.timed("open"):
-        parts = {part: dict(np.load(folder / f"{part}.npz")) for part in ("train", "validation", "test")}
+        parts = {part: dict(np.load(folder / f"{part}.npz")) for part in PARTS}
         clicks = {part: arrays.pop("clicks") for part, arrays in parts.items()}
         model = DIN(
             feature_columns(folder, settings),
-            list(HISTORY),
+            history_names(folder),
             dnn_hidden_units=settings.hidden_dims,
             att_hidden_size=settings.attention_dims,
             l2_reg_embedding=0.0,
@@ -62,22 +61,33 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
     best = ModelCheckpoint(
         str(folder / "best.pt"), monitor="val_auc", save_best_only=True, save_weights_only=True, mode="max"
     )
+    stop = EarlyStopping(monitor="val_auc", mode="max", patience=settings.patience)
     with outcome.timed("fit"):
-        model.fit(
+        history = model.fit(
             parts["train"],
             clicks["train"],
             batch_size=settings.batch_size,
             epochs=settings.epochs,
             verbose=0,
-            callbacks=[best],
+            callbacks=[best, stop],
             validation_data=(parts["validation"], clicks["validation"]),
         )
     model.load_state_dict(torch.load(folder / "best.pt"))
-    outcome.scores = model.predict(parts["test"], batch_size=settings.batch_size).squeeze(1)
+    outcome.epochs = len(history.epoch)
+    outcome.scores = {
+        part: model.predict(parts[part], batch_size=settings.batch_size).squeeze(1) for part in PARTS[1:]
+    }
+
+
+def history_names(folder: Path) -> list[str]:
+    """Return the columns that target and history share."""
+    with np.load(folder / "history.npz") as history:
+        return history["names"].tolist()
 
 
 def feature_columns(folder: Path, settings: Settings) -> list[SparseFeat | VarLenSparseFeat]:
-    """Return the fields: user, target and the history, which shares the target's tables."""
+    """Return the fields: user, impression, target and the history, which shares the target's tables."""
+    shared = history_names(folder)
     with np.load(folder / "sizes.npz") as sizes:
         columns = [SparseFeat(name, int(sizes[name]), embedding_dim=settings.dim) for name in sizes]
     history = [
@@ -89,7 +99,7 @@ def feature_columns(folder: Path, settings: Settings) -> list[SparseFeat | VarLe
             length_name="history_length",
         )
         for column in columns
-        if column.name in HISTORY
+        if column.name in shared
     ]
     return columns + history
 

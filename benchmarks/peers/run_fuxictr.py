@@ -1,4 +1,6 @@
-"""FuxiCTR's side of bench_peers.py: the models of its ``model_zoo/LongCTR``, with that folder's own loader.
+"""FuxiCTR's side of bench_peers.py and bench_peers_data.py.
+
+It trains the models of its ``model_zoo/LongCTR``, with that folder's own loader.
 
 Sizes, learning rate and activations are given; everything else is the library's default, a loading process of its own
 (``num_workers=1``) and gradient clipping included. What the options leave different from ours:
@@ -44,24 +46,30 @@ def prepare(log: Log, folder: Path, settings: Settings) -> None:
         pd.DataFrame(
             {
                 "click": log.clicks[rows],
-                "user_id": log.users[rows],
+                "user_id": log.known_users[log.users[rows]],
                 "user_index": log.users[rows],
                 "item_index": log.items[rows],
                 "seq_len": log.ends[rows],
+                **{name: values for name, (values, _) in log.field_columns(rows).items()},
             }
         ).to_parquet(folder / name)
-    histories = [np.zeros(0, dtype=np.int64), *np.split(log.behaviors, log.offsets[1:-1])]
+    histories = np.split(log.behaviors, log.offsets[1:-1])
     pd.DataFrame({"full_item_seq": histories}).to_parquet(folder / "users.parquet")
-    items = np.arange(len(log.categories))
-    pd.DataFrame({"item_index": items, "item_id": items, "category": log.categories}).to_parquet(
-        folder / "items.parquet"
-    )
-    sizes = {"user_id": len(log.offsets), "item_id": len(items), "category": int(log.categories.max()) + 1}
+    items = {"item_id": (log.known_items, int(log.known_items.max()) + 1), **log.item_columns()}
+    pd.DataFrame(
+        {
+            "item_index": np.arange(len(log.known_items)),
+            **{name: values for name, (values, _) in items.items()},
+        }
+    ).to_parquet(folder / "items.parquet")
+    impression = {"user_id": int(log.known_users.max()) + 1}
+    impression |= {name: size for name, (_, size) in log.field_columns(slice(0, 0)).items()}
+    sizes = {"user": impression, "item": {name: size for name, (_, size) in items.items()}}
     (folder / "sizes.json").write_text(json.dumps(sizes))
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
-    """Train as ``model_zoo/LongCTR/run_expid.py`` does; score the test part."""
+    """Train as ``model_zoo/LongCTR/run_expid.py`` does; score the held-out parts."""
     seed_everything(settings.seed)
     name, more = ROWS[settings.row]
     params = {
@@ -75,7 +83,7 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         "loss": "binary_crossentropy",
         "metrics": ["AUC"],
         "model_root": str(folder),
-        "early_stop_patience": settings.epochs,
+        "early_stop_patience": settings.patience,
         "verbose": 0,
         "max_len": settings.length,
         "user_info": str(folder / "users.parquet"),
@@ -91,7 +99,11 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
     start_alike(model, settings.seed)
     with outcome.timed("fit"):
         model.fit(train_batches, epochs=settings.epochs, validation_data=validation_batches)
-    outcome.scores = model.predict(RankDataLoader(features, stage="test", **params))
+    outcome.epochs = model._epoch_index + 1
+    for part, name in FILES.items():
+        if part != "train":
+            held_out = params | {"test_data": str(folder / name)}
+            outcome.scores[part] = model.predict(RankDataLoader(features, stage="test", **held_out))
 
 
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
@@ -103,14 +115,14 @@ def feature_map(folder: Path, settings: Settings) -> FeatureMap:
     features.labels = ["click"]
     features.default_emb_dim = settings.dim
     features.features.update({name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")})
-    for name, size in json.loads((folder / "sizes.json").read_text()).items():
-        source = "user" if name == "user_id" else "item"
-        features.features[name] = {
-            "type": "categorical",
-            "source": source,
-            "padding_idx": 0,
-            "vocab_size": size,
-        }
+    for source, sizes in json.loads((folder / "sizes.json").read_text()).items():
+        for name, size in sizes.items():
+            features.features[name] = {
+                "type": "categorical",
+                "source": source,
+                "padding_idx": 0,
+                "vocab_size": size,
+            }
     return features
 
 

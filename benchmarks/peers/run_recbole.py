@@ -1,9 +1,13 @@
-"""RecBole's side of bench_peers.py.
+"""RecBole's side of bench_peers.py and bench_peers_data.py.
 
 Its DIN is always sigmoid in the attention and its own Dice (without statistics) behind batch norm in the deep network,
-which does not see the user. It has one list of widths for both networks; the attention's are put in here.
+which sees neither the user nor any other field of the impression: the item's fields and the history are all it
+reads, and there is no option for more. An item that training never showed keeps a row of its own, as it started, since
+RecBole reads items from one table by their ids. It has one list of widths for both networks; the attention's are put in
+here.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -29,21 +33,22 @@ def prepare(log: Log, folder: Path, settings: Settings) -> None:
     (folder / "log").mkdir()
     for part in PARTS:
         rows = log.rows(part)
-        histories = log.newest(rows, settings.length)
+        histories, counts = log.newest(rows, settings.length)
         with open(folder / "log" / f"log.{part}.inter", "w", encoding="utf-8") as file:
             file.write("user_id:token\titem_id:token\tlabel:float\titem_id_list:token_seq\n")
-            for user, item, click, history in zip(
-                log.users[rows], log.items[rows], log.clicks[rows], histories.tolist(), strict=True
+            for user, item, click, history, count in zip(
+                log.users[rows], log.items[rows], log.clicks[rows], histories.tolist(), counts, strict=True
             ):
-                file.write(f"{user}\t{item}\t{click}\t{' '.join(map(str, history))}\n")
+                file.write(f"{user}\t{item}\t{click}\t{' '.join(map(str, history[:count]))}\n")
     with open(folder / "log" / "log.item", "w", encoding="utf-8") as file:
-        file.write("item_id:token\tcategory:token\n")
-        for item, category in enumerate(log.categories[1:], start=1):
-            file.write(f"{item}\t{category}\n")
+        file.write("\t".join(f"{name}:token" for name in ("item_id", *log.item_names)) + "\n")
+        for item, values in enumerate(log.item_fields[1:].tolist(), start=1):
+            file.write("\t".join(map(str, (item, *values))) + "\n")
+    (folder / "item_names.json").write_text(json.dumps(log.item_names.tolist()))
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
-    """Train with its Trainer, as ``quick_start.run_recbole`` does; score the test part."""
+    """Train with its Trainer, as ``quick_start.run_recbole`` does; score the held-out parts."""
     os.chdir(folder)  # its logs and checkpoints go to the working folder
     config = Config(model=ROWS[settings.row].__name__, dataset="log", config_dict=config_of(folder, settings))
     init_seed(config["seed"], config["reproducibility"])
@@ -58,9 +63,11 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
         trainer.fit(train_batches, validation_batches, verbose=False, show_progress=False)
     best = torch.load(trainer.saved_model_file, weights_only=False)  # it holds RecBole's configuration too
     model.load_state_dict(best["state_dict"])
+    outcome.epochs = len(trainer.train_loss_dict)
     model.eval()
     with torch.no_grad():
-        outcome.scores = np.concatenate([model.predict(batch[0]).numpy() for batch in test_batches])
+        for part, batches in (("validation", validation_batches), ("test", test_batches)):
+            outcome.scores[part] = np.concatenate([model.predict(batch[0]).numpy() for batch in batches])
 
 
 def config_of(folder: Path, settings: Settings) -> dict[str, object]:
@@ -70,7 +77,7 @@ def config_of(folder: Path, settings: Settings) -> dict[str, object]:
         "benchmark_filename": list(PARTS),
         "load_col": {
             "inter": ["user_id", "item_id", "label", "item_id_list"],
-            "item": ["item_id", "category"],
+            "item": ["item_id", *json.loads((folder / "item_names.json").read_text())],
         },
         "alias_of_item_id": ["item_id_list"],
         "MAX_ITEM_LIST_LENGTH": settings.length,
@@ -79,7 +86,7 @@ def config_of(folder: Path, settings: Settings) -> dict[str, object]:
         "metrics": ["AUC"],
         "valid_metric": "AUC",
         "epochs": settings.epochs,
-        "stopping_step": settings.epochs,
+        "stopping_step": settings.patience - 1,  # it stops one look later than it is told
         "train_batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
         "embedding_size": settings.dim,
