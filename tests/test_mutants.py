@@ -453,7 +453,7 @@ MUTANTS = [
     ),
     Mutant(
         "a row of the encoder tables forgets its settings",
-        "recipes/encoder_tables.py",
+        "recipes/encoder_recipe.py",
         "recipe.csft.model_dump() | row.csft",
         "recipe.csft.model_dump()",
         "tests/recipes/test_encoder_tables.py::test_every_row_differs_from_mim_in_what_it_says_and_in_nothing_else",
@@ -559,8 +559,8 @@ MUTANTS = [
     Mutant(
         "a changed input does not change the key",
         "train/stage.py",
-        '"config": settings, "inputs": keys}',
-        '"config": settings}',
+        '"config": self._settings(), "inputs": keys}',
+        '"config": self._settings()}',
         "tests/train/test_stage.py::test_a_changed_setting_or_input_makes_it_anew",
     ),
     Mutant(
@@ -797,8 +797,8 @@ MUTANTS = [
     Mutant(
         "an ablation is called by the name of the whole",
         "recipes/evaluate.py",
-        "return ablated(record.variant, [name for name in INTERESTS if name not in kept])",
-        "return record.variant",
+        "variant = ablated(record.variant, [name for name in INTERESTS if name not in kept])",
+        "variant = record.variant",
         "tests/recipes/test_evaluate.py::test_a_report_about_an_ablation_says_so",
     ),
     Mutant(
