@@ -11,9 +11,11 @@ from mimctr.recipes import encoder_tables
 from mimctr.recipes.config import load_config
 from mimctr.recipes.ctr_config import Ubm
 from mimctr.recipes.pipeline import Recipe
+from mimctr.recipes.reproduction.recipe import Recipe as Reproduction
 
 ROOT = Path(__file__).parent.parent.parent
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+REPRODUCTIONS = sorted((ROOT / "recipes").glob("reproduce_*.toml"))
+RECIPES = sorted(set((ROOT / "recipes").glob("*.toml")) - set(REPRODUCTIONS))
 ENCODER_TABLES = sorted((ROOT / "benchmarks").glob("encoder_tables_*.toml"))
 
 
@@ -21,6 +23,15 @@ ENCODER_TABLES = sorted((ROOT / "benchmarks").glob("encoder_tables_*.toml"))
 def test_a_shipped_recipe_is_valid_and_says_how_it_is_run(path):
     assert load_config(Recipe, path, section=None).name
     assert f"mimctr run recipes/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.name)
+def test_a_reproduction_is_valid_also_in_its_quick_form_and_says_how_it_is_run(path):
+    whole = load_config(Reproduction, path, section=None)
+    quick = load_config(Reproduction, path, section=None, assignments=whole.quick)
+    assert (len(whole.seeds), len(quick.seeds)) == (3, 1)
+    assert set(whole.ubms) == set(get_args(Ubm))
+    assert f"mimctr reproduce recipes/{path.name}" in path.read_text()
 
 
 def test_the_papers_recipe_has_the_papers_settings():

@@ -11,7 +11,7 @@ from mimctr.cli.options import Json, Settings
 
 NAME = "reproduce"
 EXAMPLES = (
-    "Examples: mimctr reproduce recipes/reproduce_bazaar.toml --out runs/paper --budget 120; "
+    "Example: mimctr reproduce recipes/reproduce_bazaar.toml --out runs/paper --budget 120; "
     "mimctr reproduce recipes/reproduce_bazaar.toml --out runs/quick --quick; "
     "mimctr reproduce recipes/reproduce_fashion.toml --out runs/fashion --table 2 --figure 6 --plan"
 )
@@ -22,9 +22,7 @@ def command(
     out: Annotated[Path, typer.Option(help="run folder; run again to go on or to redo only what changed")],
     table: Annotated[list[int] | None, typer.Option(help="a table of the paper; may be repeated")] = None,
     figure: Annotated[list[int] | None, typer.Option(help="a figure of the paper; may be repeated")] = None,
-    also: Annotated[
-        list[str] | None, typer.Option(help="what the paper has not: extensions, pairs, online")
-    ] = None,
+    also: Annotated[list[str] | None, typer.Option(help="what the paper has not: extensions, pairs")] = None,
     budget: Annotated[
         float | None, typer.Option(help="minutes that may be spent now; run again to go on", min=0)
     ] = None,

@@ -28,8 +28,8 @@ SECONDS: Mapping[str, float] = {
     "train twin base": 8e-5,
     "train twin content": 1e-4,
 }
-"""By kind, per unit of a step's size: the small bazaar with its own encoders, two cores that other work shared; a training
-beside another one."""
+"""By kind, per unit of a step's size: the small bazaar with its own encoders, two cores that other work
+shared; a training beside another one."""
 
 
 class Pace:
