@@ -1129,6 +1129,55 @@ MUTANTS = [
         "return []",
         "tests/serve/test_inference.py::test_an_existing_client_gets_the_scores_of_the_friendly_route",
     ),
+    Mutant(
+        "pictures show the oldest behaviors first",
+        "recipes/relevances.py",
+        "array[:, ::-1] for array",
+        "array for array",
+        "tests/recipes/test_galleries.py::test_behaviors_are_the_newest_clicks_of_the_raw_table",
+    ),
+    Mutant(
+        "a target without a vector weighs 0 in pictures",
+        "recipes/relevances.py",
+        "content.behaviors_known & content.target_known.unsqueeze(1)",
+        "content.behaviors_known",
+        "tests/recipes/test_galleries.py::test_weights_equal_a_double_loop_over_the_snapshot",
+    ),
+    Mutant(
+        "a click is compared with clicks, too",
+        "evaluate/paper/cases.py",
+        "scores[inside & ~clicks]",
+        "scores[inside]",
+        "tests/evaluate/test_cases.py::test_a_standing_counts_the_non_clicks_of_the_group_below",
+    ),
+    Mutant(
+        "one shop fills a gallery",
+        "evaluate/paper/cases.py",
+        "user not in seen_users and item not in seen_items",
+        "user not in seen_users",
+        "tests/evaluate/test_cases.py::test_each_sort_gives_its_next_one_in_turn_and_nobody_comes_twice",
+    ),
+    Mutant(
+        "failures are where content helped most",
+        "recipes/galleries.py",
+        "impression_losses(clicks, scored.mim) - impression_losses(clicks, scored.base)",
+        "impression_losses(clicks, scored.base) - impression_losses(clicks, scored.mim)",
+        "tests/recipes/test_galleries.py::test_failures_are_where_the_log_loss_rose_most_and_are_not_shown_twice",
+    ),
+    Mutant(
+        "a negative weight has the color of a positive one",
+        "report/cases.py",
+        "POSITIVE if behavior.relevance > 0 else NEGATIVE",
+        "POSITIVE",
+        "tests/report/test_case_pictures.py::test_every_bar_is_as_long_as_its_weight_and_has_the_color_of_its_sign",
+    ),
+    Mutant(
+        "text runs into the behaviors below it",
+        "report/cases.py",
+        "max(HEAD, told) + 3 * GAP",
+        "HEAD + 3 * GAP",
+        "tests/report/test_case_pictures.py::test_a_head_of_many_lines_pushes_the_behaviors_down",
+    ),
 ]
 
 

@@ -32,7 +32,7 @@ MIN_IMPRESSIONS, MIN_CLICKS = 20, 3
 CHANGES = ("Upwards, clicked", "Upwards, not clicked", "Downwards, clicked", "Downwards, not clicked")
 OUTCOMES = ("Clicked", "Not clicked")
 """Sorts of impressions."""
-RETRIEVED = " This model takes content interest only over the behaviors that its search kept; the weights are of all behaviors."
+RETRIEVED = " This model takes content interest only over the behaviors that its search kept; weights are shown of all."
 
 
 def draw_galleries(
@@ -204,8 +204,8 @@ def _standing(scored: Scored, items: list[ItemCase]) -> str:
     return (
         "Of items that are not in the training part, each click is compared with the test impressions of the same "
         "category that were not clicked: which share of them has a lower score? An item's number is the mean over its "
-        f"clicks, by {_names(scored)}. With few clicks an item, part of a large difference is chance. {len(items)} items "
-        f"have at least {MIN_IMPRESSIONS} test impressions and {MIN_CLICKS} clicks."
+        f"clicks, by {_names(scored)}. With few clicks an item, part of a large difference is chance. "
+        f"{len(items)} items have at least {MIN_IMPRESSIONS} test impressions and {MIN_CLICKS} clicks."
     )
 
 

@@ -25,9 +25,14 @@ COLUMNS, SIDE, HEAD = 7, 96, 176
 """Behaviors in one line; pixels: side of a behavior's picture, of the target's."""
 MOST_SHOWN = 2 * COLUMNS
 """Behaviors with a picture; the weights of all stand below."""
-TEXT, LINE, BAR, PLOT = 20, 28, 10, 72
-"""Pixels: font size, height of a line, of a weight's bar, of the plot of all weights."""
+TITLE, TEXT, SMALL = 20, 18, 16
+"""Font sizes."""
+LINE, SHORT_LINE, BAR, PLOT = 28, 24, 10, 72
+"""Pixels: height of a line, of a line of small text, of a weight's bar, of the plot of all weights."""
 WIDTH = COLUMNS * (SIDE + GAP) + GAP
+LEFT = HEAD + 3 * GAP
+"""Where the text beside the target begins."""
+ROOM = WIDTH - LEFT - GAP
 NEGATIVE = "#b3431c"
 WITHOUT_VECTOR = "no vector"
 UNWRITABLE = "(title: see the caption)"
@@ -78,12 +83,14 @@ def draw_case(case: Case) -> Image.Image:
     """Return a case as a picture: the target and what is said of it, below them its behaviors, a bar for each."""
     shown = case.behaviors[:MOST_SHOWN]
     num_lines = math.ceil(len(shown) / COLUMNS)
-    top = HEAD + 3 * GAP
+    lines = _title_lines(case.title)
+    told = LINE * len(lines) + SHORT_LINE * (len(case.facts) + len(case.values))
+    top = max(HEAD, told) + 3 * GAP
     strip = LINE + num_lines * (SIDE + BAR + LINE + 2 * GAP)
     plot = 0 if case.relevance is None else LINE + PLOT + GAP
     sheet = Image.new("RGB", (WIDTH, top + strip + plot + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_head(sheet, draw, case)
+    _draw_head(sheet, draw, case, lines)
     write_line(draw, (GAP, top + LINE // 2), case.label, width=WIDTH - 2 * GAP, largest=TEXT)
     for number, behavior in enumerate(shown):
         row, column = divmod(number, COLUMNS)
@@ -101,30 +108,33 @@ def bar_length(relevance: float, *, width: int) -> int:
     return 0 if math.isnan(relevance) else round(min(abs(relevance), 1.0) * width)
 
 
-def _draw_head(sheet: Image.Image, draw: ImageDraw.ImageDraw, case: Case) -> None:
-    """Draw the target, its title and facts, and the bars of what is said of it."""
+def _title_lines(title: str) -> list[str]:
+    shown = title if can_write(title) else UNWRITABLE
+    return break_lines(shown, width=ROOM, size=TITLE, most=2)
+
+
+def _draw_head(sheet: Image.Image, draw: ImageDraw.ImageDraw, case: Case, lines: Sequence[str]) -> None:
+    """Draw the target, its title in ``lines`` and facts, and the bars of what is said of it."""
     _draw_tile(sheet, draw, case.image, place=(GAP, GAP), side=HEAD)
-    left = HEAD + 3 * GAP
-    room = WIDTH - left - GAP
-    title = case.title if can_write(case.title) else UNWRITABLE
-    lines = break_lines(draw, title, width=room, size=TEXT + 2, most=2)
     middle = GAP + LINE // 2
-    for number, line in enumerate([*lines, *case.facts]):
-        size = TEXT + 2 if number < len(lines) else TEXT - 2
-        write_line(draw, (left, middle), line, width=room, largest=size)
-        middle += LINE if number < len(lines) else LINE - 4
+    for line in lines:
+        write_line(draw, (LEFT, middle), line, width=ROOM, largest=TITLE)
+        middle += LINE
+    for line in case.facts:
+        write_line(draw, (LEFT, middle), line, width=ROOM, largest=SMALL)
+        middle += SHORT_LINE
     name_room, number_room = 160, 90
     for value in case.values:
-        write_line(draw, (left, middle), value.name, width=name_room - GAP, largest=TEXT - 2)
-        whole = room - name_room - number_room
-        start = left + name_room
+        write_line(draw, (LEFT, middle), value.name, width=name_room - GAP, largest=SMALL)
+        whole = ROOM - name_room - number_room
+        start = LEFT + name_room
         draw.rectangle((start, middle - 6, start + whole, middle + 6), fill=FRAME)
         length = round(value.value * whole)
         if length:
             draw.rectangle((start, middle - 6, start + length, middle + 6), fill=value.color)
         place = (start + whole + GAP, middle)
-        write_line(draw, place, value.text, width=number_room - GAP, largest=TEXT - 2)
-        middle += LINE - 4
+        write_line(draw, place, value.text, width=number_room - GAP, largest=SMALL)
+        middle += SHORT_LINE
 
 
 def _draw_behavior(

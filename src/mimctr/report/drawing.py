@@ -1,21 +1,27 @@
 """What pictures of items are drawn with: a picture in a tile, a line of text that fits, a file of limited size."""
 
 import io
+from functools import cache
+from pathlib import Path
 
+import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from mimctr.images import decode_image
-from mimctr.report.wording import MINUS
 
 TILE, GAP = 128, 8
 """Pixels: side of one picture, space between two."""
 LARGEST, SMALLEST = 27, 13
 """Font sizes: a line of text that is too wide is set smaller, then cut."""
 PAPER, INK, FRAME, POSITIVE = "#ffffff", "#30343b", "#d8dbe0", "#0a7d4f"
-EN_DASH = "\N{EN DASH}"
-"""The font of pictures has no minus; this one is as long."""
 QUALITIES = (90, 80, 70, 60)
 """Of a JPEG file, best first; where none is small enough, the picture is made smaller."""
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, as matplotlib brings it: Pillow's own font has no minus and no accents."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def paste_picture(
@@ -57,11 +63,10 @@ def write_line(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, width: int, largest: int = LARGEST
 ) -> None:
     """Write a line of text from ``place``, the middle of its left end; smaller or cut where wider than ``width``."""
-    text = text.replace(MINUS, EN_DASH)
     size = largest
-    while size > SMALLEST and draw.textlength(text, font=ImageFont.load_default(size=size)) > width:
+    while size > SMALLEST and draw.textlength(text, font=font_of(size)) > width:
         size -= 1
-    font = ImageFont.load_default(size=size)
+    font = font_of(size)
     shown = text
     while shown and draw.textlength(shown, font=font) > width:
         shown = shown.removesuffix("…")[:-1] + "…" if len(shown) > 1 else ""
@@ -69,19 +74,19 @@ def write_line(
 
 
 def can_write(text: str) -> bool:
-    """Return whether the font of pictures has every letter of a text: it has those of Western Europe."""
-    font = ImageFont.load_default(size=LARGEST)
+    """Return whether the font of pictures has every letter of a text: it has Latin, Greek, Cyrillic, not CJK."""
+    font = font_of(LARGEST)
     box = bytes(font.getmask("\uffff"))
     return not any(bytes(font.getmask(letter)) == box for letter in set(text))
 
 
-def break_lines(draw: ImageDraw.ImageDraw, text: str, *, width: int, size: int, most: int) -> list[str]:
+def break_lines(text: str, *, width: int, size: int, most: int) -> list[str]:
     """Return a text in at most ``most`` lines, broken between words; the last one may be too wide."""
-    font = ImageFont.load_default(size=size)
+    font = font_of(size)
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and (draw.textlength(longer, font=font) <= width or len(lines) == most):
+        if lines and (font.getlength(longer) <= width or len(lines) == most):
             lines[-1] = longer
         else:
             lines.append(word)
