@@ -20,6 +20,9 @@ from mimctr.recipes.embed import ITEMS, open_content
 from mimctr.recipes.evaluate import MODEL_RECORD, ModelRecord
 from mimctr.weights import load_tensors
 
+WITH_CONTENT = ("mim", "mim_plus")
+"""Variants whose pictures mean something: the others have seen permuted vectors, or give no probabilities."""
+
 
 class Scored(NamedTuple):
     """The test impressions and what both models say of them."""
@@ -62,10 +65,10 @@ def read_scored(dataset: CtrDataset, *, content: Path, base: Path, mim: Path) ->
     without, base_logits = _read_model(base, rows, dataset)
     with_content, mim_logits = _read_model(mim, rows, dataset)
     names = [(record.ubm, record.seed) for record in (without, with_content)]
-    if names[0] != names[1] or without.variant != BASE or with_content.encoder in (None, "none"):
+    if names[0] != names[1] or without.variant != BASE or with_content.variant not in WITH_CONTENT:
         raise RunError(
             f"{base}, {mim}: {without.variant} of {names[0]} and {with_content.variant} of {names[1]}. Name a model "
-            "without and one with content, of one user behavior model and seed."
+            "without and one with content (mim or mim_plus), of one user behavior model and seed."
         )
     found = read_manifest(content / ITEMS).fingerprint
     if with_content.content_fingerprint not in (None, found):
