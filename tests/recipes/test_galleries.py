@@ -354,7 +354,7 @@ def test_items_with_too_few_impressions_are_counted_and_not_shown(run, tmp_path,
     ],
 )
 def test_two_models_that_are_no_pair_are_refused(run, tmp_path, changes, message):
-    write_model(tmp_path / "mim", CtrDataset.open(run / "dataset"), variant="mim", **changes)
+    write_model(tmp_path / "mim", CtrDataset.open(run / "dataset"), **({"variant": "mim"} | changes))
     with pytest.raises(RunError, match=message):
         draw(run, tmp_path / "out", mim=tmp_path / "mim")
 
