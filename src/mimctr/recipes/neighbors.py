@@ -1,7 +1,7 @@
 """Nearest neighbors of held-out query images before and after C-SFT, drawn as pictures."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from mimctr.encoders.item import ItemEncoder
 from mimctr.evaluate.results import PictureSheet
 from mimctr.files import atomic_path
 from mimctr.recipes.embed import open_content
+from mimctr.report.drawing import encode_jpeg
 from mimctr.report.pictures import Strip, draw_sheet, nearest, rank_of
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,17 @@ BEFORE, AFTER = "before C-SFT", "after C-SFT"
 STAGES = {"plain": BEFORE, "csft": AFTER}
 """Folder of the encoder and of its vectors -> what a picture calls it."""
 FOLDER = "pictures"
+LIMIT = 150_000
+"""Bytes of a picture's file at most."""
+
+
+class Encoded(NamedTuple):
+    """An encoder and what it made of a dataset."""
+
+    encoder: Path
+    """Folder of the encoder."""
+    content: Path
+    """Folder of its vectors (``mimctr embed``)."""
 
 
 class View(NamedTuple):
@@ -61,17 +73,43 @@ def draw_neighbors(
         seed: Of the choice.
     """
     missing = [name for name in STAGES if not (run / name).is_dir() or not (run / "embed" / name).is_dir()]
-    pairs = choose_pairs(asked_by_picture(dataset, dataset.pairs), num_pictures, seed=seed)
-    if missing or not pairs.height:
-        logger.info(
-            "evaluate: no neighbor pictures (%s)", f"no {', '.join(missing)}" if missing else "no pairs"
-        )
+    if missing:
+        logger.info("evaluate: no neighbor pictures (no %s)", ", ".join(missing))
         return []
-    views = [_stored_view(dataset, pairs, run, name) for name in STAGES]
+    encoders = {label: Encoded(run / name, run / "embed" / name) for name, label in STAGES.items()}
+    return draw_stored_neighbors(
+        dataset, encoders, out, num_pictures=num_pictures, num_neighbors=num_neighbors, seed=seed
+    )
+
+
+def draw_stored_neighbors(
+    dataset: CtrDataset,
+    encoders: Mapping[str, Encoded],
+    out: Path,
+    *,
+    num_pictures: int,
+    num_neighbors: int,
+    seed: int,
+) -> list[PictureSheet]:
+    """Write ``out/pictures/neighbors-*.jpg`` for held-out pairs, a strip for each encoder under its label.
+
+    Args:
+        dataset: Whose pairs and items are drawn.
+        encoders: By label, from top to bottom.
+        out: The pictures go into a folder in it.
+        num_pictures: How many pairs.
+        num_neighbors: Items per strip.
+        seed: Of the choice.
+    """
+    pairs = choose_pairs(asked_by_picture(dataset, dataset.pairs), num_pictures, seed=seed)
+    if not pairs.height:
+        logger.info("no neighbor pictures (no held-out pairs that ask by picture)")
+        return []
+    views = [_stored_view(dataset, pairs, label, encoded) for label, encoded in encoders.items()]
     sheets = []
     for number, drawn in enumerate(draw_pairs(dataset, pairs, views, num_neighbors=num_neighbors), start=1):
         file = f"{FOLDER}/neighbors-{number:02d}.jpg"
-        save_picture(drawn.picture, out / file)
+        save_picture(drawn.picture, out / file, limit=LIMIT)
         sheets.append(PictureSheet(file=file, title=f"Held-out pair {number}", caption=drawn.caption))
     return sheets
 
@@ -145,22 +183,25 @@ def query_image(dataset: CtrDataset, pair: dict) -> bytes:
     return image
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture as JPEG."""
+def save_picture(picture: Image.Image, path: Path, *, limit: int | None = None) -> None:
+    """Write a picture as JPEG, of at most ``limit`` bytes where there is one."""
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="JPEG", quality=90)
+        if limit is None:
+            picture.save(temporary, format="JPEG", quality=90)
+        else:
+            temporary.write_bytes(encode_jpeg(picture, limit=limit))
 
 
-def _stored_view(dataset: CtrDataset, pairs: pl.DataFrame, run: Path, name: str) -> View:
-    """Return how the encoder ``run/name`` sees the pairs; a query looks in the category that it looks like."""
-    table = open_content(dataset, run / "embed" / name)
-    encoder = ItemEncoder.load(run / name)
+def _stored_view(dataset: CtrDataset, pairs: pl.DataFrame, label: str, encoded: Encoded) -> View:
+    """Return how an encoder sees the pairs, by its stored vectors; a query looks in the category that it looks like."""
+    table = open_content(dataset, encoded.content)
+    encoder = ItemEncoder.load(encoded.encoder)
     images = [query_image(dataset, pair) for pair in pairs.iter_rows(named=True)]
     queries, looked_like = encoder.embed_query_images(images)
     categories = encoder.category_index([None] * FIRST_INDEX + dataset.items["category"].to_list())
     searched = (categories == looked_like.unsqueeze(1)) | (looked_like < 0).unsqueeze(1)
     return View(
-        STAGES[name],
+        label,
         queries.numpy(),
         _vectors(table.snapshot.vectors, table.item_rows),
         table.item_rows >= 0,

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from mimctr.images import decode_image
+from mimctr.report.drawing import FRAME, GAP, PAPER, POSITIVE, TILE, paste_picture, write_line
 
-TILE, GAP, LABEL = 128, 8, 38
-"""Pixels: side of one picture, space between two, height of a line of text."""
+LABEL = 38
+"""Pixels: height of a line of text."""
 FEWEST_COLUMNS = 3
 """A strip's label has the room of so many pictures at least."""
-LARGEST, SMALLEST = 27, 13
-"""Font sizes: a line of text that is too wide is set smaller, then cut."""
-PAPER, INK, FRAME, POSITIVE = "#ffffff", "#30343b", "#d8dbe0", "#0a7d4f"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +75,7 @@ def draw_sheet(query: bytes, positive: bytes | None, strips: Sequence[Strip], *,
         _place(sheet, draw, image, place=(GAP, line * (LABEL + TILE + GAP) + GAP), label=text, frame=color)
     for line, strip in enumerate(strips):
         top = line * (LABEL + TILE + GAP) + GAP
-        _write(draw, (left, top + LABEL // 2), strip.label, width=room)
+        write_line(draw, (left, top + LABEL // 2), strip.label, width=room)
         for column, (image, hit) in enumerate(zip(strip.images, strip.positive, strict=True)):
             spot = (left + column * (TILE + GAP), top)
             _place(sheet, draw, image, place=spot, label="", frame=POSITIVE if hit else FRAME)
@@ -109,34 +106,10 @@ def _place(
 ) -> None:
     """Put one framed picture with a label above it; an empty frame where there is no picture."""
     left, top = place
-    _write(draw, (left, top + LABEL // 2), label, width=TILE + 2 * GAP)
+    write_line(draw, (left, top + LABEL // 2), label, width=TILE + 2 * GAP)
     box = (left, top + LABEL, left + TILE - 1, top + LABEL + TILE - 1)
-    if data is not None:
-        picture = _fit(decode_image(data))
-        offset = ((TILE - picture.width) // 2, (TILE - picture.height) // 2)
-        sheet.paste(picture, (left + offset[0], top + LABEL + offset[1]))
-    else:
-        _write(draw, (left + GAP, top + LABEL + TILE // 2), "no image", width=TILE - 2 * GAP)
+    paste_picture(sheet, draw, data, place=(left, top + LABEL))
     draw.rectangle(box, outline=frame, width=4 if frame == POSITIVE else 1)
-
-
-def _fit(picture: Image.Image) -> Image.Image:
-    """Return a picture scaled to touch the sides of a tile from within, at least one pixel wide and high."""
-    scale = TILE / max(picture.size)
-    width, height = (max(round(side * scale), 1) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, width: int) -> None:
-    """Write a line of text from ``place``, the middle of its left end; smaller or cut where wider than ``width``."""
-    size = LARGEST
-    while size > SMALLEST and draw.textlength(text, font=ImageFont.load_default(size=size)) > width:
-        size -= 1
-    font = ImageFont.load_default(size=size)
-    shown = text
-    while shown and draw.textlength(shown, font=font) > width:
-        shown = shown.removesuffix("…")[:-1] + "…" if len(shown) > 1 else ""
-    draw.text(place, shown, fill=INK, font=font, anchor="lm")
 
 
 def _cosines(
