@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 Towers = Literal["random", "foundation", "dda", "dma"]
 """Random weights; as given; after DDA; after DDA and DMA."""
-AFTER_DMA, MIM = "dma", "mim"
+PLAIN, AFTER_DMA, MIM = "plain", "dma", "mim"
 
 
 class Row(NamedTuple):
@@ -27,7 +27,7 @@ _NO_NEGATIVES: dict[str, Any] = {"hard_negatives": False, "num_memory_batches": 
 
 ROWS = (
     Row("random", {3: "Random weights"}, "random"),
-    Row("plain", {3: "Plain FoM"}, "foundation"),
+    Row(PLAIN, {3: "Plain FoM"}, "foundation"),
     Row("dda", {3: "+DDA"}, "dda"),
     Row(AFTER_DMA, {3: "+DDA+DMA", 5: "w/o C-SFT"}, "dma"),
     Row(

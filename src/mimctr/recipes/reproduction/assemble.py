@@ -14,7 +14,7 @@ from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
 from mimctr.evaluate.paper.lookup import Lookup
-from mimctr.evaluate.paper.schema import Figure, Finding, Reproduction, Step, Table
+from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
 from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
@@ -22,11 +22,13 @@ from mimctr.evaluate.searches import measure
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import stages
 from mimctr.recipes.encoder_recipe import made_with
-from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
+from mimctr.recipes.encoder_rows import AFTER_DMA, MIM, PLAIN
 from mimctr.recipes.encoder_tables import read_searched, row_result
+from mimctr.recipes.galleries import draw_galleries
+from mimctr.recipes.neighbors import Encoded
 from mimctr.recipes.plan import Step as PlanStep
 from mimctr.recipes.reproduction.recipe import extension_models, share_row
-from mimctr.recipes.reproduction.steps import COST, OF_ENCODERS, OF_SLICES, Planned
+from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICES, Planned
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.statistics import count_dataset
 from mimctr.report.wording import UBM_NAMES
@@ -67,6 +69,7 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         tables=parts.tables,
         figures=parts.figures,
         findings=parts.findings,
+        galleries=_galleries(planning, reasons),
         steps=[_describe(step, planning, reasons) for step in planning.plan],
         command=command,
         versions=describe_versions(),
@@ -126,6 +129,35 @@ def _add_extensions(parts: Parts, planning: Planning, reasons: Mapping[Path, str
     if results is not None:
         labels = [model.label for model in extension_models(planning.recipe) if model.label]
         parts.tables.append(table_extensions(Lookup(results), planning.recipe.ubm, labels))
+
+
+def _galleries(planning: Planning, reasons: Mapping[Path, str]) -> list[Gallery]:
+    """Draw what content changed in the main user behavior model of the first seed; none where it was not made."""
+    recipe, out, first = planning.recipe, planning.out, planning.recipe.seeds[0]
+    folders = {
+        one.model.variant: one
+        for one in planning.groups.ubms
+        if (one.model.ubm, one.seed) == (recipe.ubm, first)
+    }
+    plain, mim = (planning.entries[name].encoder(first) for name in (PLAIN, MIM))
+    needed = [one.folder for one in folders.values()] + [mim]
+    if not folders or any(folder in reasons for folder in needed):
+        return []
+    content = folders["mim"].content
+    assert content is not None, "Base+MIM reads vectors"
+    encoders = {"after C-SFT": Encoded(mim, content)}
+    if (before := out / EMBED / PLAIN).is_dir():
+        encoders = {"before C-SFT": Encoded(plain, before)} | encoders
+    return draw_galleries(
+        CtrDataset.open(out / "dataset"),
+        content=content,
+        base=folders["base"].folder,
+        mim=folders["mim"].folder,
+        encoders=encoders,
+        out=out,
+        num=recipe.num_pictures,
+        seed=0,
+    )
 
 
 def _evaluate(

@@ -55,6 +55,7 @@ class Recipe(EncoderRecipe):
         ge=0,
         description="CTR models trained at a time; 0: one a core, at most 8, or one where there is a GPU.",
     )
+    num_pictures: int = Field(6, ge=1, description="Sheets of each gallery of pictures.")
     quick: list[str] = Field(
         [], description="Settings, as behind --set, that --quick changes: a first look in less time."
     )
