@@ -76,16 +76,22 @@ def bundle(shop, tmp_path) -> Path:
 
 
 @pytest.fixture
-def service(shop, bundle, tmp_path):
-    made = Service(
-        load_model,
-        center=shop / "center",
-        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
-    )
+def active_center(shop) -> Path:
+    """The shop's center, its generation active, whichever test comes first."""
     center = Center(shop / "center")
     if center.log.generations.active() is None:
         center.seal(1, {}, min_coverage=0.0)
         center.log.generations.activate(1)
+    return shop / "center"
+
+
+@pytest.fixture
+def service(active_center, bundle, tmp_path):
+    made = Service(
+        load_model,
+        center=active_center,
+        open_histories=lambda: LocalHistories(tmp_path / "histories.sqlite"),
+    )
     made.load(bundle)
     yield made
     made.close()

@@ -228,8 +228,8 @@ def test_metrics_count_requests_and_vectors(client):
     assert "mimctr_requests_in_flight 0.0" in text
 
 
-def test_without_a_behavior_store_there_are_no_events(shop, bundle):
-    service = Service(load_model, center=shop / "center")
+def test_without_a_behavior_store_there_are_no_events(active_center, bundle):
+    service = Service(load_model, center=active_center)
     service.load(bundle)
     with TestClient(create_app(service, deadline=60.0)) as client:
         assert client.post("/events", json={"events": []}).status_code == 404
