@@ -115,6 +115,8 @@ class Finding(Record):
     """The paper's numbers for it, in words; empty where it gives none."""
     difference: Estimate | None
     """Ours; the claim is that it is above 0. Null where it was not run."""
+    unit: Unit = "gain"
+    """Of the difference."""
     confidence: float | None
     """Probability, by the estimate's own error, that the true difference is above 0; null where that is not known."""
     verdict: Verdict
