@@ -2,6 +2,8 @@
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -11,12 +13,14 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from mimctr.errors import DataError, RunError
-from mimctr.evaluate.paper.schema import write_reproduction
+from mimctr.evaluate.paper.schema import Reproduction, Unit, write_reproduction
+from mimctr.evaluate.results import Record
 from mimctr.recipes.reproduction import report
 from mimctr.report.blocks import fill_blocks
 from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
 from mimctr.report.reproduction_text import reproduction_block, reproduction_markdown, reproduction_summary
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reproduction-schema.md"
 PARSER = MarkdownIt("commonmark").enable("table")
 LINES = st.text(st.sampled_from("ab1_*`|~$<>&;![](){}:#+-=.\\\"' /"), max_size=20)
 
@@ -144,3 +148,27 @@ def test_a_block_of_a_document_is_what_its_json_says(tmp_path):
     write_reproduction(tmp_path / "a.json", made.model_copy(update={"seeds": [0, 1, 2]}))
     assert fill_blocks(filled, tmp_path) == filled.replace("2 seeds.", "3 seeds.")
     assert fill_blocks("<!-- other: a.json -->x<!-- end of other -->", tmp_path).count("x") == 1
+
+
+def test_every_key_of_the_file_is_documented():
+    keys, todo = set(), [Reproduction]
+    while todo:
+        record = todo.pop()
+        keys |= set(record.model_fields)
+        todo += [
+            part
+            for field in record.model_fields.values()
+            for part in records_in(field.annotation)
+            if part is not record
+        ]
+    assert {"not_run", "num_cores", "p_value", "x_label", "serves"} <= keys
+    documented = set(re.findall(r"`(\w+)`", DOCUMENT.read_text(encoding="utf-8")))
+    assert keys - documented == set()
+    assert set(get_args(Unit)) - documented == set()
+
+
+def records_in(annotation):
+    """Return the records that a field's type names."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation] if issubclass(annotation, Record) else []
+    return [record for part in get_args(annotation) for record in records_in(part)]

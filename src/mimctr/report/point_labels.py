@@ -5,8 +5,10 @@ from itertools import product
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
+from numpy import ndarray
 
 from mimctr.report.svg import INK, verbatim
 
@@ -46,17 +48,22 @@ class Labelled(NamedTuple):
 
 
 def place_labels(
-    axes: Axes, points: Sequence[Labelled], *, bars: Sequence[tuple[float, float, float]] = ()
+    drawing: Figure,
+    axes: Axes,
+    points: Sequence[Labelled],
+    *,
+    bars: Sequence[tuple[float, float, float]] = (),
 ) -> None:
     """Write labels one after the other, from left to right, each where it covers least of what stands already.
 
     Args:
-        axes: With its final limits; the labels change them no more.
+        drawing: The figure.
+        axes: Its axes, with their final limits; the labels change them no more.
         points: All points; those without text are only kept clear.
         bars: Intervals, as x, low and high.
     """
-    axes.figure.draw_without_rendering()
-    unit = axes.figure.dpi / 72
+    drawing.draw_without_rendering()
+    unit = drawing.dpi / 72
     marks = [_around(axes.transData.transform((x, y)), REACH * unit) for x, y, _ in points]
     lines = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(unit) for x, low, high in bars]
     taken: list[Bbox] = []
@@ -106,7 +113,7 @@ def _write(axes: Axes, point: Labelled, place: Place, *, line: bool) -> Annotati
     return label
 
 
-def _around(center: Sequence[float], reach: float) -> Bbox:
+def _around(center: ndarray, reach: float) -> Bbox:
     x, y = center
     return Bbox([(x - reach, y - reach), (x + reach, y + reach)])
 

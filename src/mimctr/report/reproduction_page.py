@@ -72,16 +72,16 @@ def anchor(key: str) -> str:
 
 def section_places(reproduction: Reproduction) -> dict[tuple[str, str], str]:
     """Return the name of every section's place on the page by kind and key; no two are the same."""
-    kinds = {
-        "table": reproduction.tables,
-        "figure": reproduction.figures,
-        "gallery": reproduction.galleries,
+    keys = {
+        "table": [table.key for table in reproduction.tables],
+        "figure": [figure.key for figure in reproduction.figures],
+        "gallery": [gallery.key for gallery in reproduction.galleries],
     }
     places = {("page", "findings"): "findings", ("page", "run"): "run"}
-    for kind, parts in kinds.items():
-        for number, part in enumerate(parts, start=1):
-            wanted = anchor(part.key) or f"{kind}-no-{number}"
-            places[kind, part.key] = wanted if wanted not in places.values() else f"{wanted}-{kind}"
+    for kind, of_kind in keys.items():
+        for number, key in enumerate(of_kind, start=1):
+            wanted = anchor(key) or f"{kind}-no-{number}"
+            places[kind, key] = wanted if wanted not in places.values() else f"{wanted}-{kind}"
     return places
 
 

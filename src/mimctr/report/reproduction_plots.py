@@ -36,7 +36,7 @@ def draw(figure: Figure) -> Drawing:
     axes.set_ylabel(verbatim(figure.y_label))
     if len(figure.series) > 1:
         legend_below(axes)
-    _label_points(axes, figure, places)
+    _label_points(drawing, axes, figure, places)
     return drawing
 
 
@@ -88,12 +88,13 @@ def _draw_series(
             axes.plot([place, place], [point.low, point.high], color=color, linewidth=1.6)
 
 
-def _label_points(axes: Axes, figure: Figure, places: dict[str, int]) -> None:
+def _label_points(drawing: Drawing, axes: Axes, figure: Figure, places: dict[str, int]) -> None:
     points = [point for series in figure.series for point in series.points]
     if not any(point.label for point in points):
         return
     axes.margins(x=0.15)
     place_labels(
+        drawing,
         axes,
         [Labelled(_place(point, places), point.y, point.label) for point in points],
         bars=[
