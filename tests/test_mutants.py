@@ -1290,6 +1290,41 @@ MUTANTS = [
         "autoescape=False",
         "tests/explore/test_views.py::test_titles_are_text_on_every_page",
     ),
+    Mutant(
+        "the paper's number is written in ours' place",
+        "report/templates/reproduction.html.jinja",
+        "{% if cell.ours %}{{ units.write_estimate(cell.ours, column.unit) }}",
+        "{% if cell.ours %}{{ units.write_value(cell.ours.mean if cell.paper is none else cell.paper, column.unit) }}",
+        "tests/report/test_reproduction_page.py::test_ours_and_the_papers_number_are_written_in_their_unit",
+    ),
+    Mutant(
+        "intervals of different units are drawn to one scale",
+        "report/interval_marks.py",
+        "reach[finding.unit] = max(reach.get(finding.unit, 0.0), *(abs(end) for end in ends))",
+        "reach = dict.fromkeys(('gain', 'rate'), max(*reach.values(), 0, *(abs(end) for end in ends)))",
+        "tests/report/test_reproduction_page.py::test_intervals_are_drawn_to_one_scale_a_unit",
+    ),
+    Mutant(
+        "a name of the data becomes emphasis in Markdown",
+        "report/markdown.py",
+        r"(?<![^\W_])_|_(?![^\W_])",
+        r"(?<!\w)_|_(?!\w)",
+        "tests/report/test_reproduction_text.py::test_a_cell_says_what_the_text_says",
+    ),
+    Mutant(
+        "a table and a figure of one name share a place",
+        "report/reproduction_page.py",
+        'wanted if wanted not in places.values() else f"{wanted}-{kind}"',
+        "wanted",
+        "tests/report/test_reproduction_page.py::test_every_link_has_its_place_and_no_two_places_are_one",
+    ),
+    Mutant(
+        "labels of points cover one another",
+        "report/point_labels.py",
+        '"label": sum(_overlap(box, other) for other in taken),',
+        '"label": 0.0,',
+        "tests/report/test_point_labels.py::test_labels_cover_neither_one_another_nor_the_edge",
+    ),
 ]
 
 

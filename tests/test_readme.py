@@ -1,21 +1,25 @@
-"""The README's numbers are those of the committed results, and its commands exist."""
+"""The documents' numbers are those of the committed results, and the README's commands exist."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from mimctr.evaluate.results import read_results
-from mimctr.report.table import results_table
+from mimctr.report.blocks import BLOCK, fill_blocks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCK = re.compile(r"<!-- results: (\S+) -->\n+```\n(.*?)\n```\n+<!-- end of results -->", re.DOTALL)
 
 
-def test_the_results_block_is_the_table_of_the_committed_results():
-    path, block = BLOCK.search(README).groups()
-    assert block == results_table(read_results(ROOT / path))
+def test_the_readme_has_a_block_of_results():
+    assert [found["kind"] for found in BLOCK.finditer(README)] == ["results"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_every_block_of_numbers_is_what_the_committed_results_say(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- end of ") == len(BLOCK.findall(text))
+    assert fill_blocks(text, ROOT) == text, f"write {name} anew: python docs/fill_blocks.py"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^    make ([\w-]+)", README, re.MULTILINE))))

@@ -17,7 +17,30 @@ from mimctr.evaluate.paper.schema import (
 )
 from mimctr.evaluate.results import PictureSheet
 
+DOLLARS = "between $5 and $10_000"
+"""Two dollar signs: a formula for matplotlib and for GitHub, were they not told otherwise."""
 NAUGHTY = "<script>alert('x')</script> & Söhne"
+
+
+WRITTEN = {
+    "auc": (0.64114, "0.6411", 0.7024, "0.7024"),
+    "gain": (-0.02768, "−0.0277", 0.0038, "+0.0038"),
+    "share": (0.1234, "12.3 %", 0.5, "50.0 %"),
+    "count": (4000.0, "4,000", 1.83e9, "1.83 billion"),
+    "ratio": (1.594, "1.59 ×", 6318.0, "6,318 ×"),
+    "gflop": (0.182, "0.182", 240.24, "240.2"),
+    "bytes": (700.0 * 2**20, "700 MiB", 3.0 * 2**30, "3.0 GiB"),
+    "seconds": (0.0123, "12.3 ms", 75.0, "1 min 15 s"),
+    "rate": (-0.002, "−0.20 %", 0.0489, "+4.89 %"),
+    "money": (1234.5, "1,234.50", 0.25, "0.25"),
+    "number": (12345.0, "12,345", -3.25, "−3.25"),
+}
+"""Of every unit: ours and the paper's number, and how they are written, by hand."""
+
+
+def alone(mean: float) -> Estimate:
+    """Return a number of one seed: nothing is known of how sure it is."""
+    return Estimate(mean=mean, sd=None, low=None, high=None, p_value=None)
 
 
 def paired(mean: float, reach: float = 0.01, p_value: float = 0.001) -> Estimate:
@@ -62,6 +85,19 @@ def make_reproduction(*, picture: str | None = None) -> Reproduction:
         ],
         note="",
     )
+    units = Table(
+        key="目",
+        title="Every unit",
+        columns=[Column(name=f"in {unit}", unit=unit) for unit in WRITTEN],
+        rows=[
+            TableRow(label="ours", cells=[Cell(ours=alone(ours)) for ours, _, _, _ in WRITTEN.values()]),
+            TableRow(
+                label="beside the paper's",
+                cells=[Cell(ours=alone(ours), paper=paper) for ours, _, paper, _ in WRITTEN.values()],
+            ),
+        ],
+        note="One seed.",
+    )
     named = [Point(x=f"S{number}", y=0.01 * number, low=0.0, high=0.02 * number) for number in range(1, 11)]
     lines = [Point(x=0.0, y=-0.01), Point(x=0.5, y=0.02), Point(x=1.0, y=0.03)]
     cloud = [Point(x=0.01 * n, y=0.002 * n, low=0.0, high=0.01, label=f"row {n}") for n in range(4)]
@@ -83,11 +119,25 @@ def make_reproduction(*, picture: str | None = None) -> Reproduction:
             )
         )
     ]
+    figures.append(
+        Figure(
+            key="by category",
+            title=f"{DOLLARS} {NAUGHTY}",
+            kind="bar",
+            x_label=DOLLARS,
+            y_label="AUC",
+            series=[
+                Series(name=name, points=[Point(x=DOLLARS, y=0.61, low=0.609, high=0.612, label=DOLLARS)])
+                for name in (DOLLARS, "other")
+            ],
+            note="Of the same key as a table.",
+        )
+    )
     sheets = [] if picture is None else [PictureSheet(file=picture, title="A sheet", caption="What is seen")]
     return Reproduction(
         dataset=f"shop {NAUGHTY}",
         seeds=[0, 1],
-        tables=[small, long],
+        tables=[small, long, units],
         figures=figures,
         findings=[
             finding(
@@ -96,11 +146,16 @@ def make_reproduction(*, picture: str | None = None) -> Reproduction:
             finding("b", source="Table 2", claim="B does not", difference=paired(-0.03)),
             finding("c", source="Figure 6", claim="C is open", difference=paired(0.001, p_value=0.5)),
             finding("d", source="Table 4", claim=f"D {NAUGHTY}", difference=None),
+            finding(
+                "e", source="Online", claim="E has one seed", paper="4.89 %", difference=alone(0.0314)
+            ).model_copy(update={"unit": "rate"}),
         ],
         galleries=[Gallery(key="pictures", title="Pictures", note="n", sheets=sheets)] if sheets else [],
         steps=[
             Step(name="train/a", kind="train", serves=["table 2"], seconds=3.0, not_run=None),
             Step(name="train/b", kind="train", serves=["table 2"], seconds=None, not_run="no time"),
+            Step(name="train/c", kind="train", serves=["table 2"], seconds=None, not_run="no time"),
+            Step(name="train/d", kind="train", serves=["figure 5"], seconds=None, not_run="no weights"),
         ],
         command="mimctr reproduce x.toml --out runs/x",
         versions=describe_versions(),

@@ -54,11 +54,47 @@ def test_a_table_is_sorted_by_mouse_and_by_keyboard(address):
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
         assert column(page, 2) == before
+        page.keyboard.press("Space")
+        assert head.get_attribute("aria-sort") == "none"
         page.locator("#by-category thead th").first.locator("button").click()
         assert head.get_attribute("aria-sort") == "none"
         names = column(page, 1)
         assert names == sorted(names)
         assert wrong == []
+
+
+def test_the_third_time_rows_stand_as_the_paper_has_them(address):
+    with opened(address) as (page, wrong):
+        rows = page.locator("#table-2 tbody tr")
+        before = [(rows.nth(n).inner_text(), rows.nth(n).get_attribute("class")) for n in range(rows.count())]
+        for expected in ("descending", "ascending", "none"):
+            page.locator("#table-2 thead button").nth(1).click()
+            assert page.locator("#table-2 thead th").nth(1).get_attribute("aria-sort") == expected
+        after = [
+            (rows.nth(n).inner_text(), rows.nth(n).get_attribute("class") or None)
+            for n in range(rows.count())
+        ]
+        assert after == before
+        assert before[2][1] == "first"
+        assert wrong == []
+
+
+def test_findings_are_sorted_by_verdict_and_by_what_is_known(address):
+    with opened(address) as (page, _):
+        verdicts = page.locator("#findings tbody td:nth-child(2)")
+        page.locator("#findings thead button").nth(1).focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert verdicts.all_inner_texts() == ["held", "undecided", "undecided", "not held", "not run"]
+        page.locator("#findings thead button").nth(2).click()
+        known = page.locator("#findings tbody td:nth-child(3)").all_inner_texts()
+        assert known == ["> 99.9 %", "75.0 %", "< 0.1 %", "", ""]
+
+
+def test_the_first_screen_tells_what_held(address):
+    with opened(address) as (page, _):
+        bottom = page.locator("#findings tbody tr").last.bounding_box()
+        assert bottom["y"] + bottom["height"] < 900
 
 
 def test_a_row_that_was_not_run_comes_last_whichever_way(address):
@@ -78,5 +114,24 @@ def test_on_a_phone_only_tables_scroll(address):
 def test_on_paper_it_has_pages(address, tmp_path):
     with opened(address) as (page, _):
         page.pdf(path=tmp_path / "page.pdf", format="A4")
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 703, "height": 1000})  # A4 within the margins
+        too_wide = page.evaluate(
+            "[...document.querySelectorAll('table')].filter(table => table.offsetWidth > 704)"
+            ".map(table => table.closest('section').id)"
+        )
+        assert too_wide == ["table-no-3"]  # eleven columns: the browser makes the print smaller
     content = (tmp_path / "page.pdf").read_bytes()
     assert 3 <= content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") <= 12
+
+
+def test_a_page_that_is_dark_on_screen_is_light_on_paper(address):
+    with opened(address) as (page, _):
+        page.click("button.theme")
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.emulate_media(media="print")
+        assert (
+            page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)" != dark
+        )
+        assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+        assert page.locator("button.theme").is_hidden()

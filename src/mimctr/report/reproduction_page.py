@@ -8,11 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.evaluate.paper.schema import Cell, Column, Reproduction, Verdict
 from mimctr.report import units, wording
+from mimctr.report.interval_marks import interval_marks
 from mimctr.report.page import data_address
 from mimctr.report.reproduction_plots import plot
 
 VERDICTS: tuple[Verdict, ...] = ("held", "undecided", "not held", "not run")
-"""In the order in which they are counted."""
+"""In the order in which they are counted and sorted."""
 
 
 def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
@@ -33,19 +34,32 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        anchor=anchor, duration=wording.duration, memory=wording.memory, confidence=units.confidence_words
+        anchor=anchor,
+        duration=wording.duration,
+        memory=wording.memory,
+        confidence=units.confidence_words,
+        sentence=wording.capitalized,
+        short=units.write_point,
     )
     verdicts = Counter(finding.verdict for finding in reproduction.findings)
+    places = section_places(reproduction)
     return environment.get_template("reproduction.html.jinja").render(
         made=reproduction,
         verdicts=[(verdict, verdicts[verdict]) for verdict in VERDICTS],
-        plots={figure.key: plot(figure, name=anchor(figure.key)) for figure in reproduction.figures},
+        order={verdict: place for place, verdict in enumerate(VERDICTS)},
+        places=places,
+        marks=interval_marks(reproduction.findings),
+        plots={
+            figure.key: plot(figure, name=f"plot-{places['figure', figure.key]}")
+            for figure in reproduction.figures
+        },
         galleries=[
             (gallery, [(sheet, data_address(pictures / sheet.file)) for sheet in gallery.sheets])
             for gallery in reproduction.galleries
         ],
         seconds=sum(step.seconds or 0 for step in reproduction.steps),
-        left=[step for step in reproduction.steps if step.not_run is not None],
+        left=Counter(step.not_run for step in reproduction.steps if step.not_run is not None),
+        notes=column_notes(reproduction),
         sort_value=sort_value,
         units=units,
     )
@@ -54,6 +68,26 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
 def anchor(key: str) -> str:
     """Return a key as the name of a place on the page: ``table-2``."""
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
+
+
+def section_places(reproduction: Reproduction) -> dict[tuple[str, str], str]:
+    """Return the name of every section's place on the page by kind and key; no two are the same."""
+    keys = {
+        "table": [table.key for table in reproduction.tables],
+        "figure": [figure.key for figure in reproduction.figures],
+        "gallery": [gallery.key for gallery in reproduction.galleries],
+    }
+    places = {("page", "findings"): "findings", ("page", "run"): "run"}
+    for kind, of_kind in keys.items():
+        for number, key in enumerate(of_kind, start=1):
+            wanted = anchor(key) or f"{kind}-no-{number}"
+            places[kind, key] = wanted if wanted not in places.values() else f"{wanted}-{kind}"
+    return places
+
+
+def column_notes(reproduction: Reproduction) -> dict[str, list[Column]]:
+    """Return the columns that need a word, by table."""
+    return {table.key: [column for column in table.columns if column.note] for table in reproduction.tables}
 
 
 def sort_value(cell: Cell, column: Column) -> str:

@@ -1,63 +1,71 @@
 """A reproduction as Markdown, and in short for a terminal."""
 
+from collections import Counter
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
+from rich.text import Text
 
-from mimctr.evaluate.paper.schema import Reproduction, Table
-from mimctr.report.reproduction_page import anchor
+from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Table
+from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
+from mimctr.report.reproduction_page import VERDICTS, section_places
 from mimctr.report.table import plain_text
 from mimctr.report.units import confidence_words, write_cell, write_interval, write_value
+from mimctr.report.wording import capitalized, counted, duration
+
+SHOWN = "table 2"
+"""The table that a terminal gets."""
 
 
 def reproduction_markdown(made: Reproduction, *, figures: str = "figures") -> str:
-    """Return every table, figure and finding as Markdown.
+    """Return every table, figure, finding and picture as Markdown.
 
     Args:
         made: What is written.
         figures: Folder of the figures' files, relative to the text.
     """
-    lines = [
-        f"# MIM reproduced: {made.dataset}",
-        "",
-        f"{len(made.seeds)} seeds. In square brackets: the paper's numbers. In round ones: 95 % intervals.",
-        "",
-        *findings_markdown(made),
-    ]
+    blocks = [f"# The paper's evaluation of MIM on {escaped(made.dataset)}", *_opening(made)]
     for table in made.tables:
-        lines += ["", *table_markdown(table)]
+        blocks += table_markdown(table, level=2)
+    places = section_places(made)
     for figure in made.figures:
-        lines += ["", f"## {figure.key.capitalize()}: {figure.title}", "", *figure.reading]
-        lines += [f"![{figure.title}]({figures}/{anchor(figure.key)}.png)", "", figure.note]
-    lines += ["", "## What was run", "", f"`{made.command}`"]
-    return "\n".join(lines) + "\n"
+        blocks += _figure(figure, f"{figures}/{places['figure', figure.key]}.png")
+    for gallery in made.galleries:
+        blocks += _gallery(gallery)
+    return "\n\n".join([*blocks, *_run(made)]) + "\n"
 
 
-def findings_markdown(made: Reproduction) -> list[str]:
-    """Return the findings as lines of Markdown."""
-    lines = [
-        "| finding | where | here | difference | confidence | the paper |",
-        "|---|---|---|---:|---:|---|",
-    ]
+def reproduction_block(made: Reproduction) -> str:
+    """Return findings and tables as a part of another Markdown text, one level below its sections."""
+    blocks = _opening(made)
+    for table in made.tables:
+        blocks += table_markdown(table, level=3)
+    return "\n\n".join([*blocks, f"`{made.command}`"])
+
+
+def findings_markdown(made: Reproduction) -> str:
+    """Return the findings as a table of Markdown."""
+    heads = ("finding", "here", "confidence", "difference", "where", "the paper")
+    lines = head_of_table(heads, numbers=(False, False, True, True, False, False))
     for one in made.findings:
-        difference = ""
-        if one.difference is not None:
-            within = write_interval(one.difference, one.unit)
-            difference = write_value(one.difference.mean, one.unit) + (f" ({within})" if within else "")
-        cells = (one.claim, one.source, one.verdict, difference, confidence_words(one.confidence), one.paper)
-        lines.append(_line(cells))
-    return lines
+        cells = (
+            one.claim,
+            one.verdict,
+            confidence_words(one.confidence),
+            _difference(one),
+            one.source,
+            one.paper,
+        )
+        lines.append(line_of_table([escaped(cell) for cell in cells]))
+    return "\n".join(lines)
 
 
-def table_markdown(table: Table) -> list[str]:
-    """Return a table as lines of Markdown."""
-    heads = ["", *(column.name for column in table.columns)]
-    lines = [
-        f"## {table.key.capitalize()}: {table.title}",
-        "",
-        *table.reading,
-        *([""] if table.reading else []),
-    ]
-    lines += [_line(heads), f"|---{'|---:' * len(table.columns)}|"]
+def table_markdown(table: Table, *, level: int) -> list[str]:
+    """Return a table as blocks of Markdown: its heading, what it says, the table, how it was measured."""
+    grouped = any(row.group for row in table.rows)
+    names = [*([""] if grouped else []), "", *(escaped(column.name) for column in table.columns)]
+    words = len(names) - len(table.columns)
+    lines = head_of_table(names, numbers=[place >= words for place in range(len(names))])
     for row in table.rows:
         if row.not_run is not None:
             cells = [f"not run: {row.not_run}", *[""] * (len(table.columns) - 1)]
@@ -65,26 +73,101 @@ def table_markdown(table: Table) -> list[str]:
             cells = [
                 write_cell(cell, column.unit) for cell, column in zip(row.cells, table.columns, strict=True)
             ]
-        lines.append(_line([f"{row.group}: {row.label}" if row.group else row.label, *cells]))
-    return [*lines, "", table.note]
+        opening = [row.group, row.label] if grouped else [row.label]
+        lines.append(line_of_table([escaped(text) for text in [*opening, *cells]]))
+    notes = [f"{capitalized(column.name)}: {column.note}." for column in table.columns if column.note]
+    return [
+        f"{'#' * level} {escaped(capitalized(table.key))}: {escaped(table.title)}",
+        *(paragraph(sentence) for sentence in table.reading),
+        "\n".join(lines),
+        *([paragraph(" ".join(filter(None, [table.note, *notes])))] if table.note or notes else []),
+    ]
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+def _opening(made: Reproduction) -> list[str]:
+    verdicts = Counter(one.verdict for one in made.findings)
+    tally = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
+    return [
+        f"{counted(len(made.seeds), 'seed')}. Of {counted(len(made.findings), 'finding')}: {tally}. "
+        "In round brackets: 95 % intervals. In square ones: the paper's numbers.",
+        findings_markdown(made),
+    ]
+
+
+def _figure(figure: Figure, file: str) -> list[str]:
+    return [
+        f"## {escaped(capitalized(figure.key))}: {escaped(figure.title)}",
+        *(paragraph(sentence) for sentence in figure.reading),
+        f"![{escaped(figure.title)}]({file})",
+        *([paragraph(figure.note)] if figure.note else []),
+    ]
+
+
+def _gallery(gallery: Gallery) -> list[str]:
+    blocks = [f"## {escaped(gallery.title)}", *([paragraph(gallery.note)] if gallery.note else [])]
+    for sheet in gallery.sheets:
+        blocks.append(f"![{escaped(sheet.title)}](<{sheet.file}>)")
+        blocks.append(f"**{escaped(sheet.title)}.** {escaped(sheet.caption)}")
+    return blocks
+
+
+def _run(made: Reproduction) -> list[str]:
+    done = [step for step in made.steps if step.not_run is None]
+    left = Counter(step.not_run for step in made.steps if step.not_run is not None)
+    seconds = sum(step.seconds or 0 for step in done)
+    memory = (
+        "" if made.machine.memory_bytes is None else f", {write_value(made.machine.memory_bytes, 'bytes')}"
+    )
+    return [
+        "## What was run",
+        f"`{made.command}`",
+        f"{len(done)} of {counted(len(made.steps), 'step')} made, {duration(seconds)} in all, on "
+        f"{escaped(made.machine.processor)}, {made.machine.num_cores} cores{memory}, {escaped(made.machine.system)}.",
+        *(f"Not run: {counted(count, 'step')}, {escaped(reason)}." for reason, count in left.items()),
+        ", ".join(f"{name} {version}" for name, version in made.versions.items()) + ".",
+    ]
+
+
+def _difference(one: Finding) -> str:
+    if one.difference is None:
+        return ""
+    within = write_interval(one.difference, one.unit)
+    return write_value(one.difference.mean, one.unit) + (f" ({within})" if within else "")
 
 
 def reproduction_summary(made: Reproduction) -> str:
-    """Return the findings as plain text for a terminal."""
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=f"MIM on {made.dataset}", title_justify="left")
-    for name in ("finding", "where", "here"):
+    """Return the findings, and Table 2 where it was asked for, as plain text for a terminal."""
+    tables = [_rich_table(table) for table in made.tables if table.key == SHOWN]
+    return plain_text(*tables, _rich_findings(made))
+
+
+def _rich_findings(made: Reproduction) -> RichTable:
+    title = f"MIM on {made.dataset}: what held"
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
+    for name in ("Finding", "Where", "Here"):
         table.add_column(name, no_wrap=True)
-    for name in ("difference", "95 % interval", "confidence"):
+    for name in ("confidence", "difference", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in made.findings:
         known = one.difference
         difference = "" if known is None else write_value(known.mean, one.unit)
         within = "" if known is None else write_interval(known, one.unit)
-        table.add_row(
-            one.claim, one.source, one.verdict, difference, within, confidence_words(one.confidence)
-        )
-    return plain_text(table)
+        cells = (one.claim, one.source, one.verdict, confidence_words(one.confidence), difference, within)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _rich_table(table: Table) -> RichTable:
+    title = f"{capitalized(table.key)}: {table.title}"
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
+    shown.add_column("", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(Text(column.name), justify="right", no_wrap=True)
+    for row in table.rows:
+        label = f"{row.group}: {row.label}" if row.group else row.label
+        if row.not_run is not None:
+            shown.add_row(Text(label), Text(f"not run: {row.not_run}"))
+        else:
+            cells = zip(row.cells, table.columns, strict=True)
+            shown.add_row(Text(label), *(Text(write_cell(cell, column.unit)) for cell, column in cells))
+    return shown

@@ -1,5 +1,6 @@
 """Matplotlib figures as SVG that can stand inside an HTML page: no addresses, unique ids, the page's text color."""
 
+import html
 import io
 import re
 from typing import NamedTuple
@@ -68,8 +69,13 @@ def to_svg(figure: Figure, *, name: str, title: str) -> str:
     text = text.replace("xlink:href", "href").replace('href="#', f'href="#{name}-')
     text = text.replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
     width, height = (float(value) for value in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}">'
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(title)}">'
     return head + text[text.index(">") + 1 :].strip()
+
+
+def verbatim(text: str) -> str:
+    """Return a text that matplotlib draws as it is: between two dollar signs it would read a formula."""
+    return text.replace("$", r"\$")
 
 
 def legend_below(axes: Axes) -> None:

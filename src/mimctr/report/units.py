@@ -4,6 +4,8 @@ from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Unit
 from mimctr.report.wording import MINUS, duration, memory, signed
 
+MOST_OF_FOUR_DIGITS = 9_999.5
+"""From here on a number is written whole: in four digits it would need a power of ten."""
 LARGE = 10_000_000
 """From here on a count is written in millions or billions."""
 
@@ -20,13 +22,11 @@ def write_value(value: float, unit: Unit) -> str:
         return duration(value) if value >= 1 else f"{1e3 * value:.3g} ms"
     if unit == "count":
         return _count(value)
-    patterns = {
-        "auc": "{:.4f}",
-        "ratio": "{:.2f} ×",
-        "money": "{:,.2f}",
-        "gflop": "{:.4g}",
-        "number": "{:,.4g}",
-    }
+    if unit in ("gflop", "number"):
+        return write_point(value)
+    if unit == "ratio":
+        return f"{value:,.2f} ×" if abs(value) < 100 else f"{value:,.0f} ×"
+    patterns = {"auc": "{:.4f}", "money": "{:,.2f}"}
     text = f"{100 * value:.1f} %" if unit == "share" else patterns.get(unit, "{}").format(value)
     return text.replace("-", MINUS)
 
@@ -36,6 +36,14 @@ def _count(value: float) -> str:
         return f"{value:,.0f}"
     scaled, word = (value / 1e9, "billion") if value >= 1e9 else (value / 1e6, "million")
     return f"{scaled:,.4g} {word}"
+
+
+def write_point(value: float | str | None) -> str:
+    """Return a coordinate of a figure, whose unit stands on its axis; empty for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    text = f"{value:,.4g}" if abs(value) < MOST_OF_FOUR_DIGITS else f"{value:,.0f}"
+    return text.replace("-", MINUS)
 
 
 def write_estimate(estimate: Estimate, unit: Unit) -> str:

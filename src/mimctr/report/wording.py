@@ -148,3 +148,13 @@ def day(seconds: int) -> str:
 def listing(names: list[str]) -> str:
     """Return ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text that begins with a capital; the rest stays as it is (``str.capitalize`` lowers it)."""
+    return text[:1].upper() + text[1:]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 seed``, ``2 seeds``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

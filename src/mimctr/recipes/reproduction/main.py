@@ -7,18 +7,13 @@ from typing import NamedTuple
 from mimctr.distributed import is_main
 from mimctr.errors import ConfigError
 from mimctr.evaluate.paper.schema import Reproduction, write_reproduction
-from mimctr.files import atomic_path
 from mimctr.recipes import sources, stages
 from mimctr.recipes.pace import Pace
+from mimctr.recipes.reproduction import report
 from mimctr.recipes.reproduction.assemble import assemble
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.workers import at_a_time
-from mimctr.report.reproduction_page import anchor, render_reproduction
-from mimctr.report.reproduction_plots import draw
-from mimctr.report.reproduction_text import reproduction_markdown
-
-JSON, PAGE, MARKDOWN, FIGURES = "reproduction.json", "reproduction.html", "reproduction.md", "figures"
 
 
 class Finished(NamedTuple):
@@ -57,22 +52,6 @@ def main(planning: Planning, *, seconds: float | None, command: str) -> Finished
     reasons = planning.plan.run(Pace(), seconds=seconds)
     reproduction = assemble(planning, reasons, command=command)
     if is_main():
-        write_reproduction(planning.out / JSON, reproduction)
-        report(planning.out, reproduction)
-    return Finished(reproduction, planning.out / JSON, planning.out / PAGE)
-
-
-def report(out: Path, reproduction: Reproduction) -> None:
-    """Write page, Markdown and figures beside ``reproduction.json``."""
-    texts = {
-        PAGE: render_reproduction(reproduction, out),
-        MARKDOWN: reproduction_markdown(reproduction, figures=FIGURES),
-    }
-    for name, text in texts.items():
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for figure in reproduction.figures:
-        drawing = draw(figure)
-        for ending in ("svg", "png"):
-            with atomic_path(out / FIGURES / f"{anchor(figure.key)}.{ending}") as temporary:
-                drawing.savefig(temporary, format=ending, dpi=160, facecolor="white")
+        write_reproduction(planning.out / report.JSON, reproduction)
+        report.main(planning.out)
+    return Finished(reproduction, planning.out / report.JSON, planning.out / report.PAGE)
