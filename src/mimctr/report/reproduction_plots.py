@@ -21,7 +21,7 @@ TELLING = 0.2
 @styled
 def draw(figure: Figure) -> Drawing:
     """Return a figure, drawn."""
-    drawing, axes = new_axes(width=6.2, height=3.8)
+    drawing, axes = new_axes()
     names = [str(point.x) for series in figure.series for point in series.points if isinstance(point.x, str)]
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     for number, series in enumerate(figure.series):
