@@ -92,6 +92,8 @@ class Reproduction:
             self._add_seed(
                 seed, {name: serves for name, serves in needed.items() if name not in self.not_run}
             )
+        if serves := self._asked(("table 6",)):
+            self._add_cost(serves)
 
     def searched(self) -> list[Entry]:
         """Return the encoders whose searches the tables show, those too that cannot be made."""
