@@ -13,6 +13,7 @@ from mimctr.evaluate.results import read_results
 from mimctr.recipes.config import build_config
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import main as reproduction
+from mimctr.recipes.reproduction.assemble import assemble
 from mimctr.recipes.reproduction.forecast import forecast, forecast_table
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
 
@@ -165,6 +166,26 @@ def test_in_pieces_it_ends_as_at_once(finished, world, tmp_path):
         assert {label: row.cells for label, row in ours.items()} == {
             label: row.cells for label, row in at_once.items() if row.not_run is None
         }
+
+
+def test_a_seed_that_was_cut_short_is_in_no_table(world, tmp_path):
+    """Mutants: a row is a mean over other seeds than the row beside it; a row of all seeds but one is not run."""
+    planning = reproduction.plan(recipe(world), tmp_path, ["table 3"])
+    whole = reproduction.main(planning, seconds=None, command="x")
+    cut = tmp_path / "train" / "sim-mim-dda-seed1"
+    results = read_results(tmp_path / "evaluate" / "encoders" / "results.json")
+    of_first = {
+        row.encoder: row.auc
+        for row in results.rows
+        if (row.variant, row.slice, row.seed) == ("mim", "all", 0)
+    }
+    short = assemble(planning, {cut: "no time"}, command="x")
+    assert (whole.reproduction.seeds, short.seeds) == ([0, 1], [0])
+    rows = {row.label: row for table in short.tables for row in table.rows}
+    for label, row in (("+DDA", "dda"), ("+DDA+DMA+C-SFT (MIM)", "mim")):
+        assert rows[label].cells[0].ours.mean == of_first[row]
+        assert rows[label].cells[2].ours is not None
+    assert [step.not_run for step in short.steps if step.name == "train/sim-mim-dda-seed1"] == ["no time"]
 
 
 @pytest.mark.slow

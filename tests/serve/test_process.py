@@ -27,7 +27,11 @@ pytestmark = [
     pytest.mark.parametrize("shop", ["integers"], indirect=True, scope="module"),
 ]
 MEGABYTE = 1 << 20
-HEAVY = {"candidates": list(range(5000)), "history": [], "time": 1_800_000_000}
+HEAVY = {
+    "candidates": list(range(5000)),
+    "history": [{"item_id": number, "time": 1_700_000_000 + number} for number in range(10)],
+    "time": 1_800_000_000,
+}
 LIGHT = {"candidates": [1, 2, 3], "history": [], "time": 1_800_000_000}
 
 
@@ -98,13 +102,13 @@ def test_what_was_taken_in_is_answered(trained):
     with started(folder, "deadline=60", "shutdown_seconds=30", center=center) as process:
         with ThreadPoolExecutor(30) as clients:
             asked = [clients.submit(process.score, HEAVY) for _ in range(30)]
-            wait_for(lambda: process.gauge("mimctr_requests_in_flight") >= 10, "a queue")
+            wait_for(lambda: process.gauge("mimctr_requests_in_flight") >= 20, "a queue")
             assert process.stop() == 0
             answers = Counter(one.result().status_code for one in asked if one.exception() is None)
         refused = [one.exception() for one in asked if one.exception() is not None]
         assert all(isinstance(one, httpx.ConnectError) for one in refused), refused  # never taken in
         assert set(answers) == {200}
-        assert answers[200] >= 10
+        assert answers[200] >= 20
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{process.url}/health/live")
 

@@ -1,7 +1,7 @@
 """The steps that train CTR models for a table: each model with its best settings, each seed with its own vectors."""
 
 from collections.abc import Callable, Collection
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +77,7 @@ class CtrPlan:
         points = [self._with(point, model, self._first) for point in self._points(model)]
         tune = self._out / TUNE / model.name
         tried = tuple(
-            self._add(model, tune / str(number), content, (), partial(_itself, point), serves)
+            self._add(model, tune / str(number), content, (), point.model_copy, serves)
             for number, point in enumerate(points)
             if len(points) > 1 and seed == self._first
         )
@@ -140,7 +140,3 @@ class CtrPlan:
                 "seed": seed,
             }
         )
-
-
-def _itself(config: Config) -> Config:
-    return config

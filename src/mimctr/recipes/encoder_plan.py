@@ -1,7 +1,7 @@
 """The steps that make the rows of the encoder tables: towers, plain geometry or C-SFT with its grid, search."""
 
 from collections.abc import Callable, Collection
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from mimctr.recipes import csft as csft_recipe
@@ -88,7 +88,7 @@ class EncoderPlan:
         points = [point.model_copy(update={"seed": first}) for point in csft_points(recipe, entry.row)]
         tune = entry.folder / "tune" / entry.row.name
         tried = tuple(
-            self._csft(entry, first, tune / str(number), partial(_itself, point), (), serves)
+            self._csft(entry, first, tune / str(number), point.model_copy, (), serves)
             for number, point in enumerate(points)
             if len(points) > 1
         )
@@ -139,7 +139,3 @@ def best_evaluation(made: Path, metric: str) -> tuple[int, float]:
     evaluations = [line for line in Run(made).metrics() if metric in line]
     best = max(evaluations, key=lambda line: line[metric])
     return int(best["step"]), best[metric]
-
-
-def _itself(config: csft_recipe.Config) -> csft_recipe.Config:
-    return config

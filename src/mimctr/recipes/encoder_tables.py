@@ -6,6 +6,7 @@ pre-training and C-SFT; data and foundation models stay.
 
 import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def main(recipe: Recipe, out: Path) -> Finished:
         dataset=recipe.name,
         seeds=recipe.seeds,
         num_resamples=recipe.num_resamples,
-        rows=[row_result(entry, recipe, reasons[entry.name]) for entry in wanted],
+        rows=[row_result(entry, recipe, reasons[entry.name], seeds=recipe.seeds) for entry in wanted],
         measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
     )
     text = encoder_tables_markdown(results)
@@ -109,12 +110,12 @@ def at_hand(weights: Path) -> bool:
         return False
 
 
-def row_result(entry: Entry, recipe: Recipe, not_run: str | None) -> RowResult:
-    """Return what a row is, what the grid chose for it and which steps of C-SFT were kept."""
+def row_result(entry: Entry, recipe: Recipe, not_run: str | None, *, seeds: Sequence[int]) -> RowResult:
+    """Return what a row is, what the grid chose for it and which steps of C-SFT were kept with each seed."""
     row = entry.row
     chosen, steps = {}, []
     if row.csft is not None and not_run is None:
-        folders = [entry.encoder(seed) for seed in recipe.seeds]
+        folders = [entry.encoder(seed) for seed in seeds]
         chosen = {name: read_record(folders[0]).config[name] for name in recipe.grid}
         steps = [best_evaluation(folder, recipe.csft.metric)[0] for folder in folders]
     return RowResult(name=entry.name, labels=entry.labels, not_run=not_run, chosen=chosen, kept_steps=steps)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.distributed import is_main
 from mimctr.evaluate.cost import read_cost
 from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
@@ -37,6 +38,16 @@ from mimctr.train.stage import read_record
 EVALUATE = "evaluate"
 
 
+class Made(NamedTuple):
+    """A plan as far as there was time for it."""
+
+    planning: Planning
+    reasons: Mapping[Path, str]
+    """Why steps were not made."""
+    seeds: list[int]
+    """That the tables are about."""
+
+
 class Parts(NamedTuple):
     """What the experiments found."""
 
@@ -53,23 +64,23 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         reasons: Why steps were not made.
         command: That goes on.
     """
-    recipe = planning.recipe
+    recipe, made = planning.recipe, Made(planning, reasons, whole_seeds(planning, reasons))
     parts = Parts([], [], [])
     if "table 1" in planning.wanted:
         facts = count_dataset(CtrDataset.open(planning.out / "dataset"))
         parts.tables.append(table_1(facts))
         parts.figures.append(figure_profile(facts))
-    _add_ubms(parts, planning, reasons)
-    _add_encoders(parts, planning, reasons)
-    _add_cost(parts, planning, reasons)
-    _add_extensions(parts, planning, reasons)
+    _add_ubms(parts, made)
+    _add_encoders(parts, made)
+    _add_cost(parts, made)
+    _add_extensions(parts, made)
     return Reproduction(
         dataset=recipe.name,
-        seeds=recipe.seeds,
+        seeds=made.seeds,
         tables=parts.tables,
         figures=parts.figures,
         findings=parts.findings,
-        galleries=_galleries(planning, reasons),
+        galleries=_galleries(made),
         steps=[_describe(step, planning, reasons) for step in planning.plan],
         command=command,
         versions=describe_versions(),
@@ -77,9 +88,10 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
     )
 
 
-def _add_ubms(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+def _add_ubms(parts: Parts, made: Made) -> None:
+    planning = made.planning
     asked = [name for name in OF_SLICES if name in planning.wanted]
-    results = _evaluate(planning, "ubms", planning.groups.ubms, reasons) if asked else None
+    results = _evaluate(made, "ubms", planning.groups.ubms) if asked else None
     if results is None:
         return
     found = Lookup(results)
@@ -94,12 +106,13 @@ def _add_ubms(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> 
         parts.findings.extend(slice_findings(found, MIM))
 
 
-def _add_encoders(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+def _add_encoders(parts: Parts, made: Made) -> None:
+    planning = made.planning
     asked = [name for name in OF_ENCODERS if name in planning.wanted]
-    results = _evaluate(planning, "encoders", planning.groups.encoders, reasons) if asked else None
+    results = _evaluate(made, "encoders", planning.groups.encoders) if asked else None
     if results is None:
         return
-    encoders = Encoders(Lookup(results), _search(planning, reasons), planning.recipe.ubm)
+    encoders = Encoders(Lookup(results), _search(made), planning.recipe.ubm)
     for name, write in (("table 3", table_3), ("table 4", table_4), ("table 5", table_5)):
         if name in asked:
             parts.tables.append(write(encoders))
@@ -114,25 +127,28 @@ def _add_encoders(parts: Parts, planning: Planning, reasons: Mapping[Path, str])
     parts.findings.extend(one for one in encoder_findings(encoders) if one.source in sources)
 
 
-def _add_cost(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+def _add_cost(parts: Parts, made: Made) -> None:
+    planning = made.planning
     folder = planning.out / COST
-    if "table 6" in planning.wanted and folder not in reasons:
+    if "table 6" in planning.wanted and folder not in made.reasons:
         cost = read_cost(folder / cost_recipe.RECORD)
         parts.tables.append(cost_table(cost))
         parts.findings.extend(cost_findings(cost))
 
 
-def _add_extensions(parts: Parts, planning: Planning, reasons: Mapping[Path, str]) -> None:
+def _add_extensions(parts: Parts, made: Made) -> None:
+    planning = made.planning
     if "extensions" not in planning.wanted:
         return
-    results = _evaluate(planning, "extensions", planning.groups.extensions, reasons)
+    results = _evaluate(made, "extensions", planning.groups.extensions)
     if results is not None:
         labels = [model.label for model in extension_models(planning.recipe) if model.label]
         parts.tables.append(table_extensions(Lookup(results), planning.recipe.ubm, labels))
 
 
-def _galleries(planning: Planning, reasons: Mapping[Path, str]) -> list[Gallery]:
+def _galleries(made: Made) -> list[Gallery]:
     """Draw what content changed in the main user behavior model of the first seed; none where it was not made."""
+    planning, reasons = made.planning, made.reasons
     recipe, out, first = planning.recipe, planning.out, planning.recipe.seeds[0]
     folders = {
         one.model.variant: one
@@ -141,7 +157,7 @@ def _galleries(planning: Planning, reasons: Mapping[Path, str]) -> list[Gallery]
     }
     plain, mim = (planning.entries[name].encoder(first) for name in (PLAIN, MIM))
     needed = [one.folder for one in folders.values()] + [mim]
-    if not folders or any(folder in reasons for folder in needed):
+    if not is_main() or not folders or any(folder in reasons for folder in needed):
         return []
     content = folders["mim"].content
     assert content is not None, "Base+MIM reads vectors"
@@ -160,19 +176,35 @@ def _galleries(planning: Planning, reasons: Mapping[Path, str]) -> list[Gallery]
     )
 
 
-def _evaluate(
-    planning: Planning, name: str, group: Sequence[Planned], reasons: Mapping[Path, str]
-) -> Results | None:
+def whole_seeds(planning: Planning, reasons: Mapping[Path, str]) -> list[int]:
+    """Return the seeds of which everything was made: all numbers of a table are of the same ones.
+
+    Where there is none, it is the first, as far as it was made.
+    """
+    recipe = planning.recipe
+    searches = [
+        (seed, entry.search(made_with(entry, seed, recipe)))
+        for entry in planning.searched()
+        if entry.name not in planning.not_run
+        for seed in recipe.seeds
+    ]
+    trainings = [(one.seed, one.folder) for group in planning.groups for one in group]
+    lacking = {seed for seed, folder in (*searches, *trainings) if folder in reasons}
+    return [seed for seed in recipe.seeds if seed not in lacking] or recipe.seeds[:1]
+
+
+def _evaluate(made: Made, name: str, group: Sequence[Planned]) -> Results | None:
     """Evaluate the models of a group that were made; return what was found, or None where none was."""
-    made = [one for one in group if one.folder not in reasons]
-    if not made:
+    planning = made.planning
+    there = [one for one in group if one.folder not in made.reasons and one.seed in made.seeds]
+    if not there:
         return None
     out = planning.out / EVALUATE / name
-    embeds = sorted({one.content.name for one in made if one.content is not None})
+    embeds = sorted({one.content.name for one in there if one.content is not None})
     config = planning.recipe.evaluate.model_copy(
         update={
             "dataset_name": planning.recipe.name,
-            "models": tuple(sorted(one.folder.name for one in made)),
+            "models": tuple(sorted(one.folder.name for one in there)),
             "embeds": tuple(embeds),
         }
     )
@@ -180,16 +212,16 @@ def _evaluate(
     return read_results(out / "results.json")
 
 
-def _search(planning: Planning, reasons: Mapping[Path, str]) -> EncoderResults:
-    """Return how well every encoder searches; what was not made with every seed is not run."""
-    recipe = planning.recipe
+def _search(made: Made) -> EncoderResults:
+    """Return how well every encoder searches; what was not made is not run."""
+    planning, recipe = made.planning, made.planning.recipe
     folders = {
-        entry.name: [entry.search(made_with(entry, seed, recipe)) for seed in recipe.seeds]
+        entry.name: [entry.search(made_with(entry, seed, recipe)) for seed in made.seeds]
         for entry in planning.searched()
     }
     not_run = dict(planning.not_run)
     for name, searches in folders.items():
-        cut = [reasons[folder] for folder in searches if folder in reasons]
+        cut = [made.reasons[folder] for folder in searches if folder in made.reasons]
         if cut and name not in not_run:
             not_run[name] = cut[0]
     searched = {
@@ -199,9 +231,12 @@ def _search(planning: Planning, reasons: Mapping[Path, str]) -> EncoderResults:
     }
     return EncoderResults(
         dataset=recipe.name,
-        seeds=recipe.seeds,
+        seeds=made.seeds,
         num_resamples=recipe.num_resamples,
-        rows=[row_result(entry, recipe, not_run.get(entry.name)) for entry in planning.searched()],
+        rows=[
+            row_result(entry, recipe, not_run.get(entry.name), seeds=made.seeds)
+            for entry in planning.searched()
+        ],
         measures=measure(searched, base="plain", best=MIM, num_resamples=recipe.num_resamples),
     )
 
