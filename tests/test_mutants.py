@@ -1249,6 +1249,13 @@ MUTANTS = [
         "tests/recipes/test_plan.py::test_what_fits_is_what_a_loop_takes",
     ),
     Mutant(
+        "a table mixes seeds that are whole with others",
+        "recipes/reproduction/assemble.py",
+        "if seed not in lacking]",
+        "]",
+        "tests/recipes/test_reproduction.py::test_a_seed_that_was_cut_short_is_in_no_table",
+    ),
+    Mutant(
         "a loss counts as a gain",
         "evaluate/paper/findings.py",
         "wrong if math.copysign(1, difference.mean) < 0 else 1 - wrong",

@@ -85,5 +85,5 @@ def test_costs_come_back_as_they_were_written(tmp_path):
     write_cost(tmp_path / "cost.json", cost())
     assert read_cost(tmp_path / "cost.json") == cost()
     (tmp_path / "cost.json").write_text('{"format": 1}')
-    with pytest.raises(DataError, match=r"cost\.json: not of the schema"):
+    with pytest.raises(DataError, match=r"values do not follow the schema of cost\.json"):
         read_cost(tmp_path / "cost.json")

@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from mimctr.errors import DataError
-from mimctr.evaluate.results import Machine, Record
-from mimctr.files import read_json, write_json
+from mimctr.evaluate.results import Machine, Record, read_record
+from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
 Side = Literal[
@@ -101,9 +98,4 @@ def read_cost(path: Path) -> Cost:
         RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
-    try:
-        return Cost.model_validate(read_json(path))
-    except ValidationError as error:
-        raise DataError(
-            f"{path}: not of the schema of cost.json ({error}). Run 'mimctr cost' again."
-        ) from None
+    return read_record(path, Cost, schema="cost.json", again="mimctr cost")

@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from mimctr.errors import DataError
-from mimctr.evaluate.results import Record
-from mimctr.files import read_json, write_json
+from mimctr.evaluate.results import Record, read_record
+from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
 
@@ -83,9 +80,7 @@ def read_encoder_results(path: Path) -> EncoderResults:
     """Read what :func:`write_encoder_results` wrote.
 
     Raises:
+        RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
-    try:
-        return EncoderResults.model_validate(read_json(path))
-    except ValidationError as error:
-        raise DataError(f"{path}: not of the schema of encoder tables ({error}).") from None
+    return read_record(path, EncoderResults, schema="encoder_tables.json", again="mimctr encoder-tables")

@@ -5,7 +5,7 @@ loss of scores that are no probabilities, the interval of one seed on too few us
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +13,7 @@ from mimctr.errors import DataError
 from mimctr.files import read_json, write_json
 
 FORMAT: Literal[1] = 1
+M = TypeVar("M", bound=BaseModel)
 POOLED = "pooled"
 """In place of a UBM's name: the mean over all UBMs that have both variants."""
 
@@ -274,13 +275,29 @@ def read_results(path: Path) -> Results:
         RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
+    return read_record(path, Results, schema="results.json", again="mimctr evaluate")
+
+
+def read_record(path: Path, model: type[M], *, schema: str, again: str) -> M:
+    """Read a JSON file as the pydantic model that wrote it.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        schema: What the file is called wherever it lies.
+        again: The command that makes it.
+
+    Raises:
+        RunError: the file is missing or not JSON.
+        DataError: it does not follow the schema; the message has the first wrong value.
+    """
     value = read_json(path)
     try:
-        return Results.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{path}: {error.error_count()} values do not follow the schema of results.json. First: {where}: "
-            f"{first['msg']}. Run 'mimctr evaluate' again with this version."
+            f"{path}: {error.error_count()} values do not follow the schema of {schema}. First: {where}: "
+            f"{first['msg']}. Run '{again}' again with this version."
         ) from None

@@ -4,13 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from mimctr.errors import DataError
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Column, Table, TableRow
-from mimctr.evaluate.results import Machine, Record
-from mimctr.files import read_json, write_json
+from mimctr.evaluate.results import Machine, Record, read_record
+from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
 OURS = "mimctr"
@@ -108,14 +105,7 @@ def read_peers(path: Path) -> PeerResults:
         RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
-    try:
-        return PeerResults.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(
-            f"{path}: {error.error_count()} values do not follow the schema of peers.json. First: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Run benchmarks/bench_peers_data.py again."
-        ) from None
+    return read_record(path, PeerResults, schema="peers.json", again="python benchmarks/bench_peers_data.py")
 
 
 def _row(row: PeerRow) -> TableRow:

@@ -7,12 +7,11 @@ only writes them down. A value that does not exist is null, never a made-up numb
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mimctr.errors import DataError
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.results import Machine, PictureSheet, Record
-from mimctr.files import read_json, write_json
+from mimctr.evaluate.results import Machine, PictureSheet, Record, read_record
+from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
 
@@ -181,12 +180,4 @@ def read_reproduction(path: Path) -> Reproduction:
         RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
-    try:
-        return Reproduction.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(
-            f"{path}: {error.error_count()} values do not follow the schema of reproduction.json. First: {where}: "
-            f"{first['msg']}. Run 'mimctr reproduce' again with this version."
-        ) from None
+    return read_record(path, Reproduction, schema="reproduction.json", again="mimctr reproduce")
