@@ -1,7 +1,7 @@
 """Ranking policies in the same sessions: who shows what, what is clicked, and how sure the difference is.
 
 Everything is paired. Policies share sessions, candidates and the uniform number that decides whether an item of a
-session is clicked, so two that show an item at the same place get the same click; the resamples of users are shared too.
+session is clicked, so two that show an item at the same place get the same click; so are the resamples of users.
 A ratio (clicks per impression) is resampled as a ratio: sums over users above, sums over users below.
 """
 

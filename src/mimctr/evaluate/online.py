@@ -12,7 +12,7 @@ from mimctr.files import read_json, write_json
 
 FORMAT: Literal[1] = 1
 AS_LOGGED, TRUTH = "as logged", "true probabilities"
-"""Policies without a model: retrieval's own order, and the ceiling."""
+"""Policies without a model: retrieval's own order, and that of a model that knew everything."""
 Ranking = Literal["probability", "revenue"]
 """By the probability of a click, or by that times the bid."""
 Measure = Literal["ctr", "rpm"]

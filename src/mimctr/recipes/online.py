@@ -20,10 +20,9 @@ from mimctr.evaluate.ab_results import compare_policies
 from mimctr.evaluate.ab_test import Market
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Online, Policy, write_online
-from mimctr.files import read_json
 from mimctr.progress import track
-from mimctr.recipes.ctr_model import RECORD as MODEL_RECORD
-from mimctr.recipes.online_scores import Histories, Trained, open_scorer, score_offers
+from mimctr.recipes.online_models import Trained, read_model_record
+from mimctr.recipes.online_scores import Histories, open_scorer, score_offers
 from mimctr.sources.bazaar.serving import Offers, World, serve_sessions
 from mimctr.sources.bazaar.world import SESSION_LENGTH
 
@@ -131,26 +130,23 @@ def describe_models(models: Mapping[str, Sequence[Trained]]) -> tuple[list[Polic
     Raises:
         RunError: there is no policy or one without models, or they differ in UBM or seeds.
     """
-    records = {
-        name: [(one.folder, read_json(one.folder / MODEL_RECORD)) for one in own]
-        for name, own in models.items()
-    }
-    seeds = {name: [record["seed"] for _, record in own] for name, own in records.items()}
+    records = {name: [read_model_record(one.folder) for one in own] for name, own in models.items()}
+    seeds = {name: [record.seed for record in own] for name, own in records.items()}
     first = next(iter(seeds.values()), [])
     if not first or any(own != first for own in seeds.values()):
         told = "; ".join(f"{name}: {', '.join(map(str, own)) or 'none'}" for name, own in seeds.items())
         raise RunError(
-            f"ab-test: policies are compared seed by seed, and have the seeds {told or 'of none'}. Give every policy "
-            "a model of each seed, in the same order."
+            f"ab-test: policies are compared seed by seed, these have other seeds ({told or 'no policy'}). Give every "
+            "policy a model of each seed, in the same order."
         )
-    ubms = list(dict.fromkeys(record["ubm"] for own in records.values() for _, record in own))
+    ubms = list(dict.fromkeys(record.ubm for own in records.values() for record in own))
     if len(ubms) > 1:
         raise RunError(
             f"ab-test: models of {' and '.join(ubms)}. Compare policies of one user behavior model."
         )
     policies = [
-        Policy(name=name, folders=[folder.name for folder, _ in own], seeds=first)
-        for name, own in records.items()
+        Policy(name=name, folders=[one.folder.name for one in own], seeds=first)
+        for name, own in models.items()
     ]
     return policies, ubms[0]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,10 +14,10 @@ from mimctr.center.stores.interface import Space
 from mimctr.center.stores.local import LocalStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
-from mimctr.files import read_json
 from mimctr.recipes import bundle
-from mimctr.recipes.ctr_model import RECORD, load_model
+from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS, content_folder
+from mimctr.recipes.online_models import Trained, read_model_record
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.scorer import NO_BEHAVIORS, Behaviors, Request, Scorer
 from mimctr.sources.bazaar.serving import Offers
@@ -27,15 +27,6 @@ SERVED = ("base", "mim")
 FIRST_PLACE = {"context_position": "0"}
 """Candidates are compared as if each stood first: where one will stand is not known before."""
 SIDES = ("user", "query", "context")
-
-
-class Trained(NamedTuple):
-    """A trained model."""
-
-    folder: Path
-    """Written by ``mimctr train``."""
-    content: Path | None
-    """The vectors that it reads, written by ``mimctr embed``; None for Base."""
 
 
 def open_scorer(model: Trained, dataset: Path, scratch: Path) -> Scorer:
@@ -50,10 +41,10 @@ def open_scorer(model: Trained, dataset: Path, scratch: Path) -> Scorer:
         RunError: there is no such model, it is another variant, or it was trained on another dataset.
         StaleSnapshot: it was trained on other vectors.
     """
-    record = read_json(model.folder / RECORD)
-    if record["variant"] not in SERVED:
+    variant = read_model_record(model.folder).variant
+    if variant not in SERVED:
         raise RunError(
-            f"{model.folder}: a model of variant '{record['variant']}', which reads what a session does not tell. "
+            f"{model.folder}: a model of variant '{variant}', which reads what a session does not tell. "
             f"Name models of {' or '.join(SERVED)}."
         )
     bundle.main(model.folder, dataset, scratch, onnx=False)

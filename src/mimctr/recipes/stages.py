@@ -17,7 +17,7 @@ from mimctr.recipes import random_towers as random_towers_recipe
 from mimctr.recipes import report as report_recipe
 from mimctr.recipes import search as search_recipe
 from mimctr.recipes import train as train_recipe
-from mimctr.recipes.online_scores import Trained
+from mimctr.recipes.online_models import Trained
 from mimctr.train.stage import Stage, fill_folder
 
 
