@@ -29,7 +29,7 @@ COMMANDS = [
         "export",
         "encoder-tables",
     ),
-    *("cost", "encoders", "settings", "push", "serve"),
+    *("ab-test", "cost", "encoders", "settings", "push", "serve"),
 ]
 
 

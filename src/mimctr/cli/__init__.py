@@ -21,6 +21,7 @@ from rich.logging import RichHandler
 
 from mimctr import __version__
 from mimctr.cli import (
+    ab_test,
     bazaar,
     center,
     cost,
@@ -150,6 +151,7 @@ for module in (
     sweep,
     evaluate,
     cost,
+    ab_test,
     report,
     explore,
     export,

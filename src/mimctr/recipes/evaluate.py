@@ -220,7 +220,7 @@ def read_models(
             )
         model = ModelFacts(
             ubm=record.ubm,
-            variant=_variant(record),
+            variant=variant_of(record),
             seed=record.seed,
             encoder=encoder,
             folder=path.parent.relative_to(run).as_posix(),
@@ -287,7 +287,7 @@ def _unfinished(train: Path) -> str:
     return told + ", ".join(names) if names else ""
 
 
-def _variant(record: ModelRecord) -> str:
+def variant_of(record: ModelRecord) -> str:
     """Return a model's variant, named by the interests that it lacks and by its label."""
     if record.variant in (BASE, UNTRAINED):
         return record.variant

@@ -1,5 +1,6 @@
 """Every stage of the road, its inputs named; ``run`` makes it, keeps what is unchanged, resumes what is half done."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mimctr.recipes import cost as cost_recipe
@@ -8,6 +9,7 @@ from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
 from mimctr.recipes import features as features_recipe
 from mimctr.recipes import foundation as foundation_recipe
+from mimctr.recipes import online as online_recipe
 from mimctr.recipes import plain as plain_recipe
 from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
@@ -15,6 +17,7 @@ from mimctr.recipes import random_towers as random_towers_recipe
 from mimctr.recipes import report as report_recipe
 from mimctr.recipes import search as search_recipe
 from mimctr.recipes import train as train_recipe
+from mimctr.recipes.online_models import Trained
 from mimctr.train.stage import Stage, fill_folder
 
 
@@ -160,6 +163,32 @@ def evaluate(run: Path, out: Path, config: evaluate_recipe.Config) -> Stage:
         config=config,
         inputs={"dataset": run / "dataset", **stages},
         work=lambda: evaluate_recipe.main(run, out, config),
+    )
+
+
+def online(
+    tables: Path,
+    dataset: Path,
+    models: Mapping[str, Sequence[Trained]],
+    out: Path,
+    config: online_recipe.Config,
+) -> Stage:
+    """A bazaar and trained models -> what they earn when they rank its sessions."""
+    given = [
+        (name, seed, Trained(one.folder, one.content and embed_recipe.content_folder(one.content)))
+        for name, own in models.items()
+        for seed, one in enumerate(own)
+    ]
+    folders = {f"{name} {seed}": one.folder for name, seed, one in given}
+    contents = {
+        f"{name} {seed}, content": one.content for name, seed, one in given if one.content is not None
+    }
+    return Stage(
+        "ab-test",
+        out,
+        config=config,
+        inputs={"tables": tables, "dataset": dataset, **folders, **contents},
+        work=lambda: online_recipe.main(tables, dataset, models, out, config),
     )
 
 

@@ -14,6 +14,7 @@ def finding(
     paper: str = "",
     difference: Estimate | None,
     unit: Unit = "gain",
+    sure: float | None = None,
 ) -> Finding:
     """Return a claim with its verdict.
 
@@ -24,8 +25,10 @@ def finding(
         paper: The paper's numbers, in words.
         difference: Ours, with its two-sided p-value for 0; None where it was not run.
         unit: Of the difference.
+        sure: Confidence of a claim that more than ``difference`` decides; None: that of the difference.
     """
-    sure = None if difference is None else confidence(difference)
+    if sure is None and difference is not None:
+        sure = confidence(difference)
     return Finding(
         key=key,
         source=source,

@@ -1,8 +1,8 @@
 """Who shops, asks and sees what, a slot of some hours at a time."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from mimctr.sources.bazaar.responses import (
     query_match,
     style_liking,
 )
+from mimctr.sources.bazaar.retrieval import FEED, IMAGE, TEXT, Sessions, retrieve
 from mimctr.sources.bazaar.world import (
     ATTRIBUTES,
     CATEGORIES,
@@ -31,29 +32,10 @@ from mimctr.sources.bazaar.world import (
     stream,
 )
 
-NUM_DRAWN = {"feed": 28, "text": 28, "image": 200}
-"""Items drawn by popularity for a session, of which those that match the query best are shown; visual search goes
-through much more of the catalogue."""
 NUM_PHOTOS_SEEN = 12
 """Photos a user could take; one near to the user's taste becomes the image query."""
-RETRIEVAL = 1.6
-"""Log odds, per unit of match, of being shown for a query."""
-QUERY_KINDS = ("feed", "text", "image")
-FEED, TEXT, IMAGE = range(3)
 VISIBLE = np.array([attribute.visible for attribute in ATTRIBUTES])
 NUM_SLOTS = (NUM_WARMUP_DAYS + NUM_DAYS) * SLOTS_PER_DAY
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sessions:
-    """Sessions of one slot, one row each, in time order."""
-
-    user: Int[ndarray, " sessions"]
-    category: Int[ndarray, " sessions"]
-    time: Int[ndarray, " sessions"]
-    kind: Int[ndarray, " sessions"]  # FEED, TEXT or IMAGE
-    photo: Int[ndarray, " sessions"]  # what is wanted: the image query, or what a text describes
-    asked: Bool[ndarray, "sessions attributes"]  # attributes that the query tells
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +54,27 @@ class Slot:
     bid: Float[ndarray, " impressions"]
 
 
+class Span(NamedTuple):
+    """When a slot is, and how many come."""
+
+    number: int
+    """From the first impression on; negative in the warm-up. Names the slot's random stream."""
+    begin: int
+    size: int
+    """Sessions, two of one user in one second counted twice."""
+
+
+def spans(num_sessions: int) -> list[Span]:
+    """Return the slots in time order; they share ``num_sessions`` evenly, those of the warm-up apart."""
+    num_logged = NUM_DAYS * SLOTS_PER_DAY
+    bounds = np.linspace(0, num_sessions, num_logged + 1).astype(int)
+    sizes = [num_sessions // num_logged] * (NUM_WARMUP_DAYS * SLOTS_PER_DAY) + np.diff(bounds).tolist()
+    return [
+        Span(number, START_TIME + number * DAY // SLOTS_PER_DAY, size)
+        for number, size in enumerate(sizes, start=-NUM_WARMUP_DAYS * SLOTS_PER_DAY)
+    ]
+
+
 def simulate(seed: int, market: Market, *, num_sessions: int) -> Iterator[Slot]:
     """Yield the slots in time order, those of the warm-up (``begin`` before START_TIME) first.
 
@@ -80,19 +83,16 @@ def simulate(seed: int, market: Market, *, num_sessions: int) -> Iterator[Slot]:
         market: Who and what there is.
         num_sessions: Sessions without the warm-up; the slots share them evenly.
     """
-    num_logged = NUM_DAYS * SLOTS_PER_DAY
-    bounds = np.linspace(0, num_sessions, num_logged + 1).astype(int)
-    for number in range(-NUM_WARMUP_DAYS * SLOTS_PER_DAY, num_logged):
-        size = bounds[number + 1] - bounds[number] if number >= 0 else num_sessions // num_logged
-        begin = START_TIME + number * DAY // SLOTS_PER_DAY
-        yield _simulate_slot(stream(seed, "slot", number), market, size=int(size), begin=begin)
+    for span in spans(num_sessions):
+        yield _simulate_slot(stream(seed, "slot", span.number), market, span)
 
 
-def _simulate_slot(rng: np.random.Generator, market: Market, *, size: int, begin: int) -> Slot:
-    sessions = _draw_sessions(rng, market, size=size, begin=begin)
+def _simulate_slot(rng: np.random.Generator, market: Market, span: Span) -> Slot:
+    sessions = draw_sessions(rng, market, span)
     wanted = market.photos.style[sessions.photo]
-    session, item = _show(rng, market, sessions, wanted, begin=begin)
-    position = np.arange(len(session)) - np.searchsorted(session, session)
+    found = retrieve(rng, market, sessions, begin=span.begin, most=SESSION_LENGTH)
+    session, position = np.nonzero(found >= 0)
+    item = found[session, position]
     parts = click_parts(
         market.users,
         market.items,
@@ -107,7 +107,7 @@ def _simulate_slot(rng: np.random.Generator, market: Market, *, size: int, begin
     purchase = click & (rng.random(len(item), dtype=np.float32) < purchase_probability(parts))
     bid = market.items.bid[item] * np.exp(rng.normal(0, 0.2, len(item)))
     return Slot(
-        begin=begin,
+        begin=span.begin,
         sessions=sessions,
         session=session,
         item=item,
@@ -120,10 +120,11 @@ def _simulate_slot(rng: np.random.Generator, market: Market, *, size: int, begin
     )
 
 
-def _draw_sessions(rng: np.random.Generator, market: Market, *, size: int, begin: int) -> Sessions:
-    users = market.users
+def draw_sessions(rng: np.random.Generator, market: Market, span: Span) -> Sessions:
+    """Return the sessions of a slot: the first that its random stream is asked for."""
+    users, size = market.users, span.size
     user = np.searchsorted(np.cumsum(users.activity), rng.random(size)).clip(max=len(users.user_id) - 1)
-    time = begin + rng.integers(DAY // SLOTS_PER_DAY, size=size)
+    time = span.begin + rng.integers(DAY // SLOTS_PER_DAY, size=size)
     time, user = np.unique(np.stack([time, user]), axis=1)  # in time order; a user has one session a second
     size = len(user)
     chances = np.cumsum(users.categories[user], axis=1)
@@ -157,38 +158,3 @@ def _choose_photos(
         best = (2 * liking + rng.gumbel(size=seen.shape)).argmax(axis=1)
         chosen[rows] = seen[np.arange(len(rows)), best]
     return chosen
-
-
-def _show(
-    rng: np.random.Generator,
-    market: Market,
-    sessions: Sessions,
-    wanted: Int[ndarray, "sessions attributes"],
-    *,
-    begin: int,
-) -> tuple[Int[ndarray, " impressions"], Int[ndarray, " impressions"]]:
-    """Return session and item of every impression, sessions in order and the best matching item first.
-
-    Only items that arrived before the slot ``begin`` can be shown; recent ones are shown more.
-    """
-    items = market.items
-    arrived = int(np.searchsorted(items.first_seen_time, begin, side="right"))
-    age = (begin - items.first_seen_time[:arrived]) / DAY
-    weight = items.popularity[:arrived] * (0.4 + 4 * np.exp(-age / 3) + np.exp(-age / 20))
-    shown = np.full((len(sessions.user), SESSION_LENGTH), -1)
-    for value, kind in itertools.product(range(len(CATEGORIES)), range(len(QUERY_KINDS))):
-        rows = np.flatnonzero((sessions.category == value) & (sessions.kind == kind))
-        pool = np.flatnonzero(items.category[:arrived] == value)
-        chances = np.cumsum(weight[pool] / weight[pool].sum())
-        size = (len(rows), NUM_DRAWN[QUERY_KINDS[kind]])
-        drawn = np.searchsorted(chances, rng.random(size)).clip(max=len(pool) - 1)
-        drawn = np.sort(pool[drawn], axis=1)  # (S, drawn)
-        match = query_match(sessions.asked[rows, None], wanted[rows, None], items.style[drawn])
-        score = RETRIEVAL * match + rng.gumbel(size=drawn.shape)
-        score[:, 1:][drawn[:, 1:] == drawn[:, :-1]] = -np.inf  # an item drawn twice is shown once
-        best = np.argsort(-score, axis=1)[:, :SESSION_LENGTH]
-        found = np.take_along_axis(drawn, best, axis=1)
-        found[np.take_along_axis(score, best, axis=1) == -np.inf] = -1
-        shown[rows] = found
-    session, position = np.nonzero(shown >= 0)
-    return session, shown[session, position]

@@ -10,7 +10,8 @@ from numpy import ndarray
 
 from mimctr.sources.bazaar.market import Market, Photos
 from mimctr.sources.bazaar.responses import PARTS
-from mimctr.sources.bazaar.sessions import IMAGE, QUERY_KINDS, TEXT, Sessions, Slot
+from mimctr.sources.bazaar.retrieval import IMAGE, QUERY_KINDS, TEXT, Sessions
+from mimctr.sources.bazaar.sessions import Slot
 from mimctr.sources.bazaar.titles import say
 from mimctr.sources.bazaar.users import AGES, CITIES
 from mimctr.sources.bazaar.world import ATTRIBUTES, CATEGORIES
@@ -53,25 +54,37 @@ def photo_path(photo: int) -> str:
     return f"photos/{photo:06}.jpg"
 
 
-def impressions_table(slot: Slot, market: Market) -> pa.Table:
-    """Return the impressions of a slot, ``true_probability`` included."""
-    sessions, session = slot.sessions, slot.session
-    user = sessions.user[session]
-    is_image = sessions.kind == IMAGE
+def sessions_table(sessions: Sessions, market: Market) -> pa.Table:
+    """Return what a log tells of each session: who, when, and what was asked."""
+    user, is_image = sessions.user, sessions.kind == IMAGE
     paths = [photo_path(p) if image else None for p, image in zip(sessions.photo, is_image, strict=True)]
     return pa.table(
         {
             "user_id": market.users.user_id[user],
-            "item_id": market.items.item_id[slot.item],
-            "time": sessions.time[session],
-            "click": slot.click.astype(np.int8),
-            "query_text": _repeat(query_texts(sessions, market.photos), session),
-            "query_image": _repeat(paths, session),
-            "query_kind": _repeat([QUERY_KINDS[kind] for kind in sessions.kind], session),
+            "time": sessions.time,
+            "query_text": pa.array(query_texts(sessions, market.photos), type=pa.string()),
+            "query_image": pa.array(paths, type=pa.string()),
+            "query_kind": pa.array([QUERY_KINDS[kind] for kind in sessions.kind], type=pa.string()),
             "user_age": pa.array(AGES).take(pa.array(market.users.age[user])),
             "user_city": pa.array(CITIES).take(pa.array(market.users.city[user])),
+            "context_hour": (sessions.time // 3600 % 24).astype(np.int8),
+        }
+    )
+
+
+def impressions_table(slot: Slot, market: Market) -> pa.Table:
+    """Return the impressions of a slot, ``true_probability`` included."""
+    of_session = sessions_table(slot.sessions, market).take(pa.array(slot.session))
+    return pa.table(
+        {
+            "user_id": of_session["user_id"],
+            "item_id": market.items.item_id[slot.item],
+            "time": of_session["time"],
+            "click": slot.click.astype(np.int8),
+            **{name: of_session[name] for name in ("query_text", "query_image", "query_kind")},
+            **{name: of_session[name] for name in ("user_age", "user_city")},
             "context_position": slot.position.astype(np.int8),
-            "context_hour": (sessions.time[session] // 3600 % 24).astype(np.int8),
+            "context_hour": of_session["context_hour"],
             "bid": slot.bid,
             "true_probability": slot.probability,
         }
@@ -124,7 +137,3 @@ def _events(slot: Slot, market: Market, rows: Bool[ndarray, " impressions"]) -> 
             "kind": pa.array(["click", "purchase"]).take(pa.array(slot.purchase[rows].astype(np.int8))),
         }
     )
-
-
-def _repeat(values: list[str] | list[str | None], session: ndarray) -> pa.Array:
-    return pa.array(values, type=pa.string()).take(pa.array(session))
