@@ -77,7 +77,7 @@ def _options(
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
         force=True,
     )
-    for noisy in ("httpx", "fontTools", "matplotlib", "PIL", "transformers"):
+    for noisy in ("httpx", "fontTools", "matplotlib", "onnx_ir", "onnxscript", "PIL", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
