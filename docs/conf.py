@@ -64,7 +64,12 @@ def write_reference(folder: Path) -> None:
     """Write a page for each layer, and one that lists them."""
     folder.mkdir(exist_ok=True)
     layers = modules()
-    lines = ["# API reference", "", "From the docstrings; the layers are those of [the architecture](../architecture.md).", ""]
+    lines = [
+        "# API reference",
+        "",
+        "From the docstrings; the layers are those of [the architecture](../architecture.md).",
+        "",
+    ]
     lines += ["```{toctree}", ":maxdepth: 1", "", *layers, "```", ""]
     (folder / "index.md").write_text("\n".join(lines))
     for layer, names in layers.items():

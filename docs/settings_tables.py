@@ -2,7 +2,7 @@
 
     python docs/settings_tables.py
 
-A page has a table between ``<!-- settings: STAGE -->`` and ``<!-- end of settings -->``; tests/docs says where one is old.
+A page has a table between ``<!-- settings: STAGE -->`` and ``<!-- end of settings -->``; tests/docs says which is old.
 """
 
 import re

@@ -29,6 +29,27 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "a table of settings loses what has no default",
+        "recipes/settings.py",
+        'shown = "none" if default is None else',
+        "if default is None:\n            continue\n        shown =",
+        "tests/docs/test_docs.py::test_a_table_of_settings_has_every_setting_once",
+    ),
+    Mutant(
+        "a table of settings shows the default of a recipe's line",
+        "recipes/settings.py",
+        ".split(' = ', 1)[1]",
+        "",
+        "tests/docs/test_docs.py::test_a_table_of_settings_has_every_setting_once",
+    ),
+    Mutant(
+        "vectors that were imported are no content to train on",
+        "recipes/embed.py",
+        "return center.snapshot_folder(number, center.snapshots(number)[-1])",
+        "return folder",
+        "tests/docs/test_faq.py",
+    ),
+    Mutant(
         "to be stopped is a failure",
         "cli/stopping.py",
         "raise SystemExit(0)",

@@ -46,7 +46,9 @@ class ColorGrid(PreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Return ``last_hidden_state`` (images, channels, rows, columns) and ``pooler_output`` (images, channels)."""
         features = self.mix(F.adaptive_avg_pool2d(pixel_values, self.config.cells))
-        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=features.relu().mean((2, 3)))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=features, pooler_output=features.relu().mean((2, 3))
+        )
 
 
 AutoConfig.register(ColorGridConfig.model_type, ColorGridConfig, exist_ok=True)

@@ -1,7 +1,7 @@
-"""A source of one's own: ratings with time stamps, as MovieLens has them, into raw tables (docs/how-to/add-a-source.md).
+"""A source of one's own: ratings with times, as MovieLens has them, into raw tables (docs/how-to/add-a-source.md).
 
-    python examples/extending/ratings_source.py ml-latest-small --out tables
-    mimctr prepare tables --out dataset --set 'pair_kinds=["like"]' --set 'pair_query_kinds=["like"]'
+python examples/extending/ratings_source.py ml-latest-small --out tables
+mimctr prepare tables --out dataset --set 'pair_kinds=["like"]' --set 'pair_query_kinds=["like"]'
 """
 
 import argparse
@@ -43,7 +43,9 @@ def write_tables(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="folder with movies.csv and ratings.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder for the raw tables; must not exist")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A user behavior model of one's own: newer behaviors count more, by a half-life that is learned (docs/how-to/add-a-ubm.md)."""
+"""A user behavior model of one's own: newer behaviors count more, by a learned half-life (docs/how-to/add-a-ubm.md)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A parameter store of one's own: one SQLite file, shared by the processes of a machine (docs/how-to/add-a-store.md)."""
+"""A parameter store of one's own: a SQLite file that a machine's processes share (docs/how-to/add-a-store.md)."""
 
 import contextlib
 import sqlite3
@@ -23,8 +23,10 @@ from mimctr.center.window import Window
 from mimctr.errors import DamagedRecord, StoreUnavailable
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS vectors (generation INTEGER, key INTEGER, raw BLOB, PRIMARY KEY (generation, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS marks (generation INTEGER, part INTEGER, epoch INTEGER, seq INTEGER, PRIMARY KEY (generation, part));
+CREATE TABLE IF NOT EXISTS vectors
+    (generation INTEGER, key INTEGER, raw BLOB, PRIMARY KEY (generation, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks
+    (generation INTEGER, part INTEGER, epoch INTEGER, seq INTEGER, PRIMARY KEY (generation, part));
 """
 ROWS_AT_ONCE = 500
 
@@ -78,13 +80,13 @@ class SqliteStore:
 
     def watermarks(self, space: Space) -> list[Watermark | None]:
         """Return how far the store has come."""
-        with self._transaction() as connection:
+        with self._transaction("DEFERRED") as connection:
             return self._marks(connection, space)
 
     def fetch(self, space: Space, keys: Int[ndarray, "keys"]) -> Found:
         """Return the vectors of ``keys``; every row's checksum is compared."""
         names = keys.tolist()
-        with self._transaction() as connection:
+        with self._transaction("DEFERRED") as connection:
             raws = self._raws(connection, space, names)
         return unpack_many(
             [raws.get(name) for name in names],
@@ -97,7 +99,7 @@ class SqliteStore:
     def digests(self, space: Space) -> list[Digest]:
         """Return the digest of each partition, every row of it read and checked."""
         found = [Digest(0, 0)] * space.num_partitions
-        with self._transaction() as connection:
+        with self._transaction("DEFERRED") as connection:
             rows = connection.execute(
                 "SELECT key, raw FROM vectors WHERE generation = ?", (space.generation,)
             ).fetchall()
@@ -114,16 +116,17 @@ class SqliteStore:
             self._forget(connection, space)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one unit of work; what fails leaves nothing behind.
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """Open the file for one unit of work; what fails leaves nothing behind. Readers (DEFERRED) wait for no writer's
+        start, and see one state of the file.
 
         Raises:
             StoreUnavailable: the file cannot be opened, is locked, or the disk is full.
         """
         try:
-            with contextlib.closing(sqlite3.connect(self.path, isolation_level="IMMEDIATE")) as connection:
-                with connection:
-                    yield connection
+            with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+                connection.execute(f"BEGIN {kind}")
+                yield connection
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self.path}: {error}.") from None
 

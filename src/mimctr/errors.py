@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""Every error this package raises on purpose::
 
 * MimctrError
   - ConfigError       a setting is missing, unknown or out of range

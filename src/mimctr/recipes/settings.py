@@ -1,4 +1,4 @@
-"""Every setting of a stage with its default: as a section that a recipe can hold, and as a table of the documentation."""
+"""Every setting of a stage with its default: a section that a recipe can hold, or a table of the documentation."""
 
 import difflib
 import textwrap
@@ -73,7 +73,9 @@ def markdown(stage: str) -> str:
     lines = ["| setting | default | |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         default = to_jsonable_python(getattr(defaults, name))
-        shown = "none" if default is None else f"`{to_toml(stage, {name: default}).split(' = ', 1)[1].strip()}`"
+        shown = (
+            "none" if default is None else f"`{to_toml(stage, {name: default}).split(' = ', 1)[1].strip()}`"
+        )
         lines.append(" | ".join([f"| `{name}`", shown, f"{_words(field)} |"]))
     return "\n".join(lines)
 
