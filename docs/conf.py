@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import mock
+from sphinx.ext.napoleon import GoogleDocstring
 
 import mimctr
 
@@ -33,7 +35,12 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
 autodoc_mock_imports = ["ray"]
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "show-inheritance": True,
+    "no-value": True,
+}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
@@ -47,6 +54,7 @@ add_module_names = False
 html_theme = "furo"
 html_title = "mimctr"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 
 
@@ -62,7 +70,8 @@ def modules() -> dict[str, list[str]]:
 
 def write_reference(folder: Path) -> None:
     """Write a page for each layer, and one that lists them."""
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     layers = modules()
     lines = [
         "# API reference",
@@ -138,5 +147,7 @@ def setup(app: Sphinx) -> None:
     with mock(autodoc_mock_imports):
         for name in itertools.chain(*modules().values()):  # autodoc would import them as a type checker does
             importlib.import_module(name)
+    # What stands under an attribute is a sentence, which may have a colon; Napoleon would take it for "type: sentence".
+    GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
     app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-read", _plain_types)
