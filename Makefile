@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 TIMM_VENV ?= .venv-timm
 EXTRAS_VENV ?= .venv-extras
 PEERS_VENV ?= .venv-peers
+DOCS_VENV ?= .venv-docs
 RUN    ?= runs/demo
 # The CPU build of PyTorch; a machine whose package index has none takes it from PyTorch's own.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -43,6 +44,10 @@ PEERS := benchmarks/peers/requirements.txt benchmarks/peers/recbole.txt
 $(PEERS_VENV)/installed: pyproject.toml constraints.txt $(PEERS)
 	$(call install,$(PEERS_VENV),dev,--requirement $(firstword $(PEERS)))
 	$(PEERS_VENV)/bin/pip install --quiet --no-deps --requirement $(lastword $(PEERS))
+	touch $@
+
+$(DOCS_VENV)/installed: pyproject.toml constraints.txt
+	$(call install,$(DOCS_VENV),docs$(comma)serve$(comma)redis$(comma)sweep)
 	touch $@
 
 demo: $(VENV)/installed
@@ -113,6 +118,11 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The site, into build/docs: no network, no warning. The settings tables of docs/stages are checked by tests/docs.
+docs: $(DOCS_VENV)/installed
+	rm -rf build/docs
+	$(DOCS_VENV)/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+
 bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 	$(BIN)/python benchmarks/bench_prepare.py
 	$(EXTRAS_VENV)/bin/python benchmarks/bench_embed.py
@@ -129,4 +139,4 @@ bench-ctr: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_limits.py
 
 clean:
-	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) $(PEERS_VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TIMM_VENV) $(EXTRAS_VENV) $(PEERS_VENV) $(DOCS_VENV) build runs .pytest_cache .mypy_cache .ruff_cache

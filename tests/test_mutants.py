@@ -43,6 +43,27 @@ MUTANTS = [
         "tests/evaluate/test_peers_table.py::test_the_best_peer_is_chosen_by_validation_and_is_never_ours",
     ),
     Mutant(
+        "a table of settings does not say that there is no default",
+        "recipes/settings.py",
+        '"none" if default is None',
+        '"" if default is None',
+        "tests/docs/test_docs.py::test_a_table_of_settings_has_every_setting_once",
+    ),
+    Mutant(
+        "a table of settings shows the default of a recipe's line",
+        "recipes/settings.py",
+        ".split(' = ', 1)[1]",
+        "",
+        "tests/docs/test_docs.py::test_a_table_of_settings_has_every_setting_once",
+    ),
+    Mutant(
+        "vectors that were imported are no content to train on",
+        "recipes/embed.py",
+        "return center.snapshot_folder(number, center.snapshots(number)[-1])",
+        "return folder",
+        "tests/docs/test_faq.py",
+    ),
+    Mutant(
         "to be stopped is a failure",
         "cli/stopping.py",
         "raise SystemExit(0)",

@@ -1,16 +1,18 @@
-"""Every error this package raises on purpose.
+"""Every error this package raises on purpose::
 
-* MimctrError
-  - ConfigError       a setting is missing, unknown or out of range
-  - DataError         an input file or table breaks its contract
-  - EncoderError      a content encoder cannot be built, loaded or trained
-  - RunError          a run folder is damaged, or belongs to another run
-  - CenterError       the representation center cannot answer
-    . StaleSnapshot   its vectors came from another encoder or another catalogue
-    . DamagedRecord   a vector record does not match its checksum, or is not where it belongs
-    . DamagedWindow   neither does a window of them
-    . Fenced          whoever writes was replaced by another writer
-    . StoreUnavailable  a parameter store cannot be reached, or cannot write
+  * MimctrError
+    - ConfigError       a setting is missing, unknown or out of range
+    - DataError         an input file or table breaks its contract
+    - EncoderError      a content encoder cannot be built, loaded or trained
+    - RunError          a run folder is damaged, or belongs to another run
+    - CenterError       the representation center cannot answer
+      . StaleSnapshot   its vectors came from another encoder or another catalogue
+      . DamagedRecord   a vector record does not match its checksum, or is not where it belongs
+      . DamagedWindow   neither does a window of them
+      . Fenced          whoever writes was replaced by another writer
+      . StoreUnavailable  a parameter store cannot be reached, or cannot write
+
+Each says in one line what is wrong, and what to do.
 """
 
 

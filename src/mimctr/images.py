@@ -1,4 +1,4 @@
-"""Bytes to pixels, safely: an image is either wholly readable or a :class:`DataError`.
+"""Bytes to pixels, safely: an image is either wholly readable or a ``DataError``.
 
 The images come from other people's logs. So only formats whose decoders are plain C libraries are tried (never
 PostScript, which Pillow hands to a program), the pixel count is checked before a pixel is decoded, and nothing is
@@ -93,7 +93,7 @@ def check_media_type(data: bytes, media_type: str) -> None:
 
 @contextlib.contextmanager
 def _telling(data: bytes, max_pixels: int) -> Iterator[None]:
-    """Let whatever Pillow says of an image be a :class:`DataError` of one line."""
+    """Let whatever Pillow says of an image be a ``DataError`` of one line."""
     if not data:
         raise DataError("image: it is empty (0 bytes). Export it again.")
     try:

@@ -99,7 +99,7 @@ class Snapshot:
         """Open the snapshot in ``folder``.
 
         Args:
-            folder: Written by :func:`write_snapshot`.
+            folder: Written by :func:`~mimctr.center.snapshot_writer.write_snapshot`.
             encoder: Fingerprint of the encoder whose vectors the caller means to use.
 
         Raises:

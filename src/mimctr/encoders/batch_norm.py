@@ -8,7 +8,7 @@ from mimctr.distributed import size, sum_shares
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """:class:`torch.nn.BatchNorm2d` over the batch of all processes."""
+    """``torch.nn.BatchNorm2d`` over the batch of all processes."""
 
     def forward(self, input: Float[Tensor, "images channels rows columns"]) -> Tensor:
         """Normalize; in training by mean and variance of all processes, which the running statistics follow too."""

@@ -121,7 +121,7 @@ def read_head(source: Path | str) -> dict[str, Tensor]:
     """Return the head that belongs to a text encoder's weights; empty where they have none, as BGE's and GPT-2's.
 
     Args:
-        source: What :meth:`TextEncoder.load` was given: a folder with our file or with a published model's
+        source: What ``TextEncoder.load`` was given: a folder with our file or with a published model's
             model.safetensors, or a model's name on the hub.
 
     Raises:

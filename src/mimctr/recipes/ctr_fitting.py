@@ -39,7 +39,7 @@ class Task:
     device: torch.device
 
     def batches(self, rows: range, **order: Any) -> Iterator[CtrBatch]:
-        """Yield batches on the device, with content attached; ``order`` is that of :meth:`CtrDataset.batches`."""
+        """Yield batches on the device, with content attached; ``order`` is that of ``CtrDataset.batches``."""
         order = {"seed": None} | order
         size, length = self.config.batch_size, self.config.max_length
         for batch in self.dataset.batches(rows, batch_size=size, max_length=length, **order):

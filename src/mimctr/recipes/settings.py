@@ -1,4 +1,4 @@
-"""Every setting of a stage with its default, as a section that a recipe can hold."""
+"""Every setting of a stage with its default: a section that a recipe can hold, or a table of the documentation."""
 
 import difflib
 import textwrap
@@ -54,11 +54,7 @@ def main(stage: str) -> str:
     Raises:
         ConfigError: there is no such stage.
     """
-    if stage not in CONFIGS:
-        close = difflib.get_close_matches(stage, CONFIGS, n=1)
-        advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(CONFIGS)}."
-        raise ConfigError(f"settings: '{stage}' has none. {advice}")
-    model = CONFIGS[stage]
+    model = _config_of(stage)
     defaults = model()
     heading, *_ = to_toml(stage, {}).splitlines()
     lines = [heading]
@@ -70,6 +66,32 @@ def main(stage: str) -> str:
         else:
             lines += to_toml(stage, {name: default}).splitlines()[1:]
     return "\n".join(lines)
+
+
+def markdown(stage: str) -> str:
+    """Return the settings of ``stage`` as a table of a page: docs/stages has one a stage.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    model = _config_of(stage)
+    defaults = model()
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = to_jsonable_python(getattr(defaults, name))
+        shown = (
+            "none" if default is None else f"`{to_toml(stage, {name: default}).split(' = ', 1)[1].strip()}`"
+        )
+        lines.append(" | ".join([f"| `{name}`", shown, f"{_words(field)} |"]))
+    return "\n".join(lines)
+
+
+def _config_of(stage: str) -> type[BaseModel]:
+    if stage not in CONFIGS:
+        close = difflib.get_close_matches(stage, CONFIGS, n=1)
+        advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(CONFIGS)}."
+        raise ConfigError(f"settings: '{stage}' has none. {advice}")
+    return CONFIGS[stage]
 
 
 def _words(field: FieldInfo) -> str:

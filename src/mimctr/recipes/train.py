@@ -48,7 +48,7 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config) -> dict
     """Train a model and score the test part once with its best weights; return the validation metrics.
 
     Written to ``out``: ``model.json``, ``model.safetensors``, ``metrics.jsonl`` and ``predictions.safetensors``
-    (:func:`score_test_part`). A call after an interruption goes on from the checkpoint there.
+    (``score_test_part``). A call after an interruption goes on from the checkpoint there.
 
     Args:
         dataset: Written by ``mimctr prepare``.

@@ -71,7 +71,7 @@ class Bundle:
     """A bundle, opened: names to indices, and where the model is.
 
     Args:
-        folder: Written by :func:`write_bundle`.
+        folder: Written by :func:`~mimctr.serve.bundle_writer.write_bundle`.
 
     Raises:
         RunError: it is no bundle, or a file of it is damaged.

@@ -94,7 +94,7 @@ class DenseHalf(nn.Module):
         """Return the logits.
 
         Args:
-            rows: From an :class:`EmbeddingHalf`, or fetched from a parameter store.
+            rows: From an ``EmbeddingHalf``, or fetched from a parameter store.
             content: Content vectors of the same impressions, or shared as ``rows`` are; not looked at by Base.
 
         Raises:
@@ -186,7 +186,7 @@ class ExportableDense(nn.Module):
         query_content: Float[Tensor, "#batch content"] | None = None,
         query_known: Bool[Tensor, "#batch"] | None = None,
     ) -> Float[Tensor, "batch"]:
-        """Return the logit; the arguments are those of :class:`Rows`, then those of ``Content``, all or none."""
+        """Return the logit; the arguments are those of ``Rows``, then those of ``Content``, all or none."""
         rows = Rows(user, query, context, target, behaviors, mask, time_gaps, same_category, kinds)
         if (
             target_content is None

@@ -76,7 +76,7 @@ async def answer(
 
 
 def to_json(candidates: Sequence[int | str], found: scorer.Scores, serving: Serving) -> bytes:
-    """Return a :class:`ScoreResponse` as JSON, without an object for each score."""
+    """Return a ``ScoreResponse`` as JSON, without an object for each score."""
     states = [STATES[one] for one in found.states.tolist()]
     return pydantic_core.to_json(
         {

@@ -33,7 +33,7 @@ def audit_bazaar(folder: Path) -> dict[str, float]:
     content embeddings could tell without learning anything.
 
     Args:
-        folder: Written by :func:`mimctr.sources.bazaar.write_bazaar`.
+        folder: Written by :func:`~mimctr.sources.bazaar.bazaar.write_bazaar`.
     """
     test_start = START_TIME + int((1 - TEST_SHARE) * NUM_DAYS * DAY)
     everything = pl.read_parquet(folder / "impressions").hstack(

@@ -20,7 +20,7 @@ ROWS_PER_PART = 500_000
 
 
 class PartWriter:
-    """Writes a table as Parquet parts of about :data:`ROWS_PER_PART` rows.
+    """Writes a table as Parquet parts of about ``ROWS_PER_PART`` rows.
 
     Args:
         folder: Where the parts go; made here.

@@ -119,7 +119,7 @@ SIZES: dict[SizeName, Size] = {
     "medium": Size(20_000, 20_000, 250_000, 12_000, 12_000, 40_000),
     "large": Size(200_000, 150_000, 1_050_000, 30_000, 20_000, 60_000),
 }
-"""Sessions are counted without the warm-up; a session shows at most :data:`SESSION_LENGTH` items."""
+"""Sessions are counted without the warm-up; a session shows at most ``SESSION_LENGTH`` items."""
 SESSION_LENGTH = 10
 
 
