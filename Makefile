@@ -12,7 +12,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server chromium faults check bench bench-peers bench-ctr docs clean
+.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server chromium faults check bench bench-peers bench-peers-data bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -130,6 +130,12 @@ bench: $(VENV)/installed $(EXTRAS_VENV)/installed
 # Minutes on an idle machine; more settings: make bench-peers ARGS='--rounds 5'
 bench-peers: $(VENV)/installed $(PEERS_VENV)/installed
 	$(BIN)/python benchmarks/bench_peers.py --peers $(PEERS_VENV)/bin/python $(ARGS)
+
+# The same data and splits through other libraries: of the demo's dataset, or another's (DATASET, CONTENT).
+DATASET ?= $(RUN)/dataset
+CONTENT ?= $(RUN)/embed/csft
+bench-peers-data: $(VENV)/installed $(PEERS_VENV)/installed
+	$(BIN)/python benchmarks/bench_peers_data.py --peers $(PEERS_VENV)/bin/python --dataset $(DATASET) --content $(CONTENT) $(ARGS)
 
 # What training a CTR model costs: content interest, long histories, large tables, and the machine's limits.
 bench-ctr: $(VENV)/installed

@@ -78,6 +78,7 @@ def test_every_experiment_has_its_table_or_figure(finished):
         "table 3",
         "table 4",
         "table 5",
+        "online",
         "extensions",
     ]
     figures = {figure.key for figure in made.reproduction.figures}
@@ -128,6 +129,34 @@ def test_numbers_are_those_of_the_evaluations(finished):
     encoders = read_results(out / "evaluate" / "encoders" / "results.json")
     row = [one.auc for one in encoders.rows if (one.encoder, one.variant, one.slice) == ("dda", "mim", "all")]
     assert cells(made, "table 3")["+DDA"].cells[0].ours.mean == pytest.approx(sum(row) / 2)
+
+
+def test_a_log_without_propensities_says_nothing_of_other_rankings(finished):
+    _, _, made = finished
+    assert "holds no propensities" in cells(made, "online")["Base+MIM"].not_run
+
+
+@pytest.mark.slow
+def test_the_online_experiment_ranks_with_the_models_of_every_seed(world, tmp_path):
+    """Mutant: Base+MIM ranks with the vectors of another seed."""
+    changed = {
+        "source": {"kind": "bazaar", "size": "tiny", "seed": 0},
+        "prepare": {"test_fraction": 0.2, "validation_fraction": 0.1},
+        "ubms": ["mean"],
+        "ubm": "mean",
+        "others": {},
+        "online": {"num_resamples": 10, "click_seeds": [0]},
+    }
+    planning = reproduction.plan(recipe(world, **changed), tmp_path, ["online"])
+    made = reproduction.main(planning, seconds=None, command="x")
+    rows = cells(made, "online")
+    assert rows["True probabilities"].cells[0].ours.mean > rows["Base"].cells[0].ours.mean
+    keys = {one.key for one in made.reproduction.findings}
+    assert keys >= {"online:ctr", "online:rpm", "online:ceiling_ctr", "online:ceiling_rpm", "online:agrees"}
+    inputs = json.loads((tmp_path / "online" / "stage.json").read_text())["inputs"]
+    for seed in (0, 1):
+        embedded = json.loads((tmp_path / "embed" / f"mim-seed{seed}" / "stage.json").read_text())
+        assert inputs[f"mim {seed}, content"] == embedded["key"]
 
 
 def test_weights_that_are_not_at_hand_are_told(finished):

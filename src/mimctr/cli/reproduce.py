@@ -22,7 +22,9 @@ def command(
     out: Annotated[Path, typer.Option(help="run folder; run again to go on or to redo only what changed")],
     table: Annotated[list[int] | None, typer.Option(help="a table of the paper; may be repeated")] = None,
     figure: Annotated[list[int] | None, typer.Option(help="a figure of the paper; may be repeated")] = None,
-    also: Annotated[list[str] | None, typer.Option(help="what the paper has not: extensions, pairs")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="what is no table: online, extensions, pairs")
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(help="minutes that may be spent now; run again to go on", min=0)
     ] = None,

@@ -19,6 +19,13 @@ GROUPS: dict[Ranking, str] = {
 }
 RANKED_FOR: dict[Measure, Ranking] = {"ctr": "probability", "rpm": "revenue"}
 """The ranking that wants the most of a measure."""
+COLUMNS = (
+    Column(name="clicks per impression", unit="share"),
+    Column(name="over Base", unit="rate"),
+    Column(name="revenue per 1,000", unit="money", note="impressions; a click pays its bid"),
+    Column(name="over Base", unit="rate"),
+)
+TITLE = "Clicks and revenue of ranking policies, a simulated A/B test"
 CATEGORY = "category:"
 SOURCE = "Online experiments"
 
@@ -39,16 +46,25 @@ def online_table(online: Online, names: Mapping[str, str]) -> Table:
     rows += [_category_row(online, name) for name in online.slices() if name.startswith(CATEGORY)]
     return Table(
         key="online",
-        title="Clicks and revenue of ranking policies, a simulated A/B test",
-        columns=[
-            Column(name="clicks per impression", unit="share"),
-            Column(name="over Base", unit="rate"),
-            Column(name="revenue per 1,000", unit="money", note="impressions; a click pays its bid"),
-            Column(name="over Base", unit="rate"),
-        ],
+        title=TITLE,
+        columns=list(COLUMNS),
         rows=rows,
         note=_note(online, names.get(online.ubm, online.ubm)),
         reading=_reading(online),
+    )
+
+
+def no_online_table() -> Table:
+    """Return the table of a log from which nothing can be said of another ranking."""
+    reason = (
+        "the log holds no propensities, so what another ranking would have earned cannot be estimated from it"
+    )
+    return Table(
+        key="online",
+        title=TITLE,
+        columns=list(COLUMNS),
+        rows=[TableRow(label="Base+MIM", not_run=reason)],
+        note="A simulation needs the true click probabilities, which a generated marketplace has (docs/online.md).",
     )
 
 

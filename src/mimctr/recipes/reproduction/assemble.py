@@ -9,18 +9,21 @@ from mimctr.distributed import is_main
 from mimctr.evaluate.cost import read_cost
 from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.online import read_online
 from mimctr.evaluate.paper.cost import cost_findings, cost_table
 from mimctr.evaluate.paper.data import figure_profile, table_1
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
 from mimctr.evaluate.paper.lookup import Lookup
+from mimctr.evaluate.paper.online import no_online_table, offline_gain, online_findings, online_table
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
 from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
 from mimctr.recipes import cost as cost_recipe
+from mimctr.recipes import online as online_recipe
 from mimctr.recipes import stages
 from mimctr.recipes.encoder_recipe import made_with
 from mimctr.recipes.encoder_rows import AFTER_DMA, MIM, PLAIN
@@ -29,7 +32,7 @@ from mimctr.recipes.galleries import draw_galleries
 from mimctr.recipes.neighbors import Encoded
 from mimctr.recipes.plan import Step as PlanStep
 from mimctr.recipes.reproduction.recipe import extension_models, share_row
-from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICES, Planned
+from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICES, ONLINE, Planned
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.statistics import count_dataset
 from mimctr.report.wording import UBM_NAMES
@@ -73,6 +76,7 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
     _add_ubms(parts, made)
     _add_encoders(parts, made)
     _add_cost(parts, made)
+    _add_online(parts, made)
     _add_extensions(parts, made)
     return Reproduction(
         dataset=recipe.name,
@@ -134,6 +138,20 @@ def _add_cost(parts: Parts, made: Made) -> None:
         cost = read_cost(folder / cost_recipe.RECORD)
         parts.tables.append(cost_table(cost))
         parts.findings.extend(cost_findings(cost))
+
+
+def _add_online(parts: Parts, made: Made) -> None:
+    planning = made.planning
+    if ONLINE not in planning.wanted:
+        return
+    if not planning.groups.online:
+        parts.tables.append(no_online_table())
+    elif planning.out / ONLINE not in made.reasons:
+        online = read_online(planning.out / ONLINE / online_recipe.RECORD)
+        results = _evaluate(made, ONLINE, planning.groups.online)
+        offline = None if results is None else offline_gain(results, planning.recipe.ubm, MIM)
+        parts.tables.append(online_table(online, UBM_NAMES))
+        parts.findings.extend(online_findings(online, offline))
 
 
 def _add_extensions(parts: Parts, made: Made) -> None:

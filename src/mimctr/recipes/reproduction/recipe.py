@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
+from mimctr.recipes import online as online_recipe
 from mimctr.recipes import train as train_recipe
 from mimctr.recipes.ctr_config import Ubm
 from mimctr.recipes.ctr_plan import CtrModel
@@ -23,6 +24,7 @@ EXPERIMENTS = {
     "figure 5": "foundation models",
     "figure 6": "gain by item age",
     "table 7": "gain by category",
+    "online": "clicks and revenue, a simulated A/B test",
     "extensions": "what is added to Base+MIM",
     "pairs": "gain by number of purchase pairs",
 }
@@ -36,6 +38,7 @@ class Recipe(EncoderRecipe):
     train: train_recipe.Config = Field(train_recipe.Config(), description="What all CTR models share.")
     evaluate: evaluate_recipe.Config = evaluate_recipe.Config(num_pictures=0)
     cost: cost_recipe.Config = cost_recipe.Config()
+    online: online_recipe.Config = online_recipe.Config()
     ubms: list[Ubm] = Field(
         ["mean", "din", "dien", "bst", "sim", "twin"],
         min_length=1,
@@ -84,6 +87,7 @@ def rows_of(recipe: Recipe) -> dict[str, list[str]]:
         "figure 5": [MIM, *(f"{MIM}, {name}" for name in recipe.others)],
         "figure 6": [MIM],
         "table 7": [MIM],
+        "online": [MIM],
         "extensions": [MIM],
         "pairs": [AFTER_DMA, MIM, *(share_row(share).name for share in recipe.pair_shares)],
     }

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
-from mimctr.recipes import stages
+from mimctr.evaluate.compare import BASE
+from mimctr.recipes import sources, stages
 from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
 from mimctr.recipes.encoder_plan import EncoderPlan
 from mimctr.recipes.encoder_recipe import Entry, entries, made_with
 from mimctr.recipes.encoder_rows import MIM
 from mimctr.recipes.encoder_tables import reason_not_to_run
+from mimctr.recipes.online_models import Trained
 from mimctr.recipes.plan import Plan, Step
 from mimctr.recipes.reproduction.recipe import (
     Recipe,
@@ -21,7 +23,7 @@ from mimctr.recipes.reproduction.recipe import (
     share_row,
 )
 
-EMBED, COST = "embed", "cost"
+EMBED, COST, ONLINE = "embed", "cost", "online"
 OF_SLICES = ("table 2", "figure 6", "table 7")
 """Experiments that are views of the models of Table 2."""
 OF_ENCODERS = ("table 3", "table 4", "table 5", "figure 5", "pairs")
@@ -42,6 +44,8 @@ class Groups(NamedTuple):
     ubms: list[Planned]
     encoders: list[Planned]
     extensions: list[Planned]
+    online: list[Planned]
+    """Base and Base+MIM of the main user behavior model; none where the source is no bazaar."""
 
 
 class Reproduction:
@@ -65,7 +69,7 @@ class Reproduction:
         data = CtrDataset.open(dataset)
         self.recipe, self.out, self.wanted = recipe, out, wanted
         self.plan = Plan(num_workers=num_workers)
-        self.groups = Groups([], [], [])
+        self.groups = Groups([], [], [], [])
         self.entries = {entry.name: entry for entry in self._all_entries()}
         needed = self._needed_rows()
         self.not_run = {
@@ -94,6 +98,8 @@ class Reproduction:
             )
         if serves := self._asked(("table 6",)):
             self._add_cost(serves)
+        if self.groups.online:
+            self._add_online(tables)
 
     def searched(self) -> list[Entry]:
         """Return the encoders whose searches the tables show, those too that cannot be made."""
@@ -133,6 +139,10 @@ class Reproduction:
         if serves := self._asked(("table 5",)):
             for model in interest_models(self.recipe):
                 self._train(self.groups.encoders, model, seed, content[MIM], serves)
+        if (serves := self._asked((ONLINE,))) and isinstance(self.recipe.source, sources.Bazaar):
+            ubm = self.recipe.ubm
+            self._train(self.groups.online, CtrModel(ubm, "base"), seed, None, serves)
+            self._train(self.groups.online, CtrModel(ubm, "mim", MIM), seed, content[MIM], serves)
         if serves := self._asked(("extensions",)):
             plain = [CtrModel(self.recipe.ubm, "base"), CtrModel(self.recipe.ubm, "mim", MIM)]
             for model in [*plain, *extension_models(self.recipe)]:
@@ -145,6 +155,14 @@ class Reproduction:
         config = self.recipe.cost.model_copy(update={"ubm": self.recipe.ubm})
         make = lambda: stages.cost(self._dataset, content, encoder, out, config)  # noqa: E731
         self.plan.add(Step(out, "cost", 1, (content, encoder), make), serves)
+
+    def _add_online(self, tables: Path) -> None:
+        models: dict[str, list[Trained]] = {BASE: [], MIM: []}
+        for one in self.groups.online:
+            models[one.model.variant].append(Trained(one.folder, one.content))
+        out, needs = self.out / ONLINE, tuple(one.folder for one in self.groups.online)
+        make = lambda: stages.online(tables, self._dataset, models, out, self.recipe.online)  # noqa: E731
+        self.plan.add(Step(out, "online", 1, needs, make), (ONLINE,))
 
     def _asked(self, experiments: Collection[str]) -> list[str]:
         return [name for name in self.wanted if name in experiments]
