@@ -179,7 +179,15 @@ def test_a_fail_over_is_followed(world, cluster, again):
 
     wait_for(is_answered, "the replica took over")
     assert answered == [True], "a row was missing, not unavailable"
-    world.check(store)
+
+    def all_are_answered() -> bool:
+        try:
+            world.check(store)
+        except StoreUnavailable:  # other nodes hear of the promotion a moment later
+            return False
+        return True
+
+    wait_for(all_are_answered, "every node knows the replica")
     before = len(again)
     assert before > 0
     world.check(store)
