@@ -81,8 +81,11 @@ def table_5(encoders: Encoders) -> Table:
 
 def _table(encoders: Encoders, number: int, note: str) -> Table:
     ablations = number == 5
+    shown = [row for row in encoders.searched.rows if number in row.labels]
+    if ablations:
+        shown.sort(key=lambda row: row.name != MIM)
     rows = [] if ablations else [_base(encoders)]
-    rows += [_row(encoders, number, row) for row in encoders.searched.rows if number in row.labels]
+    rows += [_row(encoders, number, row) for row in shown]
     second = Column(name="cost", unit="gain") if ablations else Column(name="gain over Base", unit="gain")
     return Table(
         key=f"table {number}",
@@ -152,13 +155,18 @@ def figure_5(encoders: Encoders, foundations: Sequence[tuple[str, str]]) -> Figu
     )
 
 
-def figure_exchange(encoders: Encoders) -> Figure:
-    """Return how the gain in AUC goes with visual search: every encoder a point."""
+def figure_exchange(encoders: Encoders, further: Mapping[str, str]) -> Figure:
+    """Return how the gain in AUC goes with visual search: every encoder a point.
+
+    Args:
+        encoders: Of Tables 3 to 5, and others.
+        further: What the rows are called that stand in no table of the paper.
+    """
     points = []
     for row in encoders.searched.rows:
         recall, gain = encoders.recall(row.name), encoders.gain(row.name)
         if recall is not None and gain is not None:
-            label = next(iter(row.labels.values()), row.name)
+            label = next(iter(row.labels.values()), None) or further[row.name]
             points.append(Point(x=recall.mean, y=gain.mean, low=gain.low, high=gain.high, label=label))
     return Figure(
         key="exchange rate",
@@ -167,7 +175,7 @@ def figure_exchange(encoders: Encoders) -> Figure:
         x_label="recall@10 of held-out purchases",
         y_label="gain in AUC over Base",
         series=[Series(name="encoders", points=points)],
-        note="Does an encoder that finds what was bought also rank better? Every row of Tables 3 to 5.",
+        note="Does an encoder that finds what was bought also rank better? Every encoder of this report is a point.",
         reading=_read_exchange(points),
     )
 
