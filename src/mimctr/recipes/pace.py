@@ -13,7 +13,7 @@ SECONDS: Mapping[str, float] = {
     "search": 0.0009,
     "dda": 0.001,
     "dma": 0.0016,
-    "csft": 0.0013,
+    "csft": 0.0008,
     "cost": 200.0,
     "online": 30.0,
     "train mean base": 4e-5,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
+from mimctr.errors import DataError
 from mimctr.evaluate.cost import read_cost
 from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
@@ -17,6 +18,7 @@ from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, 
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
 from mimctr.evaluate.paper.lookup import Lookup
 from mimctr.evaluate.paper.online import no_online_table, offline_gain, online_findings, online_table
+from mimctr.evaluate.paper.peers import peers_table, read_peers
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
 from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
@@ -39,6 +41,8 @@ from mimctr.report.wording import UBM_NAMES
 from mimctr.train.stage import read_record
 
 EVALUATE = "evaluate"
+PEERS = "peers.json"
+"""Where it lies in the run folder (``benchmarks/bench_peers_data.py``), the report shows other libraries too."""
 
 
 class Made(NamedTuple):
@@ -78,6 +82,7 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
     _add_cost(parts, made)
     _add_online(parts, made)
     _add_extensions(parts, made)
+    _add_peers(parts, planning.out)
     return Reproduction(
         dataset=recipe.name,
         seeds=made.seeds,
@@ -163,6 +168,20 @@ def _add_extensions(parts: Parts, made: Made) -> None:
     if results is not None:
         labels = [model.label for model in extension_models(planning.recipe) if model.label]
         parts.tables.append(table_extensions(Lookup(results), planning.recipe.ubm, labels))
+
+
+def _add_peers(parts: Parts, out: Path) -> None:
+    path = out / PEERS
+    if not path.exists():
+        return
+    peers, ours = read_peers(path), CtrDataset.open(out / "dataset").manifest.counts
+    for part, number in peers.num_impressions.items():
+        if number != ours[part]:
+            raise DataError(
+                f"{path}: {number:,} {part} impressions, this run's dataset has {ours[part]:,}: measured on other "
+                "data. Measure again (docs/peers.md), or take the file away."
+            )
+    parts.tables.append(peers_table(peers))
 
 
 def _galleries(made: Made) -> list[Gallery]:
