@@ -149,8 +149,8 @@ def test_a_table_says_how_it_was_measured_and_what_it_says():
     assert "Models: SIM, seeds 0, 1" in table.note
     assert table.reading == [
         "Content changes clicks by +10.0 % where they are ranked for, and revenue by +5.0 % where that is.",
-        "That is 20% of the clicks that knowing the true probabilities would add.",
-        "62% of what Base+MIM shows, Base shows too.",
+        "That is 20 % of the clicks that knowing the true probabilities would add.",
+        "62 % of what Base+MIM shows, Base shows too.",
     ]
 
 

@@ -31,6 +31,7 @@ ROWS = {
     "pairs_50": {},
     "without_tfn": {5: "w/o TFN"},
 }
+KEPT_STEPS = {"click_contrastive": [0, 100], "mim": [200, 100], "without_tfn": [0, 0]}
 STRENGTH = {row: 0.2 + 0.1 * place for place, row in enumerate(ROWS)}
 NAMES = {"din": "DIN", "sim": "SIM", "pooled": "mean over UBMs"}
 
@@ -126,7 +127,7 @@ def exact(value):
 @pytest.fixture(scope="module")
 def encoders(made):
     rows = [
-        RowResult(name=name, labels=labels, not_run=None, chosen={}, kept_steps=[])
+        RowResult(name=name, labels=labels, not_run=None, chosen={}, kept_steps=KEPT_STEPS.get(name, []))
         for name, labels in ROWS.items()
     ]
     missing = RowResult(
@@ -215,6 +216,8 @@ def test_tables_3_and_4_count_from_base(made, encoders):
     assert printed(row_of(table_3(encoders), "+DDA"))[:2] == pytest.approx([0.7034, 0.0010])
     assert printed(row_of(table_4(encoders), "v4: click, contrastive"))[:2] == [None, None]
     assert row_of(table_3(encoders), "MIM, EVA").not_run == "no weights"
+    (sentence,) = table_4(encoders).reading
+    assert sentence.endswith("which it kept: v4: click, contrastive (1 of 2 seeds).")
 
 
 def test_table_5_counts_what_leaving_out_costs(made, encoders):

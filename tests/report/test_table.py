@@ -5,6 +5,7 @@ import re
 import pytest
 from fake_run import make_results
 
+from mimctr.evaluate import written
 from mimctr.evaluate.variants import ablated, split_ablated
 from mimctr.report import wording
 from mimctr.report.table import results_markdown, results_table
@@ -121,25 +122,25 @@ def test_two_encoders_of_one_variant_are_told_apart():
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (wording.signed(-0.01234), "\N{MINUS SIGN}0.0123"),
-        (wording.signed(0.5), "+0.5000"),
-        (wording.plus_minus(0.61, None), "0.6100"),
-        (wording.plus_minus(-0.001, 0.002), "\N{MINUS SIGN}0.0010 ± 0.0020"),
-        (wording.percent(0.98765), "98.8 %"),
-        (wording.percent(None), ""),
-        (wording.plus_minus(0.61, 0.002), "0.6100 ± 0.0020"),
-        (wording.interval(None, None), ""),
-        (wording.interval(-0.1, 0.1, 1), "\N{MINUS SIGN}0.1 to +0.1"),
-        (wording.probability(0.0004), "p < 0.001"),
-        (wording.probability(0.0004, name=""), "< 0.001"),
-        (wording.probability(0.04), "p = 0.040"),
-        (wording.probability(None), ""),
-        (wording.duration(9.96), "10.0 s"),
-        (wording.duration(59.97), "60.0 s"),
-        (wording.duration(62), "1 min 02 s"),
-        (wording.duration(7260), "2 h 01 min"),
-        (wording.memory(300 << 20), "300 MiB"),
-        (wording.memory(3 << 30), "3.0 GiB"),
+        (written.signed(-0.01234), "\N{MINUS SIGN}0.0123"),
+        (written.signed(0.5), "+0.5000"),
+        (written.plus_minus(0.61, None), "0.6100"),
+        (written.plus_minus(-0.001, 0.002), "\N{MINUS SIGN}0.0010 ± 0.0020"),
+        (written.percent(0.98765), "98.8 %"),
+        (written.percent(None), ""),
+        (written.plus_minus(0.61, 0.002), "0.6100 ± 0.0020"),
+        (written.interval(None, None), ""),
+        (written.interval(-0.1, 0.1, 1), "\N{MINUS SIGN}0.1 to +0.1"),
+        (written.probability(0.0004), "p < 0.001"),
+        (written.probability(0.0004, name=""), "< 0.001"),
+        (written.probability(0.04), "p = 0.040"),
+        (written.probability(None), ""),
+        (written.duration(9.96), "10.0 s"),
+        (written.duration(59.97), "60.0 s"),
+        (written.duration(62), "1 min 02 s"),
+        (written.duration(7260), "2 h 01 min"),
+        (written.memory(300 << 20), "300 MiB"),
+        (written.memory(3 << 30), "3.0 GiB"),
         (wording.day(0), "1970-01-01 00:00"),
         (wording.listing(["a"]), "a"),
         (wording.listing(["a", "b", "c"]), "a, b and c"),

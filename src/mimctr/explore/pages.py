@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mimctr.evaluate import written
 from mimctr.explore.api import ROW, Name
 from mimctr.explore.catalogue import NotThere
 from mimctr.explore.chart import life_chart
@@ -38,7 +39,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            day=wording.day, signed=wording.signed, ago=ago, life_chart=life_chart, address=address
+            day=wording.day, signed=written.signed, ago=ago, life_chart=life_chart, address=address
         )
         self._environment.globals.update(
             run=views.run, encoders=list(views.run.generations), asks=list(views.run.asks), wording=wording

@@ -11,12 +11,13 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.evaluate.metrics import sigmoid
 from mimctr.evaluate.paper.cases import ItemCase
 from mimctr.evaluate.results import PictureSheet
+from mimctr.evaluate.written import percent, signed
 from mimctr.recipes.neighbors import FOLDER, LIMIT, save_picture
 from mimctr.recipes.relevances import Relevances, most_alike, weigh
 from mimctr.recipes.scored import Scored
 from mimctr.report.cases import MOST_SHOWN, Case, Value, Weighted, draw_case
 from mimctr.report.plots import COLORS
-from mimctr.report.wording import day, percent, signed, variant_name
+from mimctr.report.wording import day, variant_name
 
 UNTITLED = "(no title)"
 NUM_NAMED = 3

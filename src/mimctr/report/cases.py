@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
+from mimctr.evaluate.written import signed
 from mimctr.report.drawing import (
     FRAME,
     GAP,
@@ -19,7 +20,6 @@ from mimctr.report.drawing import (
     paste_picture,
     write_line,
 )
-from mimctr.report.wording import signed
 
 COLUMNS, SIDE, HEAD = 7, 96, 176
 """Behaviors in one line; pixels: side of a behavior's picture, of the target's."""

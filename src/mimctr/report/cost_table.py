@@ -4,8 +4,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
 from mimctr.evaluate.paper.schema import Cell, Table, Unit
+from mimctr.evaluate.written import memory
 from mimctr.report.table import plain_text
-from mimctr.report.wording import memory
 
 
 def plain_cost_table(table: Table) -> str:

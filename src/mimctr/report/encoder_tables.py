@@ -2,7 +2,7 @@
 
 from mimctr.evaluate.cohorts import ALL, UNSEEN_ITEMS
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, RowResult
-from mimctr.report.wording import MINUS, signed
+from mimctr.evaluate.written import MINUS, signed
 
 TITLES = {
     3: "Table 3, pre-training",

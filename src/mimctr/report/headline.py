@@ -5,8 +5,9 @@ from typing import NamedTuple
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.results import Comparison
 from mimctr.evaluate.variants import split_ablated
+from mimctr.evaluate.written import interval, probability, signed
 from mimctr.report.summary import MIM, Summary
-from mimctr.report.wording import interval, listing, probability, signed, ubm_name, variant_name
+from mimctr.report.wording import listing, ubm_name, variant_name
 
 SURE = 0.05
 """A p-value below this is called a difference."""

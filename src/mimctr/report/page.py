@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.errors import RunError
+from mimctr.evaluate import written
 from mimctr.evaluate.compare import BASE
 from mimctr.evaluate.results import POOLED, Comparison, Results, Search
 from mimctr.evaluate.variants import split_ablated
@@ -41,10 +42,10 @@ def render_page(results: Results, pictures: Path) -> str:
     )
     environment.filters.update(
         day=wording.day,
-        duration=wording.duration,
-        memory=wording.memory,
+        duration=written.duration,
+        memory=written.memory,
         metric_words=wording.metric_words,
-        signed=wording.signed,
+        signed=written.signed,
         slice_name=wording.slice_name,
         ubm_name=wording.ubm_name,
         variant_name=wording.variant_name,
@@ -71,7 +72,7 @@ def render_page(results: Results, pictures: Path) -> str:
         grouped=[name for name in GROUPED if any(getattr(row, name) is not None for row in results.rows)],
         grouped_names=GROUPED,
         short_names=wording.SHORT_NAMES,
-        wording=wording,
+        written=written,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mimctr.evaluate import written
 from mimctr.evaluate.paper.schema import Cell, Column, Reproduction, Verdict
 from mimctr.report import units, wording
 from mimctr.report.interval_marks import interval_marks
@@ -35,8 +36,8 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
     )
     environment.filters.update(
         anchor=anchor,
-        duration=wording.duration,
-        memory=wording.memory,
+        duration=written.duration,
+        memory=written.memory,
         confidence=units.confidence_words,
         sentence=wording.capitalized,
         short=units.write_point,

@@ -7,11 +7,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Table
+from mimctr.evaluate.written import duration
 from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
 from mimctr.report.reproduction_page import VERDICTS, section_places
 from mimctr.report.table import plain_text
 from mimctr.report.units import confidence_words, write_cell, write_interval, write_value
-from mimctr.report.wording import capitalized, counted, duration
+from mimctr.report.wording import capitalized, counted
 
 SHOWN = "table 2"
 """The table that a terminal gets."""

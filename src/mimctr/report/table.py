@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mimctr.evaluate.results import Results
+from mimctr.evaluate.written import interval, percent, plus_minus, signed
 from mimctr.report.summary import Cell, Summary
-from mimctr.report.wording import SHORT_NAMES, interval, percent, plus_minus, signed, ubm_name
+from mimctr.report.wording import SHORT_NAMES, ubm_name
 
 WIDEST = 200
 """Far beyond what the table needs: nothing is ever cut off."""

@@ -2,7 +2,7 @@
 
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Unit
-from mimctr.report.wording import MINUS, duration, memory, signed
+from mimctr.evaluate.written import MINUS, duration, memory, percent, signed
 
 MOST_OF_FOUR_DIGITS = 9_999.5
 """From here on a number is written whole: in four digits it would need a power of ten."""
@@ -24,10 +24,10 @@ def write_value(value: float, unit: Unit) -> str:
         return _count(value)
     if unit in ("gflop", "number"):
         return write_point(value)
-    if unit == "ratio":
-        return f"{value:,.2f} ×" if abs(value) < 100 else f"{value:,.0f} ×"
-    patterns = {"auc": "{:.4f}", "money": "{:,.2f}"}
-    text = f"{100 * value:.1f} %" if unit == "share" else patterns.get(unit, "{}").format(value)
+    if unit == "share":
+        return percent(value)
+    ratio = "{:,.2f} ×" if abs(value) < 100 else "{:,.0f} ×"
+    text = {"auc": "{:.4f}", "money": "{:,.2f}", "ratio": ratio}.get(unit, "{}").format(value)
     return text.replace("-", MINUS)
 
 

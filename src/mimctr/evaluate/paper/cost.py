@@ -63,7 +63,7 @@ def cost_findings(cost: Cost) -> list[Finding]:
             claim="Content from the center costs at most 20 % more operations in training than Base",
             paper=f"{paper['mim']:.2f} times Base (+59 %)",
             difference=None if mim is None else _counted(MOST_TRAINING_OPERATIONS - mim),
-            unit="number",
+            unit="ratio",
         ),
         finding(
             "cost:without_center",
@@ -71,7 +71,7 @@ def cost_findings(cost: Cost) -> list[Finding]:
             claim="Without the center, training takes more than ten times the operations of Base",
             paper=f"{paper['without_center']:,.0f} times Base",
             difference=None if without is None else _counted(without - LEAST_SAVED),
-            unit="number",
+            unit="ratio",
         ),
         finding(
             "cost:end_to_end",
@@ -79,7 +79,7 @@ def cost_findings(cost: Cost) -> list[Finding]:
             claim="Training the encoder end to end takes more operations than running it without the center",
             paper=f"{paper['end_to_end']:,.0f} against {paper['without_center']:,.0f} times Base",
             difference=None if without is None or end_to_end is None else _counted(end_to_end - without),
-            unit="number",
+            unit="ratio",
         ),
     ]
 

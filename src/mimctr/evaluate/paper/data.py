@@ -5,6 +5,7 @@ import itertools
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.results import Record
+from mimctr.evaluate.written import percent
 
 
 class CategoryFacts(Record):
@@ -83,8 +84,8 @@ def table_1(facts: DataFacts) -> Table:
         rows=[_row(one) for one in shown],
         note=f"All parts together. The paper's numbers are Taobao's, beside ours for scale.{more}",
         reading=[
-            f"{pictured:.1%} of the items have an image and {titled:.1%} a title; the rest is masked out of content "
-            "attention.",
+            f"{percent(pictured)} of the items have an image and {percent(titled)} a title; the rest is masked out "
+            "of content attention.",
             _read_profile(facts.profile),
         ],
     )
@@ -110,9 +111,9 @@ def exact(value: float) -> Estimate:
 
 def _read_profile(profile: Profile) -> str:
     return (
-        f"{sum(profile.age_shares[:2]):.1%} of the impressions are on items in their first {profile.age_days[1]:g} "
-        "days, "
-        f"{profile.popularity_shares[1]:.1%} on the most shown {profile.popularity[1]:.0%} of the items."
+        f"{percent(sum(profile.age_shares[:2]))} of the impressions are on items in their first "
+        f"{profile.age_days[1]:g} days, "
+        f"{percent(profile.popularity_shares[1])} on the most shown {percent(profile.popularity[1], 0)} of the items."
     )
 
 

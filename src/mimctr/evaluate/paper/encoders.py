@@ -14,6 +14,7 @@ from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
 from mimctr.evaluate.paper.numbers import BASE, TABLE_3, TABLE_4, TABLE_5
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.variants import ablated
+from mimctr.evaluate.written import signed
 
 TITLES = {3: "Pre-training", 4: "Signal and loss of C-SFT", 5: "Ablations"}
 PAPER: Mapping[int, Mapping[str, float | None]] = {3: TABLE_3, 4: TABLE_4, 5: TABLE_5}
@@ -61,7 +62,21 @@ def table_3(encoders: Encoders) -> Table:
 
 def table_4(encoders: Encoders) -> Table:
     """Return Table 4: what C-SFT is trained on, and with what loss."""
-    return _table(encoders, 4, "All start from the encoders after DDA and DMA.")
+    table = _table(encoders, 4, "All start from the encoders after DDA and DMA.")
+    return table.model_copy(update={"reading": _read_table_4(encoders)})
+
+
+def _read_table_4(encoders: Encoders) -> list[str]:
+    kept = [
+        f"{row.labels[4]} ({row.kept_steps.count(0)} of {len(row.kept_steps)} seeds)"
+        for row in encoders.searched.rows
+        if 4 in row.labels and 0 in row.kept_steps
+    ]
+    if not kept:
+        return []
+    return [
+        f"No step of C-SFT searched better than the encoder that it began with, which it kept: {'; '.join(kept)}."
+    ]
 
 
 def table_5(encoders: Encoders) -> Table:
@@ -187,8 +202,8 @@ def _read_exchange(points: Sequence[Point]) -> list[str]:
     slope = np.polyfit(x, y, 1)[0]
     correlation = np.corrcoef(_ranks(x), _ranks(y))[0, 1]
     return [
-        f"One percent more recall@10 goes with {slope / 100:+.4f} AUC (a line through {len(points)} encoders); "
-        f"their orders agree with a rank correlation of {correlation:+.2f}."
+        f"One percentage point more recall@10 goes with {signed(slope / 100)} AUC (a line through {len(points)} "
+        f"encoders); their orders agree with a rank correlation of {signed(correlation, 2)}."
     ]
 
 

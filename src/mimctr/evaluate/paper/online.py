@@ -11,6 +11,7 @@ from mimctr.evaluate.paper.numbers import ONLINE_CTR, ONLINE_RPM, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 from mimctr.evaluate.paper.slices import CONTENT_SENSITIVE, LESS_SENSITIVE
 from mimctr.evaluate.results import Comparison, Results
+from mimctr.evaluate.written import percent, signed
 
 LABELS = {BASE: "Base", MIM: "Base+MIM", AS_LOGGED: "As logged", TRUTH: "True probabilities"}
 GROUPS: dict[Ranking, str] = {
@@ -78,7 +79,7 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
     """
     ctr, rpm = (_gain(online, measure) for measure in RANKED_FOR)
     paper = {
-        measure: f"{100 * sum(gains):+.2f} % in three releases ({', '.join(f'{100 * one:.2f}' for one in gains)})"
+        measure: f"{signed(100 * sum(gains), 2)} % in three releases ({', '.join(f'{100 * one:.2f}' for one in gains)})"
         for measure, gains in (("ctr", ONLINE_CTR), ("rpm", ONLINE_RPM))
     }
     return [
@@ -257,14 +258,17 @@ def _reading(online: Online) -> list[str]:
     ctr, rpm = (_gain(online, measure) for measure in RANKED_FOR)
     if ctr is not None and rpm is not None:
         sentences.append(
-            f"Content changes clicks by {100 * ctr.mean:+.1f} % where they are ranked for, and revenue by "
-            f"{100 * rpm.mean:+.1f} % where that is."
+            f"Content changes clicks by {signed(100 * ctr.mean, 1)} % where they are ranked for, and revenue by "
+            f"{signed(100 * rpm.mean, 1)} % where that is."
         )
     ceiling = online.change(TRUTH, online.base, "ctr", ranking="probability")
     if ctr is not None and ceiling is not None and ctr.mean > 0 and ceiling.mean > 0:
         sentences.append(
-            f"That is {ctr.mean / ceiling.mean:.0%} of the clicks that knowing the true probabilities would add."
+            f"That is {percent(ctr.mean / ceiling.mean, 0)} of the clicks that knowing the true probabilities would "
+            "add."
         )
     if MIM in online.shared_with_base:
-        sentences.append(f"{online.shared_with_base[MIM]:.0%} of what Base+MIM shows, Base shows too.")
+        sentences.append(
+            f"{percent(online.shared_with_base[MIM], 0)} of what Base+MIM shows, Base shows too."
+        )
     return sentences

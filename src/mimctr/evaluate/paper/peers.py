@@ -7,6 +7,7 @@ from typing import Literal
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.schema import Cell, Column, Table, TableRow
 from mimctr.evaluate.results import Machine, Record, read_record
+from mimctr.evaluate.written import interval, signed
 from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
@@ -136,10 +137,11 @@ def _reading(row: PeerRow) -> str | None:
     if row.library != OURS or found is None:
         return None
     sure = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    interval = "" if found.low is None else f" (95 %: {found.low:+.4f} to {found.high:+.4f})"
+    within = interval(found.low, found.high)
+    between = f" (95 %: {within})" if within else ""
     verdict = "" if sure else ", which may be chance"
     return (
-        f"{_label(row)}, {row.row}: AUC {found.mean:+.4f} beside the best other library{interval}{verdict}."
+        f"{_label(row)}, {row.row}: AUC {signed(found.mean)} beside the best other library{between}{verdict}."
     )
 
 

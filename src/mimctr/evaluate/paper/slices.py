@@ -7,6 +7,7 @@ from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, combined
 from mimctr.evaluate.paper.numbers import ALL_CATEGORIES, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Finding, Point, Series, Table, TableRow
 from mimctr.evaluate.results import POOLED
+from mimctr.evaluate.written import signed
 
 CONTENT_SENSITIVE = ("Clothes", "Home Decoration", "Toys")
 LESS_SENSITIVE = ("Sports", "Pets", "Cars")
@@ -47,7 +48,7 @@ def _read_table_7(found: Lookup, content: Contender) -> list[str]:
     if len(known) < 2:
         return []
     most, least = max(known, key=lambda name: known[name]), min(known, key=lambda name: known[name])
-    return [f"{most} gains most ({known[most]:+.4f}), {least} least ({known[least]:+.4f})."]
+    return [f"{most} gains most ({signed(known[most])}), {least} least ({signed(known[least])})."]
 
 
 def figure_6(found: Lookup, encoder: str) -> Figure:

@@ -10,6 +10,7 @@ from mimctr.evaluate.paper.numbers import TABLE_2
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 from mimctr.evaluate.paper.slices import largest_categories
 from mimctr.evaluate.results import POOLED
+from mimctr.evaluate.written import percent, signed
 
 
 def table_2(found: Lookup, names: Mapping[str, str], encoder: str) -> Table:
@@ -68,14 +69,14 @@ def _read_table_2(found: Lookup, names: Mapping[str, str], content: Contender) -
     best = max(known, key=lambda ubm: known[ubm].mean)
     words = [
         f"Content adds to {len(sure)} of {len(known)} user behavior models beyond doubt (the interval is above 0); "
-        f"most to {names.get(best, best)}, {known[best].mean:+.4f}."
+        f"most to {names.get(best, best)}, {signed(known[best].mean)}."
     ]
     pooled, ceiling = found.difference(POOLED, content, NO_CONTENT), found.ceiling()
     bases = [base.mean for base in (found.auc(ubm, NO_CONTENT) for ubm in known) if base is not None]
     if pooled is not None and pooled.mean > 0 and ceiling is not None and bases:
         share = pooled.mean / (ceiling - sum(bases) / len(bases))
         words.append(
-            f"That is {share:.0%} of the way from Base to the ceiling, what a perfect model would reach."
+            f"That is {percent(share, 0)} of the way from Base to the ceiling, what a perfect model would reach."
         )
     return words
 

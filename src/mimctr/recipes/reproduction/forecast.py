@@ -6,12 +6,12 @@ from typing import NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from mimctr.evaluate.written import duration
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.plan import fitting
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS
 from mimctr.recipes.reproduction.steps import Reproduction
 from mimctr.report.table import plain_text
-from mimctr.report.wording import duration
 
 
 class Forecast(NamedTuple):
