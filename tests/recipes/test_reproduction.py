@@ -122,6 +122,13 @@ def test_ablations_and_extensions_differ_in_what_they_say(finished):
     assert (tiers["plus_num_tiers"], tiers["plus_scalars"], tiers["plus_query"]) == (20, False, False)
 
 
+def test_a_forecast_counts_the_pictures_of_a_pair(finished):
+    """Query, item, and what is drawn beside them: one for a hard negative, two for cross-entropy."""
+    _, planning, _ = finished
+    sizes = {step.folder.name: step.size for step in planning.plan if step.kind == "csft"}
+    assert sizes["purchase_cross_entropy"] * 3 == sizes["mim"] * 4 == sizes["without_st_nsg"] * 6
+
+
 def test_numbers_are_those_of_the_evaluations(finished):
     out, _, made = finished
     results = read_results(out / "evaluate" / "ubms" / "results.json")
