@@ -90,6 +90,20 @@ def test_an_assignment_through_a_value_is_refused_and_the_original_is_left_alone
     assert values == {"train": {"epochs": 1}}
 
 
+def test_a_part_of_a_key_with_spaces_stands_in_quotes():
+    """Mutants: cut at every dot; a copy of the uppermost tables only."""
+    values = {"others": {"half as wide": {"network": {"width": 2}}}}
+    changed = override(values, ['others."half as wide".network.width=3', "others.'a.b'.x=1"])
+    assert changed == {"others": {"half as wide": {"network": {"width": 3}}, "a.b": {"x": 1}}}
+    assert values == {"others": {"half as wide": {"network": {"width": 2}}}}
+
+
+@pytest.mark.parametrize("path", ["half as wide", "a..b", "a.", '"a', "#", "[a]\n[b]\nc"])
+def test_a_path_that_is_no_key_is_refused(path):
+    with pytest.raises(ConfigError, match="is no key"):
+        override({}, [f"{path}=1"])
+
+
 def test_a_section_that_was_written_is_read_as_it_was(tmp_path):
     values = {
         "text": 'a "quoted" näme\\n',

@@ -1,5 +1,6 @@
 """Read a recipe's TOML into a checked config. Every mistake is named with its key and the nearest known one."""
 
+import copy
 import difflib
 import json
 import math
@@ -48,6 +49,8 @@ def to_toml(section: str, values: Mapping[str, Any]) -> str:
 def override(values: dict[str, Any], assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Return ``values`` with ``section.key=value`` assignments applied; each value is read as TOML, else as text.
 
+    A part of the key with spaces or dots stands in quotes, as in TOML: ``others."half as wide".image_size=32``.
+
     Args:
         values: As read from TOML; left as they are.
         assignments: Applied one after the other.
@@ -56,12 +59,12 @@ def override(values: dict[str, Any], assignments: Sequence[str], *, option: str 
     Raises:
         ConfigError: an assignment is not of the form key=value, or its path leads through a plain value.
     """
-    result = {key: value.copy() if isinstance(value, dict) else value for key, value in values.items()}
+    result = copy.deepcopy(values)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise ConfigError(f"{option} {assignment}: must have the form key=value.")
-        *parents, key = path.split(".")
+        *parents, key = _parts(path, assignment, option=option)
         place = result
         for parent in parents:
             place = place.setdefault(parent, {})
@@ -72,6 +75,21 @@ def override(values: dict[str, Any], assignments: Sequence[str], *, option: str 
         except tomllib.TOMLDecodeError:
             place[key] = text
     return result
+
+
+def _parts(path: str, assignment: str, *, option: str) -> list[str]:
+    """Return the parts of a key, as TOML reads it."""
+    parts = []
+    try:
+        place: Any = tomllib.loads(f"{path} = 0")
+        while isinstance(place, dict):
+            ((part, place),) = place.items()  # a comment has no part, several lines have several
+            parts.append(part)
+    except ValueError:
+        raise ConfigError(
+            f'{option} {assignment}: "{path}" is no key. Join names by dots, and put one that has spaces in quotes.'
+        ) from None
+    return parts
 
 
 def build_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
