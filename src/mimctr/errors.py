@@ -15,6 +15,17 @@
 Each says in one line what is wrong, and what to do.
 """
 
+from collections.abc import Sequence
+
+MOST_NAMED = 5
+"""Things that a message names."""
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return names for a message: all of a few, else the first with the number of the others."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
 
 class MimctrError(Exception):
     """Base class. The command line prints these on one line, without a traceback."""

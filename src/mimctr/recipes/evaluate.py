@@ -18,7 +18,7 @@ from mimctr.center.snapshot import read_manifest
 from mimctr.data.checksums import verify_dataset
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import PARTS
-from mimctr.errors import RunError, StaleSnapshot
+from mimctr.errors import RunError, StaleSnapshot, first_of
 from mimctr.evaluate.cohorts import (
     age_slices,
     arrival_slices,
@@ -57,8 +57,6 @@ RESULTS = "results.json"
 PREDICTIONS = "predictions.parquet"
 MODEL_RECORD = "model.json"
 INTERESTS = get_args(InterestName)
-MOST_NAMED = 5
-"""Models that a warning names."""
 
 
 class Config(BaseModel):
@@ -272,11 +270,8 @@ def _tell_left_out(train: Path, folders: Sequence[Path]) -> None:
         logger.warning("%s: left out %s. Finish them with 'mimctr train', or remove them.", train, unfinished)
     others = sorted({record.parent for record in train.glob(f"*/{MODEL_RECORD}")} - set(folders))
     if others:
-        named = ", ".join(folder.name for folder in others[:MOST_NAMED])
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        logger.warning(
-            "%s: left out %d models that the recipe does not name: %s%s.", train, len(others), named, more
-        )
+        named = first_of([folder.name for folder in others])
+        logger.warning("%s: left out %d models that the recipe does not name: %s.", train, len(others), named)
 
 
 def _unfinished(train: Path) -> str:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 import mimctr
 from mimctr import distributed
-from mimctr.errors import RunError
+from mimctr.errors import RunError, first_of
 from mimctr.files import hash_json, hash_path, read_json, write_json
 from mimctr.train.memory import explain_out_of_memory, keep_freed_memory, peak_memory, reset_peak_memory
 
@@ -234,6 +234,6 @@ def _difference(record: StageRecord, settings: dict, keys: dict[str, str]) -> st
     """Say in words why a result is out of date."""
     changed = [label for label in keys if record.inputs.get(label) != keys[label]]
     if changed:
-        return f"its input {', '.join(changed)} changed"
+        return f"its input {first_of(changed)} changed"
     fields = [name for name in settings if record.config.get(name) != settings[name]]
     return f"its setting {', '.join(fields)} changed" if fields else "it was made by an older mimctr"
