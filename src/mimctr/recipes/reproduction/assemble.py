@@ -24,6 +24,7 @@ from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_finding
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
+from mimctr.evaluate.written import percent
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import online as online_recipe
 from mimctr.recipes import stages
@@ -131,7 +132,7 @@ def _add_encoders(parts: Parts, made: Made) -> None:
     if "pairs" in asked:
         shares = [(share, share_row(share).name) for share in sorted(planning.recipe.pair_shares)]
         parts.figures.append(figure_pairs(encoders, [(0.0, AFTER_DMA), *shares, (1.0, MIM)]))
-    of_shares = {share_row(share).name: f"{share:.0%} of the pairs" for share in planning.recipe.pair_shares}
+    of_shares = {share_row(share).name: f"{percent(share, 0)} of the pairs" for share in planning.recipe.pair_shares}
     parts.figures.append(figure_exchange(encoders, of_shares))
     sources = {name.capitalize() for name in asked}
     parts.findings.extend(one for one in encoder_findings(encoders) if one.source in sources)
