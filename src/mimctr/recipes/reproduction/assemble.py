@@ -132,7 +132,9 @@ def _add_encoders(parts: Parts, made: Made) -> None:
     if "pairs" in asked:
         shares = [(share, share_row(share).name) for share in sorted(planning.recipe.pair_shares)]
         parts.figures.append(figure_pairs(encoders, [(0.0, AFTER_DMA), *shares, (1.0, MIM)]))
-    of_shares = {share_row(share).name: f"{percent(share, 0)} of the pairs" for share in planning.recipe.pair_shares}
+    of_shares = {
+        share_row(share).name: f"{percent(share, 0)} of the pairs" for share in planning.recipe.pair_shares
+    }
     parts.figures.append(figure_exchange(encoders, of_shares))
     sources = {name.capitalize() for name in asked}
     parts.findings.extend(one for one in encoder_findings(encoders) if one.source in sources)
