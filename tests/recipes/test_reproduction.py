@@ -167,7 +167,7 @@ def test_other_libraries_are_shown_where_they_were_measured_on_the_same_data(fin
         more = peers.num_impressions | {"test": counts["test"] + 1}
         write_peers(path, peers.model_copy(update={"num_impressions": more}))
         with pytest.raises(DataError, match=r"peers\.json: \d+ test impressions, .* other data"):
-            assemble(planning, {}, command="")
+            reproduction.plan(planning.recipe, out, QUICK)  # before anything is made
     finally:
         path.unlink()
 

@@ -18,7 +18,7 @@ from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, 
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
 from mimctr.evaluate.paper.lookup import Lookup
 from mimctr.evaluate.paper.online import no_online_table, offline_gain, online_findings, online_table
-from mimctr.evaluate.paper.peers import peers_table, read_peers
+from mimctr.evaluate.paper.peers import PeerResults, peers_table, read_peers
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
 from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
@@ -83,7 +83,8 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
     _add_cost(parts, made)
     _add_online(parts, made)
     _add_extensions(parts, made)
-    _add_peers(parts, planning.out)
+    if (peers := read_peers_of(planning.out)) is not None:
+        parts.tables.append(peers_table(peers))
     return Reproduction(
         dataset=recipe.name,
         seeds=made.seeds,
@@ -173,18 +174,23 @@ def _add_extensions(parts: Parts, made: Made) -> None:
         parts.tables.append(table_extensions(Lookup(results), planning.recipe.ubm, labels))
 
 
-def _add_peers(parts: Parts, out: Path) -> None:
+def read_peers_of(out: Path) -> PeerResults | None:
+    """Return what other libraries reached on the dataset of a run; None where nobody has measured it.
+
+    Raises:
+        DataError: it does not follow its schema, or was measured on other data.
+    """
     path = out / PEERS
     if not path.exists():
-        return
+        return None
     peers, ours = read_peers(path), CtrDataset.open(out / "dataset").manifest.counts
     for part, number in peers.num_impressions.items():
-        if number != ours[part]:
+        if number != ours.get(part, 0):
             raise DataError(
-                f"{path}: {number:,} {part} impressions, this run's dataset has {ours[part]:,}: measured on other "
+                f"{path}: {number:,} {part} impressions, this run's dataset has {ours.get(part, 0):,}: measured on other "
                 "data. Measure again (docs/peers.md), or take the file away."
             )
-    parts.tables.append(peers_table(peers))
+    return peers
 
 
 def _galleries(made: Made) -> list[Gallery]:

@@ -10,7 +10,7 @@ from mimctr.evaluate.paper.schema import Reproduction, write_reproduction
 from mimctr.recipes import sources, stages
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import report
-from mimctr.recipes.reproduction.assemble import assemble
+from mimctr.recipes.reproduction.assemble import assemble, read_peers_of
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.workers import at_a_time
@@ -30,12 +30,14 @@ def plan(recipe: Recipe, out: Path, wanted: Sequence[str]) -> Planning:
     Raises:
         ConfigError: there is no such experiment.
         RunError: C-SFT has nothing to train on.
+        DataError: what other libraries reached is unreadable, or of other data.
     """
     unknown = [name for name in wanted if name not in EXPERIMENTS]
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such experiment. There are {', '.join(EXPERIMENTS)}.")
     tables = sources.make_tables(recipe.source, out / "tables")
     stages.prepare(tables, out / "dataset", recipe.prepare).run()
+    read_peers_of(out)  # refused now, not after hours
     asked = [name for name in EXPERIMENTS if name in wanted or not wanted]
     workers = at_a_time(recipe.num_workers, [recipe.train.device])
     return Planning(recipe, out, tables=tables, wanted=asked, num_workers=workers)
