@@ -185,10 +185,10 @@ def read_peers_of(out: Path) -> PeerResults | None:
         return None
     peers, ours = read_peers(path), CtrDataset.open(out / "dataset").manifest.counts
     for part, number in peers.num_impressions.items():
-        if number != ours.get(part, 0):
+        if number != (own := ours.get(part, 0)):
             raise DataError(
-                f"{path}: {number:,} {part} impressions, this run's dataset has {ours.get(part, 0):,}: measured on other "
-                "data. Measure again (docs/peers.md), or take the file away."
+                f"{path}: {number:,} {part} impressions, this run's dataset has {own:,}: measured on other data. "
+                "Measure again (docs/peers.md), or take the file away."
             )
     return peers
 
