@@ -342,3 +342,64 @@ def test_behaviors_of_strangers_are_told(tables, write, tmp_path):
         f"none of {len(tables['behaviors'])} behaviors is earlier than an impression of the same user."
         in told[0]
     )
+
+
+def with_propensities(tables: dict, **columns: object) -> None:
+    size = len(tables["impressions"])
+    given = {"position": [row % 3 for row in range(size)], "propensity": [0.5] * size} | columns
+    tables["impressions"] = tables["impressions"].with_columns(
+        pl.Series(name, values) for name, values in given.items() if values is not None
+    )
+
+
+def test_positions_and_propensities_are_stored_in_the_order_of_time(tables, write, tmp_path):
+    size = len(tables["impressions"])
+    position = np.random.default_rng(0).integers(0, 9, size).tolist()
+    propensity = np.random.default_rng(1).uniform(0.1, 1, size).tolist()
+    position[4], propensity[9] = None, None
+    with_propensities(tables, position=position, propensity=propensity)
+    prepare_tables(write(tables), tmp_path / "out")
+    found = CtrDataset.open(tmp_path / "out").impressions
+    order = tables["impressions"].with_row_index().sort("time", maintain_order=True)["index"].to_list()
+    np.testing.assert_array_equal(
+        found.position, [-1 if position[row] is None else position[row] for row in order]
+    )
+    np.testing.assert_array_equal(
+        found.propensity, [np.nan if propensity[row] is None else propensity[row] for row in order]
+    )
+    assert found.position.dtype == np.int32
+
+
+def test_a_log_without_positions_and_propensities_has_none(tables, write, tmp_path):
+    prepare_tables(write(tables), tmp_path / "out")
+    found = CtrDataset.open(tmp_path / "out").impressions
+    assert (found.position, found.propensity) == (None, None)
+
+
+def test_a_position_may_stand_alone_but_a_propensity_needs_one(tables, write, tmp_path):
+    with_propensities(tables, propensity=None)
+    prepare_tables(write(tables), tmp_path / "alone")
+    assert CtrDataset.open(tmp_path / "alone").impressions.position is not None
+    tables["impressions"] = tables["impressions"].drop("position").with_columns(propensity=pl.lit(0.5))
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line.startswith(
+        "impressions.position: the column is missing, and a propensity is the probability of an item"
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("propensity", 0.0, "are 0, and what was shown had a chance to be. First: row 5, 0.0"),
+        ("propensity", 1.5, "are not finite numbers from 0 to 1. First: row 5, 1.5"),
+        ("position", -1.0, "are not finite numbers from 0 to 1e+06. First: row 5, -1.0"),
+        ("position", 0.5, "are not whole numbers. First: row 5, 0.5"),
+    ],
+)
+def test_impossible_positions_and_propensities_are_told(tables, write, tmp_path, column, value, told):
+    size = len(tables["impressions"])
+    with_propensities(
+        tables, **{column: [0.5 if column == "propensity" else 1.0] * 5 + [value] + [1.0] * (size - 6)}
+    )
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line.startswith(f"impressions.{column}: 1 of {size} rows {told}")

@@ -195,6 +195,33 @@ def test_the_online_experiment_ranks_with_the_models_of_every_seed(world, tmp_pa
         assert inputs[f"mim {seed}, content"] == embedded["key"]
 
 
+@pytest.mark.slow
+def test_a_log_with_propensities_is_ranked_anew(world, tmp_path):
+    """The shop's impressions as pages in random orders: the online experiment is an estimate."""
+    tables = tmp_path / "tables"
+    shutil.copytree(world / "shop" / "tables", tables)
+    path = tables / "impressions.parquet"
+    page = ["user_id", "time"]
+    log = pl.read_parquet(path).with_columns(time=pl.col("time") // 400 * 400).unique([*page, "item_id"])
+    log = log.sample(fraction=1, shuffle=True, seed=0).with_columns(
+        position=pl.int_range(pl.len()).over(page), propensity=1 / pl.len().over(page)
+    )
+    log.write_parquet(path)
+    changed = {"source": {"kind": "tables", "path": tables}, "ubms": ["mean"], "ubm": "mean", "others": {}}
+    planning = reproduction.plan(recipe(world, **changed), tmp_path / "run", ["online"])
+    made = reproduction.main(planning, seconds=None, command="x")
+    rows = cells(made, "online")
+    assert list(rows) == ["As logged", "Base", "Base+MIM"]
+    assert all(row.not_run is None for row in rows.values())
+    assert "test part of shop" in made.reproduction.tables[-1].note
+    assert {one.key for one in made.reproduction.findings} == {
+        "online:ctr_first",
+        "online:ctr",
+        "online:agrees",
+    }
+    assert made.page.is_file()
+
+
 def test_weights_that_are_not_at_hand_are_told(finished):
     _, _, made = finished
     assert cells(made, "table 3")["+DDA+DMA+C-SFT (MIM)"].not_run is None

@@ -24,12 +24,10 @@ def command(
 ) -> None:
     """Simulate an A/B test of Base and Base+MIM: clicks and revenue of their rankings in the bazaar."""
     from mimctr.evaluate.online import read_online
-    from mimctr.evaluate.paper.online import offline_gain, online_findings, online_table
-    from mimctr.evaluate.results import read_results
+    from mimctr.evaluate.paper.online import online_findings, online_table
     from mimctr.recipes import online, stages
     from mimctr.recipes.config import load_config
-    from mimctr.recipes.evaluate import RESULTS
-    from mimctr.recipes.online_models import find_models
+    from mimctr.recipes.online_models import find_models, find_offline_gain
     from mimctr.report.paper_table import plain_findings, plain_table
     from mimctr.report.wording import UBM_NAMES
     from mimctr.sources.bazaar.serving import World
@@ -43,8 +41,6 @@ def command(
     if as_json:
         show(found, as_json=True)
         return
-    results = run / "evaluate" / RESULTS
-    offline = offline_gain(read_results(results), ubm, encoder) if results.is_file() else None
     print(plain_table(online_table(found, UBM_NAMES)))
-    print(plain_findings(online_findings(found, offline)))
+    print(plain_findings(online_findings(found, find_offline_gain(run, ubm=ubm, encoder=encoder))))
     print(f"results  {out / online.RECORD}")

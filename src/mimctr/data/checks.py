@@ -15,6 +15,8 @@ from mimctr.data.logs import Table
 from mimctr.data.problems import Problems, Severity
 from mimctr.data.texts import BLANK
 
+MOST_COUNTED = 10**6
+"""Largest whole number of a column that counts."""
 UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 
@@ -152,6 +154,22 @@ class CheckedTable:
             bad, "number", column, values, f"are not finite numbers{limits}", "Correct them, or give null."
         )
         return numbers.fill_null(np.nan).to_numpy()
+
+    def counts(self, column: str) -> Int[ndarray, "rows"] | None:
+        """Return whole numbers of at least 0 as int32; null is -1."""
+        values = self.numbers(column, low=0.0, high=MOST_COUNTED)
+        if values is None:
+            return None
+        broken = np.floor(values) != values
+        self.reject(
+            broken & ~np.isnan(values),
+            "number",
+            column,
+            values,
+            "are not whole numbers",
+            "Correct them, or give null.",
+        )
+        return np.nan_to_num(np.floor(values), nan=-1).clip(max=MOST_COUNTED).astype(np.int32)
 
     def texts(self, column: str) -> pl.Series | None:
         """Return text; text of nothing that can be seen is null: space, control and format characters."""

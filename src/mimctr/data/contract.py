@@ -71,6 +71,8 @@ IMPRESSIONS = TableContract(
         Column("query_image", Holds.IMAGE),
         Column("true_probability", Holds.NUMBER),
         Column("bid", Holds.NUMBER),
+        Column("position", Holds.NUMBER),
+        Column("propensity", Holds.NUMBER),
     ),
     required=True,
     field_prefixes=("user_", "query_", "context_"),

@@ -29,7 +29,7 @@ IMPRESSION_ARRAYS = (
     "query_fields",
     "context_fields",
 )
-OPTIONAL_ARRAYS = ("true_probability", "bid")
+OPTIONAL_ARRAYS = ("true_probability", "bid", "position", "propensity")
 BEHAVIOR_ARRAYS = ("offsets", "item", "time", "kind")
 
 
@@ -53,6 +53,10 @@ class Impressions:
     true_probability: Float[ndarray, "impressions"] | None
     """Known click probability of generated data, float64: a ceiling for metrics, never a feature."""
     bid: Float[ndarray, "impressions"] | None
+    position: Int[ndarray, "impressions"] | None
+    """Place on the page, smaller is further up; -1 where it is not known. Never a feature."""
+    propensity: Float[ndarray, "impressions"] | None
+    """Probability with which the item stood at its place of the page, float64; NaN where it is not known."""
 
     def __len__(self) -> int:
         return len(self.time)

@@ -54,6 +54,10 @@ class Events:
     """Blob number, -1 = none."""
     true_probability: Float[ndarray, "rows"] | None = None
     bid: Float[ndarray, "rows"] | None = None
+    position: Int[ndarray, "rows"] | None = None
+    """Place on the page; -1 where it is not known."""
+    propensity: Float[ndarray, "rows"] | None = None
+    """Probability with which the item stood there; NaN where it is not known."""
     fields: list[str] = field(default_factory=list)
     """Names of the categorical fields; they are read when the split is known."""
 
@@ -98,6 +102,8 @@ COLUMNS = (
     "query_image",
     "true_probability",
     "bid",
+    "position",
+    "propensity",
 )
 
 
@@ -155,6 +161,8 @@ def read_impressions(checked: CheckedTable, items: Items | None, reader: ImageRe
     events.click = checked.labels("click")
     events.true_probability = checked.numbers("true_probability", low=0.0, high=1.0)
     events.bid = checked.numbers("bid", low=0.0)
+    events.position = checked.counts("position")
+    events.propensity = _propensities(checked)
     events.query_text = _factorized(checked, "query_text")
     events.query_image = checked.images("query_image", reader)
     events.fields = checked.fields()
@@ -187,6 +195,29 @@ def read_searches(
 def _factorized(checked: CheckedTable, column: str) -> Factorized | None:
     texts = checked.texts(column)
     return None if texts is None else factorize(texts)
+
+
+def _propensities(checked: CheckedTable) -> Float[ndarray, "rows"] | None:
+    """Return with what probability each item stood where it stood; NaN where that is not known."""
+    values = checked.numbers("propensity", low=0.0, high=1.0)
+    if values is None:
+        return None
+    if "position" not in checked:
+        checked.report(
+            "missing-column",
+            "the column is missing, and a propensity is the probability of an item at its position. Add it, or leave "
+            "propensity out.",
+            column="position",
+        )
+    checked.reject(
+        values == 0,
+        "number",
+        "propensity",
+        values,
+        "are 0, and what was shown had a chance to be",
+        "Correct them, or give null.",
+    )
+    return values
 
 
 def _optional_times(checked: CheckedTable, column: str) -> pl.Series | None:

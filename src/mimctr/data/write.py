@@ -188,6 +188,8 @@ def _write_log(
         "end": ends,
         "true_probability": impressions.true_probability,
         "bid": impressions.bid,
+        "position": impressions.position,
+        "propensity": impressions.propensity,
     }
     for name, array in arrays.items():
         if array is not None:

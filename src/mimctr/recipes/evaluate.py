@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.center.snapshot import read_manifest
@@ -198,30 +199,17 @@ def read_models(
         RunError: a record is damaged, or a model was trained on other tables or another split.
     """
     models, predictions = [], []
-    for path in (folder / MODEL_RECORD for folder in folders):
-        try:
-            record = ModelRecord.model_validate(read_json(path))
-        except ValidationError as error:
-            raise RunError(f"{path}: not a model's record ({error}). Train it again.") from None
-        if record.dataset_hash != dataset_hash:
-            raise RunError(
-                f"{path.parent}: it was trained on tables {record.dataset_hash[:12]}, the dataset was made from "
-                f"{dataset_hash[:12]}. Train it again on this dataset."
-            )
+    for folder in folders:
+        record = read_model_record(folder, dataset_hash=dataset_hash)
         encoder = None if record.encoder == "none" else record.encoder
-        _refuse_other_vectors(path.parent, record, embed_folder(run, encoder or "", record.seed))
-        tensors, _ = load_tensors(path.parent / "predictions.safetensors")
-        if not np.array_equal(tensors["row"].numpy(), rows):
-            raise RunError(
-                f"{path.parent}: it scored {len(tensors['row']):,} impressions that are not the {len(rows):,} of this "
-                "test part. Train it again on this dataset."
-            )
+        _refuse_other_vectors(folder, record, embed_folder(run, encoder or "", record.seed))
+        tensors = read_predictions(folder, rows)
         model = ModelFacts(
             ubm=record.ubm,
             variant=variant_of(record),
             seed=record.seed,
             encoder=encoder,
-            folder=path.parent.relative_to(run).as_posix(),
+            folder=folder.relative_to(run).as_posix(),
             config=record.config,
         )
         models.append(model)
@@ -238,6 +226,44 @@ def read_models(
         )
     _warn_of_unshuffled(predictions)
     return models, predictions
+
+
+def read_model_record(folder: Path, *, dataset_hash: str | None = None) -> ModelRecord:
+    """Return what a trained model's folder says of itself.
+
+    Args:
+        folder: Written by ``mimctr train``.
+        dataset_hash: Of the tables that it must have been trained on; None: any.
+
+    Raises:
+        RunError: there is no model, its record is damaged, or it was trained on other tables.
+    """
+    path = folder / MODEL_RECORD
+    try:
+        record = ModelRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RunError(f"{path}: not a model's record ({error}). Train it again.") from None
+    if dataset_hash not in (None, record.dataset_hash):
+        raise RunError(
+            f"{folder}: it was trained on tables {record.dataset_hash[:12]}, the dataset was made from "
+            f"{dataset_hash[:12]}. Train it again on this dataset."
+        )
+    return record
+
+
+def read_predictions(folder: Path, rows: Int[ndarray, "rows"]) -> dict[str, Tensor]:
+    """Return what a trained model said of the impressions ``rows``: ``logit``, with content also ``shuffled_logit``.
+
+    Raises:
+        RunError: there is nothing, or it is of other impressions.
+    """
+    tensors, _ = load_tensors(folder / "predictions.safetensors")
+    if not np.array_equal(tensors["row"].numpy(), rows):
+        raise RunError(
+            f"{folder}: it scored {len(tensors['row']):,} impressions that are not the {len(rows):,} of this test "
+            "part. Train it again on this dataset."
+        )
+    return tensors
 
 
 def model_folders(train: Path, names: Sequence[str] = ()) -> list[Path]:

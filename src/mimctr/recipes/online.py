@@ -15,13 +15,13 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import DataError, RunError
+from mimctr.errors import DataError
 from mimctr.evaluate.ab_results import compare_policies
 from mimctr.evaluate.ab_test import Market
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Online, Policy, write_online
 from mimctr.progress import track
-from mimctr.recipes.online_models import Trained, read_model_record
+from mimctr.recipes.online_models import Trained, describe_models
 from mimctr.recipes.online_scores import Histories, open_scorer, score_offers
 from mimctr.sources.bazaar.serving import Offers, World, serve_sessions
 from mimctr.sources.bazaar.world import SESSION_LENGTH
@@ -122,33 +122,6 @@ def main(
     )
     write_online(out / RECORD, online)
     return online
-
-
-def describe_models(models: Mapping[str, Sequence[Trained]]) -> tuple[list[Policy], str]:
-    """Return the policies with their seeds, and the user behavior model that all have.
-
-    Raises:
-        RunError: there is no policy or one without models, or they differ in UBM or seeds.
-    """
-    records = {name: [read_model_record(one.folder) for one in own] for name, own in models.items()}
-    seeds = {name: [record.seed for record in own] for name, own in records.items()}
-    first = next(iter(seeds.values()), [])
-    if not first or any(own != first for own in seeds.values()):
-        told = "; ".join(f"{name}: {', '.join(map(str, own)) or 'none'}" for name, own in seeds.items())
-        raise RunError(
-            f"ab-test: policies are compared seed by seed, these have other seeds ({told or 'no policy'}). Give every "
-            "policy a model of each seed, in the same order."
-        )
-    ubms = list(dict.fromkeys(record.ubm for own in records.values() for record in own))
-    if len(ubms) > 1:
-        raise RunError(
-            f"ab-test: models of {' and '.join(ubms)}. Compare policies of one user behavior model."
-        )
-    policies = [
-        Policy(name=name, folders=[one.folder.name for one in own], seeds=first)
-        for name, own in models.items()
-    ]
-    return policies, ubms[0]
 
 
 def score_policies(

@@ -1,14 +1,15 @@
-"""The trained models that an A/B test compares."""
+"""The trained models that rank in an A/B test, or on a log with propensities."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from mimctr.errors import RunError
 from mimctr.evaluate.compare import BASE, MIM
-from mimctr.files import read_json
-from mimctr.recipes.evaluate import MODEL_RECORD, ModelRecord, embed_folder, variant_of
+from mimctr.evaluate.online import Policy
+from mimctr.evaluate.paper.online import offline_gain
+from mimctr.evaluate.results import Comparison, read_results
+from mimctr.recipes.evaluate import MODEL_RECORD, RESULTS, embed_folder, read_model_record, variant_of
 
 
 class Trained(NamedTuple):
@@ -18,18 +19,6 @@ class Trained(NamedTuple):
     """Written by ``mimctr train``."""
     content: Path | None
     """The vectors that it reads, written by ``mimctr embed``; None for Base."""
-
-
-def read_model_record(folder: Path) -> ModelRecord:
-    """Return what a trained model's folder says of itself.
-
-    Raises:
-        RunError: there is no model, or its record is damaged.
-    """
-    try:
-        return ModelRecord.model_validate(read_json(folder / MODEL_RECORD))
-    except ValidationError as error:
-        raise RunError(f"{folder}: not a model's record ({error}). Train it again.") from None
 
 
 def find_models(run: Path, *, ubm: str, encoder: str) -> dict[str, list[Trained]]:
@@ -59,3 +48,45 @@ def find_models(run: Path, *, ubm: str, encoder: str) -> dict[str, list[Trained]
             f"'{encoder}' (models found: {there}). Name another user behavior model or encoder, or train them."
         )
     return {name: [own[seed] for seed in seeds] for name, own in found.items()}
+
+
+def find_offline_gain(run: Path, *, ubm: str, encoder: str) -> Comparison | None:
+    """Return what Base+MIM gains over Base on a run's test impressions; None where nobody has evaluated that.
+
+    Args:
+        run: Run folder; of a recipe, or of a reproduction, whose evaluations stand in folders of their own.
+        ubm: Of both.
+        encoder: Whose vectors Base+MIM reads.
+    """
+    for path in sorted((run / "evaluate").rglob(RESULTS)):
+        gain = offline_gain(read_results(path), ubm, encoder)
+        if gain is not None:
+            return gain
+    return None
+
+
+def describe_models(models: Mapping[str, Sequence[Trained]]) -> tuple[list[Policy], str]:
+    """Return the policies with their seeds, and the user behavior model that all have.
+
+    Raises:
+        RunError: there is no policy or one without models, or they differ in UBM or seeds.
+    """
+    records = {name: [read_model_record(one.folder) for one in own] for name, own in models.items()}
+    seeds = {name: [record.seed for record in own] for name, own in records.items()}
+    first = next(iter(seeds.values()), [])
+    if not first or any(own != first for own in seeds.values()):
+        told = "; ".join(f"{name}: {', '.join(map(str, own)) or 'none'}" for name, own in seeds.items())
+        raise RunError(
+            f"policies are compared seed by seed, these have other seeds ({told or 'no policy'}). Give every "
+            "policy a model of each seed, in the same order."
+        )
+    ubms = list(dict.fromkeys(record.ubm for own in records.values() for record in own))
+    if len(ubms) > 1:
+        raise RunError(
+            f"policies: models of {' and '.join(ubms)}. Compare policies of one user behavior model."
+        )
+    policies = [
+        Policy(name=name, folders=[one.folder.name for one in own], seeds=first)
+        for name, own in models.items()
+    ]
+    return policies, ubms[0]

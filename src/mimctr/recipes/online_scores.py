@@ -17,7 +17,8 @@ from mimctr.errors import RunError
 from mimctr.recipes import bundle
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS, content_folder
-from mimctr.recipes.online_models import Trained, read_model_record
+from mimctr.recipes.evaluate import read_model_record
+from mimctr.recipes.online_models import Trained
 from mimctr.serve.bundle import Bundle
 from mimctr.serve.scorer import NO_BEHAVIORS, Behaviors, Request, Scorer
 from mimctr.sources.bazaar.serving import Offers

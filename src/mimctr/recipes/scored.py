@@ -14,11 +14,9 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError, StaleSnapshot
 from mimctr.evaluate.compare import BASE
 from mimctr.evaluate.metrics import sigmoid
-from mimctr.files import read_json
 from mimctr.recipes import ctr_config
 from mimctr.recipes.embed import ITEMS, open_content
-from mimctr.recipes.evaluate import MODEL_RECORD, ModelRecord
-from mimctr.weights import load_tensors
+from mimctr.recipes.evaluate import ModelRecord, read_model_record, read_predictions
 
 WITH_CONTENT = ("mim", "mim_plus")
 """Variants whose pictures mean something: the others have seen permuted vectors, or give no probabilities."""
@@ -88,19 +86,5 @@ def _read_model(
     folder: Path, rows: Int[ndarray, "rows"], dataset: CtrDataset
 ) -> tuple[ModelRecord, Float[ndarray, "rows"]]:
     """Return a model's record and its logits of ``rows``."""
-    try:
-        record = ModelRecord.model_validate(read_json(folder / MODEL_RECORD))
-    except ValidationError as error:
-        raise RunError(f"{folder}: not a model's record ({error}). Train it again.") from None
-    if record.dataset_hash != dataset.manifest.source_hash:
-        raise RunError(
-            f"{folder}: it was trained on tables {record.dataset_hash[:12]}, the dataset was made from "
-            f"{dataset.manifest.source_hash[:12]}. Train it again on this dataset."
-        )
-    tensors, _ = load_tensors(folder / "predictions.safetensors")
-    if not np.array_equal(tensors["row"].numpy(), rows):
-        raise RunError(
-            f"{folder}: it scored {len(tensors['row']):,} impressions that are not the {len(rows):,} of this test "
-            "part. Train it again on this dataset."
-        )
-    return record, tensors["logit"].numpy()
+    record = read_model_record(folder, dataset_hash=dataset.manifest.source_hash)
+    return record, read_predictions(folder, rows)["logit"].numpy()

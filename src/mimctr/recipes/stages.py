@@ -9,6 +9,7 @@ from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
 from mimctr.recipes import features as features_recipe
 from mimctr.recipes import foundation as foundation_recipe
+from mimctr.recipes import off_policy as off_policy_recipe
 from mimctr.recipes import online as online_recipe
 from mimctr.recipes import plain as plain_recipe
 from mimctr.recipes import prepare as prepare_recipe
@@ -174,22 +175,38 @@ def online(
     config: online_recipe.Config,
 ) -> Stage:
     """A bazaar and trained models -> what they earn when they rank its sessions."""
-    given = [
-        (name, seed, Trained(one.folder, one.content and embed_recipe.content_folder(one.content)))
-        for name, own in models.items()
-        for seed, one in enumerate(own)
-    ]
-    folders = {f"{name} {seed}": one.folder for name, seed, one in given}
-    contents = {
-        f"{name} {seed}, content": one.content for name, seed, one in given if one.content is not None
-    }
     return Stage(
         "ab-test",
         out,
         config=config,
-        inputs={"tables": tables, "dataset": dataset, **folders, **contents},
+        inputs={"tables": tables, "dataset": dataset, **_given(models)},
         work=lambda: online_recipe.main(tables, dataset, models, out, config),
     )
+
+
+def off_policy(
+    dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, config: off_policy_recipe.Config
+) -> Stage:
+    """A log with propensities and trained models -> what their orders of its pages would have been clicked."""
+    return Stage(
+        "off-policy",
+        out,
+        config=config,
+        inputs={"dataset": dataset, **_given(models)},
+        work=lambda: off_policy_recipe.main(dataset, models, out, config),
+    )
+
+
+def _given(models: Mapping[str, Sequence[Trained]]) -> dict[str, Path]:
+    """Return the folders of models and of the vectors that they read, by what they are."""
+    given = {f"{name} {seed}": one for name, own in models.items() for seed, one in enumerate(own)}
+    folders = {name: one.folder for name, one in given.items()}
+    contents = {
+        f"{name}, content": embed_recipe.content_folder(one.content)
+        for name, one in given.items()
+        if one.content is not None
+    }
+    return folders | contents
 
 
 def report(run: Path, out: Path) -> Stage:

@@ -78,16 +78,12 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
             None where that was not measured.
     """
     ctr, rpm = (_gain(online, measure) for measure in RANKED_FOR)
-    paper = {
-        measure: f"{signed(100 * sum(gains), 2)} % in three releases ({', '.join(f'{100 * one:.2f}' for one in gains)})"
-        for measure, gains in (("ctr", ONLINE_CTR), ("rpm", ONLINE_RPM))
-    }
     return [
         finding(
             "online:ctr",
             source=SOURCE,
             claim="Ranked with Base+MIM, more of what is shown is clicked than with Base",
-            paper=paper["ctr"],
+            paper=paper_gain("ctr"),
             difference=ctr,
             unit="rate",
         ),
@@ -95,7 +91,7 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
             "online:rpm",
             source=SOURCE,
             claim="Ranked with Base+MIM, a thousand impressions earn more than with Base",
-            paper=paper["rpm"],
+            paper=paper_gain("rpm"),
             difference=rpm,
             unit="rate",
         ),
@@ -169,6 +165,18 @@ def offline_gain(results: Results, ubm: str, encoder: str) -> Comparison | None:
     return None
 
 
+def paper_gain(measure: Measure) -> str:
+    """Return what the paper gained online, in words."""
+    gains = ONLINE_CTR if measure == "ctr" else ONLINE_RPM
+    each = ", ".join(f"{100 * one:.2f}" for one in gains)
+    return f"{signed(100 * sum(gains), 2)} % in three releases ({each})"
+
+
+def level_alone(estimate: Estimate) -> Estimate:
+    """Return a level without its interval, which would only repeat how users differ: changes are paired."""
+    return Estimate(mean=estimate.mean, sd=estimate.sd, low=None, high=None, p_value=None)
+
+
 def _cells(online: Online, policy: str, ranking: Ranking) -> list[Cell]:
     found = online.outcome(policy, ranking)
     if found is None:
@@ -182,7 +190,7 @@ def _cells(online: Online, policy: str, ranking: Ranking) -> list[Cell]:
     cells = []
     for measure, value in levels.items():
         change = online.change(policy, online.base, measure, ranking=ranking)
-        cells += [Cell(ours=_level(value)), Cell(ours=change, paper=papers[measure])]
+        cells += [Cell(ours=level_alone(value)), Cell(ours=change, paper=papers[measure])]
     return cells
 
 
@@ -192,9 +200,9 @@ def _category_row(online: Online, name: str) -> TableRow:
     paper = TABLE_7.get(label)
     by_clicks, by_revenue = (online.outcome(MIM, ranking, name) for ranking in GROUPS)
     cells = [
-        Cell(ours=by_clicks and _level(by_clicks.ctr)),
+        Cell(ours=by_clicks and level_alone(by_clicks.ctr)),
         Cell(ours=_gain(online, "ctr", name), paper=paper and paper.ctr),
-        Cell(ours=by_revenue and _level(by_revenue.rpm)),
+        Cell(ours=by_revenue and level_alone(by_revenue.rpm)),
         Cell(ours=_gain(online, "rpm", name), paper=paper and paper.rpm),
     ]
     return TableRow(
@@ -233,11 +241,6 @@ def _turned(estimate: Estimate, sign: float) -> Estimate:
         return estimate
     low, high = (None if end is None else -end for end in (estimate.high, estimate.low))
     return Estimate(mean=-estimate.mean, sd=estimate.sd, low=low, high=high, p_value=estimate.p_value)
-
-
-def _level(estimate: Estimate) -> Estimate:
-    """Return a level without its interval, which would only repeat how users differ: changes are paired."""
-    return Estimate(mean=estimate.mean, sd=estimate.sd, low=None, high=None, p_value=None)
 
 
 def _note(online: Online, ubm: str) -> str:

@@ -10,6 +10,7 @@ from mimctr.errors import DataError
 from mimctr.evaluate.cost import read_cost
 from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.off_policy import read_off_policy
 from mimctr.evaluate.online import read_online
 from mimctr.evaluate.paper.cost import cost_findings, cost_table
 from mimctr.evaluate.paper.data import figure_profile, table_1
@@ -17,6 +18,7 @@ from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
 from mimctr.evaluate.paper.lookup import Lookup
+from mimctr.evaluate.paper.off_policy import off_policy_findings, off_policy_table
 from mimctr.evaluate.paper.online import no_online_table, offline_gain, online_findings, online_table
 from mimctr.evaluate.paper.peers import PeerResults, peers_table, read_peers
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
@@ -26,6 +28,7 @@ from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
 from mimctr.evaluate.written import percent
 from mimctr.recipes import cost as cost_recipe
+from mimctr.recipes import off_policy as off_policy_recipe
 from mimctr.recipes import online as online_recipe
 from mimctr.recipes import stages
 from mimctr.recipes.encoder_recipe import made_with
@@ -156,12 +159,17 @@ def _add_online(parts: Parts, made: Made) -> None:
         return
     if not planning.groups.online:
         parts.tables.append(no_online_table())
-    elif planning.out / ONLINE not in made.reasons:
-        online = read_online(planning.out / ONLINE / online_recipe.RECORD)
+    elif (folder := planning.out / ONLINE) not in made.reasons:
         results = _evaluate(made, ONLINE, planning.groups.online)
         offline = None if results is None else offline_gain(results, planning.recipe.ubm, MIM)
-        parts.tables.append(online_table(online, UBM_NAMES))
-        parts.findings.extend(online_findings(online, offline))
+        if planning.is_bazaar:
+            online = read_online(folder / online_recipe.RECORD)
+            parts.tables.append(online_table(online, UBM_NAMES))
+            parts.findings.extend(online_findings(online, offline))
+        else:
+            estimated = read_off_policy(folder / off_policy_recipe.RECORD)
+            parts.tables.append(off_policy_table(estimated, UBM_NAMES))
+            parts.findings.extend(off_policy_findings(estimated, offline))
 
 
 def _add_extensions(parts: Parts, made: Made) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
+from mimctr.recipes import off_policy as off_policy_recipe
 from mimctr.recipes import online as online_recipe
 from mimctr.recipes import train as train_recipe
 from mimctr.recipes.ctr_config import Ubm
@@ -24,7 +25,7 @@ EXPERIMENTS = {
     "figure 5": "foundation models",
     "figure 6": "gain by item age",
     "table 7": "gain by category",
-    "online": "clicks and revenue, a simulated A/B test",
+    "online": "clicks on rankings, simulated or by propensities",
     "extensions": "what is added to Base+MIM",
     "pairs": "gain by number of purchase pairs",
 }
@@ -39,6 +40,7 @@ class Recipe(EncoderRecipe):
     evaluate: evaluate_recipe.Config = evaluate_recipe.Config(num_pictures=0)
     cost: cost_recipe.Config = cost_recipe.Config()
     online: online_recipe.Config = online_recipe.Config()
+    off_policy: off_policy_recipe.Config = off_policy_recipe.Config()
     ubms: list[Ubm] = Field(
         ["mean", "din", "dien", "bst", "sim", "twin"],
         min_length=1,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
 from mimctr.evaluate.compare import BASE
-from mimctr.recipes import sources, stages
+from mimctr.recipes import off_policy, sources, stages
 from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
 from mimctr.recipes.encoder_plan import EncoderPlan
 from mimctr.recipes.encoder_recipe import Entry, entries, made_with
@@ -45,7 +45,7 @@ class Groups(NamedTuple):
     encoders: list[Planned]
     extensions: list[Planned]
     online: list[Planned]
-    """Base and Base+MIM of the main user behavior model; none where the source is no bazaar."""
+    """Base and Base+MIM of the main user behavior model; none in a log that says nothing of other rankings."""
 
 
 class Reproduction:
@@ -80,6 +80,7 @@ class Reproduction:
         if MIM in self.not_run:
             raise RunError(f"{dataset}: {self.not_run[MIM]}, so there is no C-SFT and no Base+MIM.")
         self._dataset, self._num_items = dataset, data.num_items
+        self._has_propensities = off_policy.has_propensities(data)
         self._encoders = EncoderPlan(
             self.plan, recipe, dataset=dataset, tables=tables, num_items=data.num_items
         )
@@ -100,6 +101,11 @@ class Reproduction:
             self._add_cost(serves)
         if self.groups.online:
             self._add_online(tables)
+
+    @property
+    def is_bazaar(self) -> bool:
+        """Whether the market is a generated one, in which policies can be tried."""
+        return isinstance(self.recipe.source, sources.Bazaar)
 
     def searched(self) -> list[Entry]:
         """Return the encoders whose searches the tables show, those too that cannot be made."""
@@ -139,7 +145,7 @@ class Reproduction:
         if serves := self._asked(("table 5",)):
             for model in interest_models(self.recipe):
                 self._train(self.groups.encoders, model, seed, content[MIM], serves)
-        if (serves := self._asked((ONLINE,))) and isinstance(self.recipe.source, sources.Bazaar):
+        if (serves := self._asked((ONLINE,))) and (self.is_bazaar or self._has_propensities):
             ubm = self.recipe.ubm
             self._train(self.groups.online, CtrModel(ubm, "base"), seed, None, serves)
             self._train(self.groups.online, CtrModel(ubm, "mim", MIM), seed, content[MIM], serves)
@@ -161,7 +167,11 @@ class Reproduction:
         for one in self.groups.online:
             models[one.model.variant].append(Trained(one.folder, one.content))
         out, needs = self.out / ONLINE, tuple(one.folder for one in self.groups.online)
-        make = lambda: stages.online(tables, self._dataset, models, out, self.recipe.online)  # noqa: E731
+        named = self.recipe.off_policy.model_copy(update={"dataset_name": self.recipe.name})
+        if self.is_bazaar:
+            make = lambda: stages.online(tables, self._dataset, models, out, self.recipe.online)  # noqa: E731
+        else:
+            make = lambda: stages.off_policy(self._dataset, models, out, named)  # noqa: E731
         self.plan.add(Step(out, "online", 1, needs, make), (ONLINE,))
 
     def _asked(self, experiments: Collection[str]) -> list[str]:

@@ -68,7 +68,8 @@ class World:
             raise DataError(
                 f"{tables}: no bazaar ({RECORD} is missing), so nobody knows what would have been clicked in another "
                 "ranking: a log of impressions without the probability with which each was shown (its propensity) "
-                "allows no counterfactual estimate. Give the tables of 'mimctr bazaar'."
+                "allows no counterfactual estimate. Give the tables of 'mimctr bazaar'; with propensities, use "
+                "'mimctr off-policy'."
             )
         record = read_json(tables / RECORD)
         size, seed = record.get("size"), record.get("seed")
