@@ -5,7 +5,7 @@ import pytest
 from mimctr.errors import DataError
 from mimctr.evaluate.cost import Agreement, Cost, Measured, Operations, Run, read_cost, write_cost
 from mimctr.evaluate.machine import describe_machine
-from mimctr.evaluate.paper.cost import cost_findings, cost_table
+from mimctr.evaluate.paper.cost import cost_findings, cost_tables
 
 PRODUCTS = {"base": 100.0, "mim": 110.0, "without_center": 5000.0, "end_to_end": 15000.0}
 
@@ -40,30 +40,38 @@ def cost(**products: float) -> Cost:
     )
 
 
-def rows(table):
-    return {(row.group, row.label): row for row in table.rows}
+def rows(made: Cost, *, half: int = 0):
+    return {(row.group, row.label): row for row in cost_tables(made)[half].rows}
 
 
-def test_what_runs_the_encoder_is_divided_by_base_at_its_own_batch_size():
+def means(row):
+    return [cell.ours.mean for cell in row.cells]
+
+
+def test_each_side_is_divided_by_base_at_its_own_batch_size():
     """Mutant: Base at 1,024 impressions would make 500 times of 50."""
-    table = rows(cost_table(cost()))
-    without = table["", "Base+MIM without the center"].cells
-    assert [cell.ours.mean for cell in without[:6]] == [5e-6, 50.0, 1000.0, 1.0, 5e6, 50.0]
-    mim = table["", "Base+MIM"].cells
-    assert [cell.ours.mean for cell in mim[:6]] == pytest.approx([1.1e-7, 1.1, 3000.0, 1.0, 1.1e4, 1.1])
+    table = rows(cost())
+    without = table["batches of 16", "Base+MIM without the center"]
+    assert means(without) == [5000.0, 50.0, 1000.0, 1.0, 5000.0, 50.0]
+    assert means(table["batches of 16", "Base"]) == [100.0, 1.0, 1000.0, 1.0, 100.0, 1.0]
+    assert means(table["batches of 1,024", "Base+MIM"]) == pytest.approx([110.0, 1.1, 3000.0, 1.0, 11.0, 1.1])
+    assert means(table["batches of 16", "Base+MIM"]) == pytest.approx([110.0, 1.1, 1000.0, 1.0, 110.0, 1.1])
+    assert [table.key for table in cost_tables(cost())] == ["table 6", "table 6, inference"]
 
 
-def test_the_paper_s_own_ratios_stand_beside_ours():
+def test_the_papers_own_ratios_stand_beside_ours_once():
     """Table 6 writes (cost - base) / base: 0.59 and 2106 in training, 0.387 in inference."""
-    table = rows(cost_table(cost()))
-    assert table["", "Base+MIM"].cells[1].paper == pytest.approx(1.59, abs=0.01)
-    assert table["", "Base+MIM"].cells[7].paper == pytest.approx(1.387, abs=0.001)
-    assert table["", "Base+MIM without the center"].cells[1].paper == pytest.approx(2107, abs=1)
+    training, inference = rows(cost()), rows(cost(), half=1)
+    mim, without = ("batches of 1,024", "Base+MIM"), ("batches of 16", "Base+MIM without the center")
+    assert training[mim].cells[1].paper == pytest.approx(1.59, abs=0.01)
+    assert inference[mim].cells[1].paper == pytest.approx(1.387, abs=0.001)
+    assert training[without].cells[1].paper == pytest.approx(2107, abs=1)
+    assert training[mim].cells[0].paper == pytest.approx(0.182e9)
+    assert all(cell.paper is None for cell in training["batches of 16", "Base+MIM"].cells)
 
 
 def test_a_side_that_was_not_measured_is_not_run():
-    table = rows(cost_table(cost()))
-    row = table["each different item of a batch once", "Base+MIM end to end"]
+    row = rows(cost())["batches of 16", "end to end, each different item once"]
     assert row.not_run
     assert not row.cells
 
@@ -71,14 +79,18 @@ def test_a_side_that_was_not_measured_is_not_run():
 @pytest.mark.parametrize(
     ("products", "verdicts"),
     [
-        ({}, ["held", "held", "held"]),
-        ({"mim": 121.0}, ["not held", "held", "held"]),
-        ({"without_center": 999.0}, ["held", "not held", "held"]),
-        ({"end_to_end": 4999.0}, ["held", "held", "not held"]),
+        ({}, ["held", "held", "held", "held"]),
+        ({"mim": 121.0}, ["held", "held", "held", "not held"]),
+        ({"mim": 160.0}, ["not held", "held", "held", "not held"]),
+        ({"without_center": 999.0}, ["held", "not held", "held", "held"]),
+        ({"end_to_end": 4999.0}, ["held", "held", "not held", "held"]),
     ],
 )
 def test_findings_hold_where_the_counts_say_so(products, verdicts):
-    assert [found.verdict for found in cost_findings(cost(**products))] == verdicts
+    found = cost_findings(cost(**products))
+    assert [one.verdict for one in found] == verdicts
+    assert [one.ours for one in found] == [False, False, False, True]
+    assert found[0].measured == f"{products.get('mim', 110.0) / 100:.2f} ×"
 
 
 def test_costs_come_back_as_they_were_written(tmp_path):

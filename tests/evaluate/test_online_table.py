@@ -148,8 +148,8 @@ def test_a_table_says_how_it_was_measured_and_what_it_says():
     assert "31 a session on average, and shows 10" in table.note
     assert "Models: SIM, seeds 0, 1" in table.note
     assert table.reading == [
-        "Content changes clicks by +10.0 % where they are ranked for, and revenue by +5.0 % where that is.",
-        "That is 20 % of the clicks that knowing the true probabilities would add.",
+        "Content changes clicks by +10.00 % where they are ranked for, and revenue by +5.00 % where that is.",
+        "Of the clicks that knowing the true probabilities would add, content adds 20 %.",
         "62 % of what Base+MIM shows, Base shows too.",
     ]
 

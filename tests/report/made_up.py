@@ -28,8 +28,8 @@ WRITTEN = {
     "share": (0.1234, "12.3 %", 0.5, "50.0 %"),
     "count": (4000.0, "4,000", 1.83e9, "1.83 billion"),
     "ratio": (1.594, "1.59 ×", 6318.0, "6,318 ×"),
-    "gflop": (0.182, "0.182", 240.24, "240.2"),
-    "bytes": (700.0 * 2**20, "700 MiB", 3.0 * 2**30, "3.0 GiB"),
+    "flop": (182_000.0, "0.182 MFLOP", 240.24e9, "240.2 GFLOP"),
+    "bytes": (700.0e6, "700 MB", 3.0e9, "3 GB"),
     "seconds": (0.0123, "12.3 ms", 75.0, "1 min 15 s"),
     "rate": (-0.002, "−0.20 %", 0.0489, "+4.89 %"),
     "money": (1234.5, "1,234.50", 0.25, "0.25"),
@@ -82,7 +82,8 @@ def make_reproduction(*, picture: str | None = None) -> Reproduction:
                 cells=[Cell(text=f"{1000 * number:,}"), Cell(ours=paired(0.001 * (number % 7)))],
             )
             for number in range(75)
-        ],
+        ]
+        + [TableRow(label="All", cells=[Cell(text="9"), Cell(ours=paired(0.002))], summary=True)],
         note="",
     )
     units = Table(

@@ -3,14 +3,19 @@
 import html
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from made_up import DOLLARS, NAUGHTY, WRITTEN, make_reproduction
 from PIL import Image
 
 from mimctr.errors import RunError
+from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.paper.findings import finding
 from mimctr.report.interval_marks import interval_marks
 from mimctr.report.reproduction_page import anchor, render_reproduction
+from mimctr.report.units import finding_confidence, finding_difference, finding_interval
+from mimctr.report.words import ONE_SEED
 
 
 class Cells(HTMLParser):
@@ -87,22 +92,22 @@ def test_every_link_has_its_place_and_no_two_places_are_one(page):
 
 
 def test_verdicts_are_counted(page):
-    tally = page[page.index('<p class="tally">') : page.index("</header>")]
+    tally = page[page.index('<p class="tally">') : page.index("</p>", page.index('<p class="tally">'))]
     words = " ".join(re.sub(r"<[^>]+>", "", tally).split())
-    assert words == "Of 5 findings: 1 held, 2 undecided, 1 not held, 1 not run"
+    assert words == "Of 5 findings of the paper: 1 held, 2 undecided, 1 not held, 1 not run"
 
 
 def test_intervals_are_drawn_to_one_scale_a_unit():
-    """Of gains the widest reaches to 0.04, of which 0 stands at 60 and 0.04 at 120."""
+    """Of gains the widest reaches to 0.04, of which 0 stands at 60 and 0.04 at 116: its dot has room."""
     findings = make_reproduction().findings
     marks = interval_marks(findings)
     assert list(marks) == ["a", "b", "c"]
-    for finding in findings[:3]:
-        found = finding.difference
-        expected = [60 + 60 * value / 0.04 for value in (found.low, found.mean, found.high)]
-        assert marks[finding.key] == pytest.approx(expected)
+    for one in findings[:3]:
+        found = one.difference
+        expected = [60 + 56 * value / 0.04 for value in (found.low, found.mean, found.high)]
+        assert marks[one.key] == pytest.approx(expected)
     alone = findings[0].model_copy(update={"unit": "rate"})
-    assert interval_marks([*findings[1:], alone])["a"] == pytest.approx([80, 100, 120])
+    assert interval_marks([*findings[1:], alone])["a"] == pytest.approx([60 + 56 / 3, 60 + 112 / 3, 116])
 
 
 def test_the_numbers_of_a_figure_are_on_the_page(page):
@@ -140,3 +145,41 @@ def test_what_was_not_run_says_why(page):
 def test_a_missing_picture_is_told(tmp_path):
     with pytest.raises(RunError, match=r"none\.png: a picture of results\.json is missing"):
         render_reproduction(make_reproduction(picture="none.png"), tmp_path)
+
+
+def test_checks_of_our_own_stand_apart_and_are_not_counted():
+    made = make_reproduction()
+    findings = [
+        made.findings[0].model_copy(update={"ours": True, "note": "A note of it."}),
+        *made.findings[1:],
+    ]
+    page = render_reproduction(made.model_copy(update={"findings": findings}), Path())
+    assert "Of 4 findings of the paper" in " ".join(re.sub(r"<[^>]+>", "", page).split())
+    own = page[page.index("<h3>Checks of our own</h3>") : page.index("<nav")]
+    assert findings[0].claim in own
+    assert "A note of it." in own
+    assert findings[1].claim not in own
+    assert "Checks of our own" not in render_reproduction(made, Path())
+
+
+def test_one_seed_is_warned_of():
+    made = make_reproduction()
+    warned = render_reproduction(made.model_copy(update={"seeds": [0]}), Path())
+    assert ONE_SEED in warned
+    assert "by its own error over users." in warned
+    several = render_reproduction(made.model_copy(update={"seeds": [0, 1]}), Path())
+    assert ONE_SEED not in several
+    assert "by its own error over users and seeds." in several
+
+
+def test_what_was_counted_has_no_interval_and_is_called_so():
+    known = Estimate(mean=0.07, sd=None, low=0.07, high=0.07, p_value=0.0)
+    one = finding(
+        "c", source="Table 6", claim="At most 1.2", difference=known, unit="ratio", measured="1.13 times"
+    )
+    assert interval_marks([one]) == {}
+    assert (finding_confidence(one), finding_difference(one), finding_interval(one)) == (
+        "counted",
+        "1.13 times",
+        "",
+    )

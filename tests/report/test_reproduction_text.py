@@ -96,7 +96,7 @@ def test_markdown_has_rows_findings_and_figures(words):
 
 def test_one_seed_is_no_seeds():
     one = make_reproduction().model_copy(update={"seeds": [3]})
-    assert "\n1 seed. Of 5 findings: 1 held, 2 undecided" in reproduction_markdown(one)
+    assert "\n1 seed. Of 5 findings of the paper: 1 held, 2 undecided" in reproduction_markdown(one)
 
 
 def test_the_terminal_gets_table_2_and_every_finding_on_a_line():

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Count and measure Base, MIM, and MIM with the encoder in the loop (the paper's Table 6)."""
     from mimctr.evaluate.cost import read_cost
-    from mimctr.evaluate.paper.cost import cost_table
+    from mimctr.evaluate.paper.cost import cost_tables
     from mimctr.recipes import cost, stages
     from mimctr.recipes.config import load_config
     from mimctr.report.cost_table import plain_cost_table
@@ -33,5 +33,5 @@ def command(
     if as_json:
         show(found, as_json=True)
         return
-    print(plain_cost_table(cost_table(found)))
+    print(plain_cost_table(cost_tables(found)))
     print(f"results  {out / cost.RECORD}")

@@ -23,8 +23,6 @@ from mimctr.progress import track
 
 BASE, MIM, MIM_PLUS = "base", "mim", "mim_plus"
 UNTRAINED = "untrained_cosine"
-CONTRASTS = (("age:S1", "age:S10"), ("item:unseen", "item:seen"))
-"""Slices between which gains are compared: newest with oldest, unseen with seen."""
 
 
 class Contender(NamedTuple):
@@ -115,13 +113,18 @@ class Measurements:
 
 
 def compare(measured: Measurements) -> list[Comparison]:
-    """Return every comparison that the models allow, on every slice and between the slices of ``CONTRASTS``.
+    """Return every comparison that the models allow, on every slice; between newest and oldest, unseen and seen items.
 
     Each variant is compared with ``base``, with the untrained cosine of the same encoder, and with the same variant
     on the vectors of the encoders before it in the predictions; an ablation also with the whole, MIM+ with Base+MIM.
     """
     there = measured.part.slices
-    contrasts = [pair for pair in CONTRASTS if all(name in there for name in pair)]
+    ages = [name for name in there if name.startswith("age:")]
+    contrasts = [
+        pair
+        for pair in (("age:S1", ages[-1] if ages else ""), ("item:unseen", "item:seen"))
+        if all(name in there for name in pair) and pair[0] != pair[1]
+    ]
     slices: list[tuple[str, str | None]] = [*((name, None) for name in there), *contrasts]
     comparisons = []
     for other, base in _pairings(measured.contenders()):

@@ -1,21 +1,23 @@
-"""The paper's Table 6 for a terminal: a line for each side and mode, ours with the paper's in brackets."""
+"""The paper's Table 6 for a terminal: training, inference, a line for each side, ours with the paper's in brackets."""
+
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
 from mimctr.evaluate.paper.schema import Cell, Table, Unit
-from mimctr.evaluate.written import memory
 from mimctr.report.table import plain_text
+from mimctr.report.units import write_value
 
 
-def plain_cost_table(table: Table) -> str:
-    """Return the table as plain text, its note and what it says below."""
-    half = len(table.columns) // 2
-    texts = [plain_text(_rich(table, slice(first, first + half))) for first in (0, half)]
-    return "\n".join([*texts, table.note, *table.reading])
+def plain_cost_table(tables: Sequence[Table]) -> str:
+    """Return both halves as plain text, what they say and how it was measured below."""
+    shown = [plain_text(_rich(table)) for table in tables]
+    notes = [table.note for table in tables if table.note]
+    return "\n".join([*shown, *notes, *(sentence for table in tables for sentence in table.reading)])
 
 
-def _rich(table: Table, part: slice) -> RichTable:
+def _rich(table: Table) -> RichTable:
     shown = RichTable(
         box=SIMPLE_HEAD,
         title=f"{table.title} (paper's in brackets)",
@@ -23,7 +25,7 @@ def _rich(table: Table, part: slice) -> RichTable:
         pad_edge=False,
     )
     shown.add_column("", no_wrap=True)
-    for column in table.columns[part]:
+    for column in table.columns:
         shown.add_column(column.name, justify="right", no_wrap=True)
     group = ""
     for row in table.rows:
@@ -33,16 +35,10 @@ def _rich(table: Table, part: slice) -> RichTable:
         group = row.group
         units = [column.unit for column in table.columns]
         texts = [_text(cell, unit) for cell, unit in zip(row.cells, units, strict=True)] if row.cells else []
-        shown.add_row(row.label, *(texts[part] if texts else [row.not_run or ""]))
+        shown.add_row(row.label, *(texts if texts else [row.not_run or ""]))
     return shown
 
 
 def _text(cell: Cell, unit: Unit) -> str:
-    ours = "" if cell.ours is None else _number(cell.ours.mean, unit)
-    return ours if cell.paper is None else f"{ours} ({_number(cell.paper, unit)})"
-
-
-def _number(value: float, unit: Unit) -> str:
-    if unit == "bytes":
-        return memory(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    ours = "" if cell.ours is None else write_value(cell.ours.mean, unit)
+    return ours if cell.paper is None else f"{ours} ({write_value(cell.paper, unit)})"

@@ -5,7 +5,7 @@ from rich.table import Table as RichTable
 
 from mimctr.evaluate.paper.schema import Finding, Table
 from mimctr.report.table import plain_text
-from mimctr.report.units import confidence_words, write_cell
+from mimctr.report.units import finding_confidence, write_cell
 
 
 def plain_table(table: Table) -> str:
@@ -34,5 +34,5 @@ def plain_findings(findings: list[Finding]) -> str:
         shown.add_column(name, no_wrap=True)
     shown.add_column("confidence", justify="right", no_wrap=True)
     for one in findings:
-        shown.add_row(one.claim, one.verdict, confidence_words(one.confidence))
+        shown.add_row(one.claim, one.verdict, finding_confidence(one))
     return plain_text(shown)

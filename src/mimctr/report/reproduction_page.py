@@ -2,16 +2,18 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.evaluate import written
-from mimctr.evaluate.paper.schema import Cell, Column, Reproduction, Verdict
+from mimctr.evaluate.paper.schema import Cell, Column, Finding, Reproduction, Verdict
 from mimctr.report import units, wording
 from mimctr.report.interval_marks import interval_marks
 from mimctr.report.page import data_address
 from mimctr.report.reproduction_plots import plot
+from mimctr.report.words import ONE_SEED, WORDS
 
 VERDICTS: tuple[Verdict, ...] = ("held", "undecided", "not held", "not run")
 """In the order in which they are counted and sorted."""
@@ -33,19 +35,24 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=keep_percent,
     )
     environment.filters.update(
         anchor=anchor,
         duration=written.duration,
         memory=written.memory,
-        confidence=units.confidence_words,
         sentence=wording.capitalized,
         short=units.write_point,
     )
-    verdicts = Counter(finding.verdict for finding in reproduction.findings)
+    claims, checks = split_findings(reproduction.findings)
+    verdicts = Counter(finding.verdict for finding in claims)
     places = section_places(reproduction)
     return environment.get_template("reproduction.html.jinja").render(
         made=reproduction,
+        claims=claims,
+        checks=checks,
+        one_seed=ONE_SEED,
+        words=WORDS,
         verdicts=[(verdict, verdicts[verdict]) for verdict in VERDICTS],
         order={verdict: place for place, verdict in enumerate(VERDICTS)},
         places=places,
@@ -64,6 +71,16 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
         sort_value=sort_value,
         units=units,
     )
+
+
+def split_findings(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Return what the paper claims, and the checks of our own."""
+    return [one for one in findings if not one.ours], [one for one in findings if one.ours]
+
+
+def keep_percent(value: object) -> object:
+    """Return what a template shows with a space before every percent sign at which no line ends."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if isinstance(value, str) else value
 
 
 def anchor(key: str) -> str:

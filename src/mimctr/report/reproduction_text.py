@@ -1,6 +1,8 @@
 """A reproduction as Markdown, and in short for a terminal."""
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -9,13 +11,22 @@ from rich.text import Text
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Table
 from mimctr.evaluate.written import duration
 from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
-from mimctr.report.reproduction_page import VERDICTS, section_places
+from mimctr.report.reproduction_page import VERDICTS, section_places, split_findings
 from mimctr.report.table import plain_text
-from mimctr.report.units import confidence_words, write_cell, write_interval, write_value
+from mimctr.report.units import (
+    finding_confidence,
+    finding_difference,
+    finding_interval,
+    write_cell,
+    write_value,
+)
 from mimctr.report.wording import capitalized, counted
+from mimctr.report.words import ONE_SEED, WORDS
 
 SHOWN = "table 2"
 """The table that a terminal gets."""
+MOST_OF_A_CLAIM = 72
+"""Letters of a finding in one line of a terminal."""
 
 
 def reproduction_markdown(made: Reproduction, *, figures: str = "figures") -> str:
@@ -33,7 +44,8 @@ def reproduction_markdown(made: Reproduction, *, figures: str = "figures") -> st
         blocks += _figure(figure, f"{figures}/{places['figure', figure.key]}.png")
     for gallery in made.galleries:
         blocks += _gallery(gallery)
-    return "\n\n".join([*blocks, *_run(made)]) + "\n"
+    words = "\n".join(f"- **{escaped(word)}**: {escaped(meaning)}." for word, meaning in WORDS)
+    return "\n\n".join([*blocks, "## Words", words, *_run(made)]) + "\n"
 
 
 def reproduction_block(made: Reproduction) -> str:
@@ -44,15 +56,15 @@ def reproduction_block(made: Reproduction) -> str:
     return "\n\n".join([*blocks, f"`{made.command}`"])
 
 
-def findings_markdown(made: Reproduction) -> str:
-    """Return the findings as a table of Markdown."""
+def findings_markdown(findings: Sequence[Finding]) -> str:
+    """Return findings as a table of Markdown."""
     heads = ("finding", "here", "confidence", "difference", "where", "the paper")
     lines = head_of_table(heads, numbers=(False, False, True, True, False, False))
-    for one in made.findings:
+    for one in findings:
         cells = (
-            one.claim,
+            f"{one.claim}. {one.note}" if one.note else one.claim,
             one.verdict,
-            confidence_words(one.confidence),
+            finding_confidence(one),
             _difference(one),
             one.source,
             one.paper,
@@ -86,13 +98,17 @@ def table_markdown(table: Table, *, level: int) -> list[str]:
 
 
 def _opening(made: Reproduction) -> list[str]:
-    verdicts = Counter(one.verdict for one in made.findings)
+    claims, checks = split_findings(made.findings)
+    verdicts = Counter(one.verdict for one in claims)
     tally = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
-    return [
-        f"{counted(len(made.seeds), 'seed')}. Of {counted(len(made.findings), 'finding')}: {tally}. "
-        "In round brackets: 95 % intervals. In square ones: the paper's numbers.",
-        findings_markdown(made),
+    blocks = [
+        f"{counted(len(made.seeds), 'seed')}. Of {counted(len(claims), 'finding')} of the paper: {tally}. "
+        "In round brackets: 95 % intervals. In square ones: the paper's numbers."
     ]
+    if len(made.seeds) == 1:
+        blocks.append(ONE_SEED)
+    blocks.append(findings_markdown(claims))
+    return [*blocks, "Checks of our own:", findings_markdown(checks)] if checks else blocks
 
 
 def _figure(figure: Figure, file: str) -> list[str]:
@@ -130,30 +146,35 @@ def _run(made: Reproduction) -> list[str]:
 
 
 def _difference(one: Finding) -> str:
-    if one.difference is None:
-        return ""
-    within = write_interval(one.difference, one.unit)
-    return write_value(one.difference.mean, one.unit) + (f" ({within})" if within else "")
+    within = finding_interval(one)
+    return finding_difference(one) + (f" ({within})" if within else "")
 
 
 def reproduction_summary(made: Reproduction) -> str:
     """Return the findings, and Table 2 where it was asked for, as plain text for a terminal."""
     tables = [_rich_table(table) for table in made.tables if table.key == SHOWN]
-    return plain_text(*tables, _rich_findings(made))
+    text = plain_text(*tables, _rich_findings(made))
+    return f"{text}\n{ONE_SEED}" if len(made.seeds) == 1 else text
 
 
 def _rich_findings(made: Reproduction) -> RichTable:
     title = f"MIM on {made.dataset}: what held"
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
-    for name in ("Finding", "Where", "Here"):
+    table.add_column("Finding", max_width=MOST_OF_A_CLAIM)
+    for name in ("Where", "Here"):
         table.add_column(name, no_wrap=True)
     for name in ("confidence", "difference", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in made.findings:
-        known = one.difference
-        difference = "" if known is None else write_value(known.mean, one.unit)
-        within = "" if known is None else write_interval(known, one.unit)
-        cells = (one.claim, one.source, one.verdict, confidence_words(one.confidence), difference, within)
+    for one in itertools.chain(*split_findings(made.findings)):
+        source = "(our check)" if one.ours else one.source
+        cells = (
+            one.claim,
+            source,
+            one.verdict,
+            finding_confidence(one),
+            finding_difference(one),
+            finding_interval(one),
+        )
         table.add_row(*map(Text, cells))
     return table
 

@@ -1,8 +1,10 @@
 """How a number of a reproduction is written: one place, so that page, Markdown and terminal agree."""
 
+from typing import get_args
+
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.paper.schema import Cell, Unit
-from mimctr.evaluate.written import MINUS, duration, memory, percent, signed
+from mimctr.evaluate.paper.schema import Cell, Finding, Unit
+from mimctr.evaluate.written import MINUS, duration, percent, signed
 
 MOST_OF_FOUR_DIGITS = 9_999.5
 """From here on a number is written whole: in four digits it would need a power of ten."""
@@ -17,18 +19,25 @@ def write_value(value: float, unit: Unit) -> str:
     if unit == "rate":
         return f"{signed(100 * value, 2)} %"
     if unit == "bytes":
-        return memory(value)
+        return _scaled(value, "B")
+    if unit == "flop":
+        return _scaled(value, "FLOP")
     if unit == "seconds":
         return duration(value) if value >= 1 else f"{1e3 * value:.3g} ms"
     if unit == "count":
         return _count(value)
-    if unit in ("gflop", "number"):
+    if unit == "number":
         return write_point(value)
     if unit == "share":
         return percent(value)
     ratio = "{:,.2f} ×" if abs(value) < 100 else "{:,.0f} ×"
     text = {"auc": "{:.4f}", "money": "{:,.2f}", "ratio": ratio}.get(unit, "{}").format(value)
     return text.replace("-", MINUS)
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Return a value in millions or billions of its unit."""
+    return f"{value / 1e9:,.4g} G{unit}" if value >= 1e9 else f"{value / 1e6:,.3g} M{unit}"
 
 
 def _count(value: float) -> str:
@@ -81,3 +90,32 @@ def confidence_words(confidence: float | None) -> str:
     if confidence > 0.999:
         return "> 99.9 %"
     return "< 0.1 %" if confidence < 0.001 else f"{100 * confidence:.1f} %"
+
+
+def finding_confidence(finding: Finding) -> str:
+    """Return how sure a finding is; what was counted is sure."""
+    known = finding.difference
+    if known is not None and known.low is not None and known.low == known.high:
+        return "counted"
+    return confidence_words(finding.confidence)
+
+
+def finding_difference(finding: Finding) -> str:
+    """Return what was measured: the difference, or the words that tell it better."""
+    if finding.measured:
+        return finding.measured
+    return "" if finding.difference is None else write_value(finding.difference.mean, finding.unit)
+
+
+def finding_interval(finding: Finding) -> str:
+    """Return the interval of the difference; empty where there is none, or where the difference is not shown."""
+    if finding.difference is None or finding.measured:
+        return ""
+    return write_interval(finding.difference, finding.unit)
+
+
+def finding_order(finding: Finding) -> float | str:
+    """Return what findings are sorted by where they are sorted by difference: unit by unit, the larger ones apart."""
+    if finding.difference is None:
+        return ""
+    return list(get_args(Unit)).index(finding.unit) * 1e6 + min(max(finding.difference.mean, -1e5), 1e5)

@@ -1,23 +1,24 @@
 """The paper's Table 6, what content costs, from ``cost.json``."""
 
-from mimctr.evaluate.cost import Cost, Measured, Mode, Run, Side
+from mimctr.evaluate.cost import Cost, Mode, Side
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.paper.findings import finding
+from mimctr.evaluate.paper.findings import counted, finding
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 
 MOST_TRAINING_OPERATIONS = 1.20
 """Times Base's, wanted of content through the center."""
 LEAST_SAVED = 10.0
 """Times Base's operations that training without the center takes at least."""
-LABELS: dict[Side, tuple[str, str]] = {
-    "base": ("Base", ""),
-    "without_center": ("Base+MIM without the center", ""),
-    "end_to_end": ("Base+MIM end to end", ""),
-    "mim": ("Base+MIM", ""),
-    "without_center_distinct": ("Base+MIM without the center", "each different item of a batch once"),
-    "end_to_end_distinct": ("Base+MIM end to end", "each different item of a batch once"),
+LABELS: dict[Side, str] = {
+    "base": "Base",
+    "mim": "Base+MIM",
+    "without_center": "Base+MIM without the center",
+    "end_to_end": "Base+MIM end to end",
+    "without_center_distinct": "without the center, each different item once",
+    "end_to_end_distinct": "end to end, each different item once",
 }
-"""Side -> label and group of its row."""
+USUAL: tuple[Side, ...] = ("base", "mim")
+"""Sides that are measured with a training's batch size too."""
 PAPER: dict[Side, dict[Mode, tuple[float, float]]] = {
     "base": {"training": (0.114, 1.10e9), "inference": (0.31, 0.68e9)},
     "without_center": {"training": (240.24, 10.15e9), "inference": (240.11, 9.85e9)},
@@ -28,26 +29,30 @@ PAPER: dict[Side, dict[Mode, tuple[float, float]]] = {
 MODES: tuple[Mode, ...] = ("training", "inference")
 
 
-def cost_table(cost: Cost) -> Table:
-    """Return Table 6: operations, memory and time of every side, and each divided by Base's."""
-    columns = []
-    for mode in MODES:
-        columns += [
-            Column(name=f"{mode}, GFLOP", unit="gflop", note="of one impression, products of matrices"),
-            Column(name="times Base", unit="ratio"),
-            Column(name=f"{mode}, memory", unit="bytes", note="peak, above the start of the process"),
-            Column(name="times Base", unit="ratio"),
-            Column(name=f"{mode}, ms", unit="number", note="of one impression, median step"),
-            Column(name="times Base", unit="ratio"),
-        ]
-    return Table(
-        key="table 6",
-        title="What content costs",
-        columns=columns,
-        rows=[_row(cost, side) for side in LABELS],
-        note=_note(cost),
-        reading=_reading(cost),
-    )
+def cost_tables(cost: Cost) -> list[Table]:
+    """Return Table 6 in two halves, training and inference: operations, memory and time of every side.
+
+    Each is divided by Base's with the same batch size.
+    """
+    halves = [
+        Table(
+            key="table 6" if mode == "training" else f"table 6, {mode}",
+            title=f"What content costs: {mode}",
+            columns=[
+                Column(name="operations", unit="flop", note="of one impression, products of matrices"),
+                Column(name="times Base", unit="ratio"),
+                Column(name="memory", unit="bytes", note="peak, above the start of the process"),
+                Column(name="times Base", unit="ratio"),
+                Column(name="time", unit="seconds", note="of one impression, median step"),
+                Column(name="times Base", unit="ratio"),
+            ],
+            rows=_rows(cost, mode),
+            note="",
+            reading=_reading(cost, mode),
+        )
+        for mode in MODES
+    ]
+    return [halves[0].model_copy(update={"note": _note(cost)}), *halves[1:]]
 
 
 def cost_findings(cost: Cost) -> list[Finding]:
@@ -60,79 +65,95 @@ def cost_findings(cost: Cost) -> list[Finding]:
         finding(
             "cost:center",
             source="Table 6",
-            claim="Content from the center costs at most 20 % more operations in training than Base",
-            paper=f"{paper['mim']:.2f} times Base (+59 %)",
-            difference=None if mim is None else _counted(MOST_TRAINING_OPERATIONS - mim),
+            claim=f"Training with content from the center takes at most {paper['mim']:.2f} times Base's operations",
+            paper=f"{paper['mim']:.2f} times Base's",
+            difference=None if mim is None else counted(paper["mim"] - mim),
             unit="ratio",
+            measured="" if mim is None else f"{mim:.2f} ×",
         ),
         finding(
             "cost:without_center",
             source="Table 6",
-            claim="Without the center, training takes more than ten times the operations of Base",
-            paper=f"{paper['without_center']:,.0f} times Base",
-            difference=None if without is None else _counted(without - LEAST_SAVED),
+            claim=f"Without the center, it takes more than {LEAST_SAVED:.0f} times Base's operations",
+            paper=f"{paper['without_center']:,.0f} times Base's",
+            difference=None if without is None else counted(without - LEAST_SAVED),
             unit="ratio",
+            measured="" if without is None else f"{without:,.0f} ×",
         ),
         finding(
             "cost:end_to_end",
             source="Table 6",
-            claim="Training the encoder end to end takes more operations than running it without the center",
-            paper=f"{paper['end_to_end']:,.0f} against {paper['without_center']:,.0f} times Base",
-            difference=None if without is None or end_to_end is None else _counted(end_to_end - without),
+            claim="Training the encoder end to end takes more than running it without the center",
+            paper=f"{paper['end_to_end']:,.0f} against {paper['without_center']:,.0f} times Base's",
+            difference=None if without is None or end_to_end is None else counted(end_to_end - without),
             unit="ratio",
+            measured=""
+            if without is None or end_to_end is None
+            else f"{end_to_end:,.0f} ×, {without:,.0f} ×",
+        ),
+        finding(
+            "cost:target",
+            source="Table 6",
+            claim=f"Training with content from the center takes at most {MOST_TRAINING_OPERATIONS:.2f} times Base's "
+            "operations",
+            difference=None if mim is None else counted(MOST_TRAINING_OPERATIONS - mim),
+            unit="ratio",
+            measured="" if mim is None else f"{mim:.2f} ×",
+            ours=True,
         ),
     ]
 
 
-def _row(cost: Cost, side: Side) -> TableRow:
-    label, group = LABELS[side]
-    if any(cost.find(name, mode) is None for name in ("base", side) for mode in MODES):
+def _rows(cost: Cost, mode: Mode) -> list[TableRow]:
+    """Return the sides with a training's batch size, then all with the smaller one that they share."""
+    groups = {
+        f"batches of {cost.config['batch_size']:,}": (USUAL, True),
+        f"batches of {cost.config['compared_batch_size']:,}": (tuple(LABELS), False),
+    }
+    return [
+        _row(cost, side, mode, group=group, usual=usual)
+        for group, (sides, usual) in groups.items()
+        for side in sides
+    ]
+
+
+def _row(cost: Cost, side: Side, mode: Mode, *, group: str, usual: bool) -> TableRow:
+    label = LABELS[side]
+    one, base = cost.find(side, mode), cost.find("base", mode)
+    if one is None or base is None:
         return TableRow(label=label, group=group, not_run="not among the sides that were measured")
+    run, of_base = (one.usual, base.usual) if usual else (one.compared, base.compared)
+    if run is None or of_base is None:
+        return TableRow(label=label, group=group, not_run="not measured with this batch size")
+    printed = PAPER[side][mode] if side in PAPER and usual == (side in USUAL) else None
+    of_paper = PAPER["base"][mode]
     return TableRow(
-        label=label, group=group, cells=[cell for mode in MODES for cell in _cells(cost, side, mode)]
+        label=label,
+        group=group,
+        cells=[
+            Cell(ours=counted(one.operations.products), paper=printed and 1e9 * printed[0]),
+            Cell(
+                ours=counted(one.operations.products / base.operations.products),
+                paper=printed and printed[0] / of_paper[0],
+            ),
+            Cell(ours=_measured(run.memory_bytes), paper=printed and printed[1]),
+            Cell(
+                ours=_times(run.memory_bytes, of_base.memory_bytes),
+                paper=printed and printed[1] / of_paper[1],
+            ),
+            Cell(ours=_measured(run.seconds)),
+            Cell(ours=_times(run.seconds, of_base.seconds)),
+        ],
     )
 
 
-def _cells(cost: Cost, side: Side, mode: Mode) -> list[Cell]:
-    one, base = _found(cost, side, mode), _found(cost, "base", mode)
-    flops, memory = PAPER.get(side, {}).get(mode, (None, None))
-    base_flops, base_memory = PAPER["base"][mode]
-    shown = one.usual or one.compared
-    ours = [
-        (one.operations.products / 1e9, flops),
-        (one.operations.products / base.operations.products, flops and flops / base_flops),
-        (float(shown.memory_bytes), memory),
-        (_compared_with(one, base, "memory_bytes"), memory and memory / base_memory),
-        (1e3 * shown.seconds, None),
-        (_compared_with(one, base, "seconds"), None),
-    ]
-    return [
-        Cell(ours=_counted(value) if place < 2 else _measured(value), paper=paper)
-        for place, (value, paper) in enumerate(ours)
-    ]
-
-
-def _compared_with(one: Measured, base: Measured, name: str) -> float:
-    """Return a ratio to Base at the same batch size: that of a training where both have it, else the shared one."""
-    pair: tuple[Run, Run] = (one.compared, base.compared)
-    if one.usual is not None and base.usual is not None:
-        pair = one.usual, base.usual
-    return getattr(pair[0], name) / max(getattr(pair[1], name), 1e-12)
-
-
-def _found(cost: Cost, side: Side, mode: Mode) -> Measured:
-    found = cost.find(side, mode)
-    assert found is not None, "looked at by the caller"
-    return found
+def _times(value: float, of_base: float) -> Estimate:
+    return _measured(value / max(of_base, 1e-12))
 
 
 def _times_base(cost: Cost, side: Side, mode: Mode) -> float | None:
     one, base = cost.find(side, mode), cost.find("base", mode)
     return None if one is None or base is None else one.operations.products / base.operations.products
-
-
-def _counted(value: float) -> Estimate:
-    return Estimate(mean=value, sd=None, low=value, high=value, p_value=0.0)
 
 
 def _measured(value: float) -> Estimate:
@@ -144,9 +165,9 @@ def _note(cost: Cost) -> str:
     text = (
         f"Every side was run, in processes of their own on {cost.device} with {cost.threads} threads. Operations are "
         f"counted on {cost.num_impressions} impressions of the training part with {cost.items_per_impression:.1f} "
-        "items each (target and behaviors), without the optimizer's step; memory and time include it. Base and "
-        f"Base+MIM are measured with batches of {cost.config['batch_size']:,}, what runs the encoder with {compared} "
-        f"and divided by Base with {compared}. Pictures were decoded before. The paper counts its own, larger encoder."
+        "items each (target and behaviors), without the optimizer's step; memory and time include it. What runs the "
+        f"encoder has batches of {compared}, and so has the Base that it is divided by. Pictures were decoded before. "
+        "The paper counts its own, larger encoder."
     )
     base, mim = cost.find("base", "training"), cost.find("mim", "training")
     if base is None or mim is None:
@@ -158,16 +179,14 @@ def _note(cost: Cost) -> str:
     )
 
 
-def _reading(cost: Cost) -> list[str]:
+def _reading(cost: Cost, mode: Mode) -> list[str]:
     mim, without, end_to_end = (
-        _times_base(cost, side, "training") for side in ("mim", "without_center", "end_to_end")
+        _times_base(cost, side, mode) for side in ("mim", "without_center", "end_to_end")
     )
     sentences = []
     if mim is not None:
-        sentences.append(f"Content from the center takes {mim:.2f} times the operations of Base in training.")
+        sentences.append(f"Content from the center takes {mim:.2f} times the operations of Base in {mode}.")
     if without is not None and end_to_end is not None:
-        sentences.append(
-            f"With the encoder in the loop it is {without:,.0f} times, and {end_to_end:,.0f} times where it is "
-            "trained too."
-        )
+        trained = f", and {end_to_end:,.0f} times where it is trained too" if mode == "training" else ""
+        sentences.append(f"With the encoder in the loop it is {without:,.0f} times{trained}.")
     return sentences

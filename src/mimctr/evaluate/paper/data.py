@@ -73,15 +73,15 @@ def table_1(facts: DataFacts) -> Table:
         title="The data",
         columns=[
             Column(name="impressions", unit="count"),
-            Column(name="queries", unit="count"),
-            Column(name="users", unit="count"),
+            Column(name="queries", unit="count", note="different ones, text and image together"),
+            Column(name="users", unit="count", note="who were shown something"),
             Column(name="items", unit="count", note="of the catalogue"),
             Column(name="click rate", unit="share"),
             Column(name="items shown", unit="share"),
             Column(name="with image", unit="share"),
             Column(name="with title", unit="share"),
         ],
-        rows=[_row(one) for one in shown],
+        rows=[_row(facts.all).model_copy(update={"summary": True}), *map(_row, shown[1:])],
         note=f"All parts together. The paper's numbers are Taobao's, beside ours for scale.{more}",
         reading=[
             f"{percent(pictured)} of the items have an image and {percent(titled)} a title; the rest is masked out "
@@ -101,7 +101,8 @@ def _row(facts: CategoryFacts) -> TableRow:
         facts.title_share,
     )
     cells = [Cell(ours=exact(count), paper=printed) for count, printed in zip(counts, paper, strict=True)]
-    return TableRow(label=facts.name, cells=[*cells, *(Cell(ours=exact(share)) for share in shares)])
+    cells += [Cell(ours=exact(share)) for share in shares]
+    return TableRow(label=facts.name, cells=cells)
 
 
 def exact(value: float) -> Estimate:
@@ -122,7 +123,8 @@ def figure_profile(facts: DataFacts) -> Figure:
     bounds = facts.profile.age_days
     names = [f"up to {bounds[0]:g}", *(f"{a:g} to {b:g}" for a, b in itertools.pairwise(bounds))]
     names.append(f"over {bounds[-1]:g}")
-    points = [Point(x=name, y=share) for name, share in zip(names, facts.profile.age_shares, strict=True)]
+    shares = facts.profile.age_shares
+    points = [Point(x=name, y=share) for name, share in zip(names, shares, strict=True)]
     return Figure(
         key="age profile",
         title="Impressions by age of the item",
@@ -131,4 +133,7 @@ def figure_profile(facts: DataFacts) -> Figure:
         y_label="share of impressions",
         series=[Series(name="impressions", points=points)],
         note="At the time of the impression. Content counts where this leans to the left.",
+        reading=[
+            f"Most impressions, {percent(max(shares))}, are on items of {names[shares.index(max(shares))]} days."
+        ],
     )

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mimctr.evaluate.compare import MIM
-from mimctr.evaluate.paper.encoders import INTEREST_NAMES, INTERESTS, Encoders
+from mimctr.evaluate.paper.encoders import EQUATIONS, INTEREST_NAMES, INTERESTS, Encoders
 from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.numbers import BASE, TABLE_3, TABLE_4, TABLE_5
 from mimctr.evaluate.paper.schema import Finding
@@ -18,6 +18,7 @@ class Claim(NamedTuple):
     words: str
 
 
+UNREADABLE = "so it says, without readable numbers"
 PRE_TRAINING = (
     Claim("dda_adds", "dda", "plain", "DDA adds to plain foundation models"),
     Claim("dma_adds", "dma", "dda", "DMA adds to DDA"),
@@ -53,7 +54,6 @@ PARTS = (
     Claim("ablation:tfn", MIM, "without_tfn", "Leaving out tensor fusion costs"),
     Claim("ablation:st_nsg", MIM, "without_st_nsg", "Leaving out space-time negatives costs"),
     Claim("ablation:multi_level", MIM, "without_multi_level", "Leaving out the multi-level loss costs"),
-    Claim("ablation:csft", MIM, "dma", "Leaving out C-SFT costs"),
 )
 
 
@@ -74,14 +74,15 @@ def encoder_findings(encoders: Encoders) -> list[Finding]:
     ):
         for claim in claims:
             better, worse = paper.get(claim.better), paper.get(claim.worse)
-            words = f"{better:.4f} against {worse:.4f}" if better is not None and worse is not None else ""
+            readable = better is not None and worse is not None
             findings.append(
                 finding(
                     claim.key,
                     source=source,
                     claim=claim.words,
-                    paper=words,
+                    paper=f"{better:.4f} against {worse:.4f}" if readable else UNREADABLE,
                     difference=encoders.over(claim.better, claim.worse),
+                    note=_of_starts(encoders, claim),
                 )
             )
     for name in INTERESTS:
@@ -90,9 +91,19 @@ def encoder_findings(encoders: Encoders) -> list[Finding]:
             finding(
                 f"ablation:{name}",
                 source="Table 5",
-                claim=f"Leaving out {INTEREST_NAMES[name]} costs",
+                claim=f"Leaving out the {INTEREST_NAMES[name]} ({EQUATIONS[name]}) costs",
                 paper=f"{TABLE_5[MIM]:.4f} against {TABLE_5[name]:.4f}",
                 difference=cost,
             )
         )
     return findings
+
+
+def _of_starts(encoders: Encoders, claim: Claim) -> str:
+    """Return which of two encoders are what C-SFT began with, in words; empty where neither is."""
+    told = []
+    for row in (claim.better, claim.worse):
+        kept, of = encoders.kept(row)
+        if kept:
+            told.append(f"{row.replace('_', ' ')} ({kept} of {of} seeds)")
+    return f"Kept its start, as C-SFT never searched better: {', '.join(told)}." if told else ""

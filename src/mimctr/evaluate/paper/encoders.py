@@ -10,7 +10,7 @@ from numpy import ndarray
 from mimctr.evaluate.cohorts import ALL
 from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, RowResult
-from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
+from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT, Lookup, is_sure
 from mimctr.evaluate.paper.numbers import BASE, TABLE_3, TABLE_4, TABLE_5
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.variants import ablated
@@ -20,6 +20,7 @@ TITLES = {3: "Pre-training", 4: "Signal and loss of C-SFT", 5: "Ablations"}
 PAPER: Mapping[int, Mapping[str, float | None]] = {3: TABLE_3, 4: TABLE_4, 5: TABLE_5}
 INTERESTS = ("id", "content", "fusion")
 INTEREST_NAMES = {"id": "ID interest", "content": "content interest", "fusion": "fusion interest"}
+EQUATIONS = {"id": "the user behavior model's own", "content": "Eq. (7)", "fusion": "Eq. (8)"}
 RECALL = "recall@10"
 
 
@@ -54,10 +55,33 @@ class Encoders(NamedTuple):
         measure = self.searched.find(row, "test", ALL, RECALL)
         return None if measure is None else measure.value
 
+    def kept(self, row: str) -> tuple[int, int]:
+        """Return with how many seeds C-SFT never searched better than its start, which was kept, and of how many."""
+        for one in self.searched.rows:
+            if one.name == row:
+                return one.kept_steps.count(0), len(one.kept_steps)
+        return 0, 0
+
 
 def table_3(encoders: Encoders) -> Table:
     """Return Table 3: what pre-training and C-SFT add, step by step."""
-    return _table(encoders, 3, "What each step adds; random weights are ours, for comparison.")
+    table = _table(encoders, 3, "What each step adds; random weights are ours, for comparison.")
+    return table.model_copy(update={"reading": _read_table_3(encoders)})
+
+
+def _read_table_3(encoders: Encoders) -> list[str]:
+    steps = {
+        "plain foundation models": encoders.gain("plain"),
+        "DDA": encoders.over("dda", "plain"),
+        "DMA": encoders.over("dma", "dda"),
+        "C-SFT": encoders.over(MIM, "dma"),
+    }
+    words = [
+        f"{name} {signed(step.mean)}{'' if is_sure(step) else ' (not told from 0)'}"
+        for name, step in steps.items()
+        if step is not None
+    ]
+    return [f"What each step adds in AUC: {', '.join(words)}."] if words else []
 
 
 def table_4(encoders: Encoders) -> Table:
@@ -75,7 +99,8 @@ def _read_table_4(encoders: Encoders) -> list[str]:
     if not kept:
         return []
     return [
-        f"No step of C-SFT searched better than the encoder that it began with, which it kept: {'; '.join(kept)}."
+        "C-SFT is kept where held-out search is best, and its start stands where that never got better: so it was with "
+        f"{'; '.join(kept)}. These rows say what DDA and DMA are worth, not their signal."
     ]
 
 
@@ -91,7 +116,27 @@ def table_5(encoders: Encoders) -> Table:
             Cell(),
         ]
         rows.append(TableRow(label=f"w/o {INTEREST_NAMES[name]}", cells=cells, group="CiUBM"))
-    return table.model_copy(update={"rows": [*table.rows, *rows]})
+    rows = [*table.rows, *rows]
+    return table.model_copy(update={"rows": rows, "reading": _read_table_5(rows)})
+
+
+def _read_table_5(rows: Sequence[TableRow]) -> list[str]:
+    costs = {row.label.removeprefix("w/o "): row.cells[1].ours for row in rows if row.cells}
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    sure = sorted((name for name, cost in known.items() if is_sure(cost)), key=lambda name: -known[name].mean)
+    if not known:
+        return []
+    costly = [f"{name} ({signed(known[name].mean)})" for name in sure if known[name].mean > 0]
+    better = [f"{name} ({signed(known[name].mean)})" for name in sure if known[name].mean < 0]
+    open_ones = [name for name in known if name not in sure]
+    sentences = []
+    if costly:
+        sentences.append(f"Leaving out costs beyond doubt: {', '.join(costly)}.")
+    if better:
+        sentences.append(f"Without it the model is better: {', '.join(better)}.")
+    if open_ones:
+        sentences.append(f"Whether it matters is not told here: {', '.join(open_ones)}.")
+    return sentences
 
 
 def _table(encoders: Encoders, number: int, note: str) -> Table:
@@ -112,7 +157,7 @@ def _table(encoders: Encoders, number: int, note: str) -> Table:
         ],
         rows=rows,
         note=f"Base+MIM over {encoders.ubm.upper()} with the vectors of each encoder, mean over seeds, which vary "
-        f"pre-training, C-SFT and the CTR model; 95 % intervals over users and seeds. {note}",
+        f"pre-training, C-SFT and the CTR model. {DEVIATION} 95 % intervals over users and seeds. {note}",
     )
 
 
@@ -167,7 +212,15 @@ def figure_5(encoders: Encoders, foundations: Sequence[tuple[str, str]]) -> Figu
         series=[Series(name="Base+MIM", points=points)],
         note="Base+MIM after DDA, DMA and C-SFT from each pair of foundation models; intervals are those of the gain "
         f"over Base. The paper: 0.7045 to 0.7050 for the weakest, 0.7062 for the strongest.{not_run}",
+        reading=_read_figure_5(points),
     )
+
+
+def _read_figure_5(points: Sequence[Point]) -> list[str]:
+    if len(points) < 2:
+        return ["Only one pair of foundation models was run."] if points else []
+    best, worst = max(points, key=lambda point: point.y), min(points, key=lambda point: point.y)
+    return [f"{best.x} is best, {best.y:.4f}, {worst.x} weakest, {worst.y:.4f}."]
 
 
 def figure_exchange(encoders: Encoders, further: Mapping[str, str]) -> Figure:

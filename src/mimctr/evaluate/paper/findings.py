@@ -14,6 +14,9 @@ def finding(
     paper: str = "",
     difference: Estimate | None,
     unit: Unit = "gain",
+    measured: str = "",
+    ours: bool = False,
+    note: str = "",
     sure: float | None = None,
 ) -> Finding:
     """Return a claim with its verdict.
@@ -25,6 +28,9 @@ def finding(
         paper: The paper's numbers, in words.
         difference: Ours, with its two-sided p-value for 0; None where it was not run.
         unit: Of the difference.
+        measured: What was measured, in words, where the difference alone does not tell it.
+        ours: Whether it is a check of our own.
+        note: What else has to be known of it.
         sure: Confidence of a claim that more than ``difference`` decides; None: that of the difference.
     """
     if sure is None and difference is not None:
@@ -36,6 +42,9 @@ def finding(
         paper=paper,
         difference=difference,
         unit=unit,
+        measured=measured,
+        ours=ours,
+        note=note,
         confidence=sure,
         verdict="not run" if difference is None else _verdict(sure),
     )
@@ -57,3 +66,8 @@ def _verdict(sure: float | None) -> Verdict:
     if sure >= SURE:
         return "held"
     return "not held" if sure <= 1 - SURE else "undecided"
+
+
+def counted(value: float) -> Estimate:
+    """Return a number that was counted: it has no error."""
+    return Estimate(mean=value, sd=None, low=value, high=value, p_value=0.0)

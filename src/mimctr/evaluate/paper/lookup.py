@@ -11,6 +11,8 @@ from mimctr.evaluate.results import Comparison, Results
 from mimctr.evaluate.significance import two_sided
 
 NO_CONTENT = Contender(BASE, None)
+DEVIATION = "± is the standard deviation over seeds."
+"""A sentence for the notes of tables with levels."""
 
 
 class Lookup(NamedTuple):
@@ -70,6 +72,15 @@ class Lookup(NamedTuple):
             if pair == (other, one):
                 return _estimate(item, -1)
         return None
+
+
+def is_sure(difference: Estimate) -> bool:
+    """Return whether an interval lies on one side of 0; False without an interval."""
+    return (
+        difference.low is not None
+        and difference.high is not None
+        and not difference.low <= 0 <= difference.high
+    )
 
 
 def mean_of(values: list[float]) -> Estimate:

@@ -6,6 +6,7 @@ from mimctr.evaluate.compare import BASE, MIM
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.off_policy import OffPolicy
 from mimctr.evaluate.paper.findings import finding
+from mimctr.evaluate.paper.lookup import DEVIATION
 from mimctr.evaluate.paper.online import LABELS, SOURCE, agreement, level_alone, paper_gain
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 from mimctr.evaluate.results import Comparison
@@ -117,8 +118,8 @@ def _note(found: OffPolicy, ubm: str) -> str:
         f"{found.num_pages:,} pages of {found.num_users:,} users in the test part of {found.dataset}, "
         f"{found.num_impressions:,} impressions{f'; left out: {left}' if left else ''}. Every policy orders the items "
         "that a page showed. A click counts where the log put an item where the policy would have, divided by the "
-        f"propensity, normalized at each place (SNIPS). Models: {ubm}, seeds {seeds}. Changes are paired; 95 % "
-        "intervals over users and seeds. No other items than those shown are considered (docs/online.md)."
+        f"propensity, normalized at each place (SNIPS). Models: {ubm}, seeds {seeds}. {DEVIATION} Changes are paired; "
+        f"95 % intervals over users and seeds. No other items than those shown are considered (docs/online.md)."
     )
 
 

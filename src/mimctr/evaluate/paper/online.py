@@ -6,7 +6,7 @@ from mimctr.evaluate.compare import BASE, MIM, Contender
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Measure, Online, Ranking
 from mimctr.evaluate.paper.findings import confidence, finding
-from mimctr.evaluate.paper.lookup import NO_CONTENT, combined
+from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT, combined
 from mimctr.evaluate.paper.numbers import ONLINE_CTR, ONLINE_RPM, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 from mimctr.evaluate.paper.slices import CONTENT_SENSITIVE, LESS_SENSITIVE
@@ -102,21 +102,10 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
             paper="+4.44 % to +8.69 % against +2.54 % to +3.48 %",
             difference=_sensitive_over_others(online),
             unit="rate",
+            note="The interval takes the categories as independent.",
         ),
-        finding(
-            "online:ceiling_ctr",
-            source="(our check)",
-            claim="No policy gets more clicks than the true probabilities",
-            difference=_over_the_next(online, "ctr"),
-            unit="rate",
-        ),
-        finding(
-            "online:ceiling_rpm",
-            source="(our check)",
-            claim="No policy earns more than the true probabilities",
-            difference=_over_the_next(online, "rpm"),
-            unit="rate",
-        ),
+        _ceiling(online, "ctr", "get more clicks"),
+        _ceiling(online, "rpm", "and the bids earn more"),
         agreement(ctr, offline),
     ]
 
@@ -150,6 +139,10 @@ def agreement(online: Estimate | None, offline: Comparison | None) -> Finding:
         paper="AUC +0.81 %, clicks +14.14 %",
         difference=difference,
         unit="rate",
+        measured=""
+        if online is None or known is None
+        else f"{signed(100 * online.mean, 2)} %, AUC {signed(known.mean)}",
+        ours=True,
         sure=sure,
     )
 
@@ -215,12 +208,25 @@ def _gain(online: Online, measure: Measure, name: str = "all") -> Estimate | Non
     return online.change(MIM, online.base, measure, ranking=RANKED_FOR[measure], name=name)
 
 
-def _over_the_next(online: Online, measure: Measure) -> Estimate | None:
-    """Return how much more the true probabilities earn than the best of all others."""
+def _ceiling(online: Online, measure: Measure, claim: str) -> Finding:
+    """Return whether the true probabilities earn more than the best of all others."""
+    best = _next_best(online, measure)
+    return finding(
+        f"online:ceiling_{measure}",
+        source=SOURCE,
+        claim=f"The true probabilities {claim} than {LABELS.get(best, best)}, the next best",
+        difference=online.change(TRUTH, best, measure, ranking=RANKED_FOR[measure]),
+        unit="rate",
+        ours=True,
+    )
+
+
+def _next_best(online: Online, measure: Measure) -> str:
+    """Return the best policy that does not know the truth."""
     ranking = RANKED_FOR[measure]
     others = {one.name: online.outcome(one.name, ranking) for one in online.policies if one.name != TRUTH}
     known = {name: getattr(one, measure).mean for name, one in others.items() if one is not None}
-    return online.change(TRUTH, max(known, key=lambda name: known[name]), measure, ranking=ranking)
+    return max(known, key=lambda name: known[name])
 
 
 def _sensitive_over_others(online: Online) -> Estimate | None:
@@ -250,28 +256,27 @@ def _note(online: Online, ubm: str) -> str:
         f"{online.num_sessions:,} sessions of {online.num_users:,} users in the test part of the {online.dataset}. "
         f"Every policy orders the same candidates, {online.candidates_per_session:.0f} a session on average, and "
         f"shows {online.shown_per_session:.0f}. Clicks fall by the true probability at the place shown, in {draws} "
-        f"draws that all policies share. Models: {ubm}, seeds {seeds}. Changes are paired; 95 % intervals over users "
-        "and seeds. The paper's totals are those of three releases, its categories those of one. Histories are the "
-        "log's: nobody's later sessions change (docs/online.md)."
+        f"draws that all policies share. Models: {ubm}, seeds {seeds}. {DEVIATION} Changes are paired; 95 % "
+        "intervals over users and seeds. The paper's totals are those of three releases, its categories those of one. "
+        "Histories are the log's: nobody's later sessions change (docs/online.md)."
     )
 
 
 def _reading(online: Online) -> list[str]:
     sentences = []
     ctr, rpm = (_gain(online, measure) for measure in RANKED_FOR)
+    ceiling = online.change(TRUTH, online.base, "ctr", ranking="probability")
     if ctr is not None and rpm is not None:
         sentences.append(
-            f"Content changes clicks by {signed(100 * ctr.mean, 1)} % where they are ranked for, and revenue by "
-            f"{signed(100 * rpm.mean, 1)} % where that is."
+            f"Content changes clicks by {signed(100 * ctr.mean, 2)} % where they are ranked for, and revenue by "
+            f"{signed(100 * rpm.mean, 2)} % where that is."
         )
-    ceiling = online.change(TRUTH, online.base, "ctr", ranking="probability")
     if ctr is not None and ceiling is not None and ctr.mean > 0 and ceiling.mean > 0:
+        share = percent(ctr.mean / ceiling.mean, 0)
         sentences.append(
-            f"That is {percent(ctr.mean / ceiling.mean, 0)} of the clicks that knowing the true probabilities would "
-            "add."
+            f"Of the clicks that knowing the true probabilities would add, content adds {share}."
         )
     if MIM in online.shared_with_base:
-        sentences.append(
-            f"{percent(online.shared_with_base[MIM], 0)} of what Base+MIM shows, Base shows too."
-        )
+        share = percent(online.shared_with_base[MIM], 0)
+        sentences.append(f"{share} of what Base+MIM shows, Base shows too.")
     return sentences

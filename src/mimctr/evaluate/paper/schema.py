@@ -16,10 +16,10 @@ from mimctr.files import write_json
 FORMAT: Literal[1] = 1
 
 Unit = Literal[
-    "auc", "gain", "share", "count", "ratio", "gflop", "bytes", "seconds", "rate", "money", "number", "text"
+    "auc", "gain", "share", "count", "ratio", "flop", "bytes", "seconds", "rate", "money", "number", "text"
 ]
 """How a number is written: ``auc`` 0.6411, ``gain`` +0.0277 (a difference of AUCs), ``share`` 12.3 % (given as 0.123),
-``count`` 4,000, ``ratio`` 1.59 (times), ``gflop`` billions of floating-point operations, ``bytes``, ``seconds``,
+``count`` 4,000, ``ratio`` 1.59 (times), ``flop`` floating-point operations, ``bytes`` in MB or GB, ``seconds``,
 ``rate`` a share with a sign (+3.1 %), ``money`` in the market's currency, ``number`` anything else, ``text`` words."""
 
 Verdict = Literal["held", "not held", "undecided", "not run"]
@@ -52,6 +52,8 @@ class TableRow(Record):
     """Rows of one group stand together under it: a UBM, a category."""
     not_run: str | None = None
     """Why it was not run; null where it was."""
+    summary: bool = False
+    """Of the other rows of its group, as their mean is: it keeps its place when these are sorted."""
 
 
 class Table(Record):
@@ -102,7 +104,7 @@ class Figure(Record):
 
 
 class Finding(Record):
-    """One claim of the paper, and whether it holds here."""
+    """One claim of the paper, or a check of our own, and whether it holds here."""
 
     key: str
     """A stable name, ``ubm_gains:din``."""
@@ -116,6 +118,12 @@ class Finding(Record):
     """Ours; the claim is that it is above 0. Null where it was not run."""
     unit: Unit = "gain"
     """Of the difference."""
+    measured: str = ""
+    """What was measured, in words, where the difference alone does not tell it."""
+    ours: bool = False
+    """A check of our own: the paper does not claim it."""
+    note: str = ""
+    """What else has to be known of it."""
     confidence: float | None
     """Probability, by the estimate's own error, that the true difference is above 0; null where that is not known."""
     verdict: Verdict

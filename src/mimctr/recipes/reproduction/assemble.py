@@ -12,7 +12,7 @@ from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.off_policy import read_off_policy
 from mimctr.evaluate.online import read_online
-from mimctr.evaluate.paper.cost import cost_findings, cost_table
+from mimctr.evaluate.paper.cost import cost_findings, cost_tables
 from mimctr.evaluate.paper.data import figure_profile, table_1
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
@@ -22,7 +22,13 @@ from mimctr.evaluate.paper.off_policy import off_policy_findings, off_policy_tab
 from mimctr.evaluate.paper.online import no_online_table, offline_gain, online_findings, online_table
 from mimctr.evaluate.paper.peers import PeerResults, peers_table, read_peers
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Step, Table
-from mimctr.evaluate.paper.slices import figure_6, figure_support, slice_findings, table_7
+from mimctr.evaluate.paper.slices import (
+    figure_6,
+    figure_6_findings,
+    figure_support,
+    table_7,
+    table_7_findings,
+)
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
@@ -32,7 +38,7 @@ from mimctr.recipes import off_policy as off_policy_recipe
 from mimctr.recipes import online as online_recipe
 from mimctr.recipes import stages
 from mimctr.recipes.encoder_recipe import made_with
-from mimctr.recipes.encoder_rows import AFTER_DMA, MIM, PLAIN
+from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
 from mimctr.recipes.encoder_tables import read_searched, row_result
 from mimctr.recipes.galleries import draw_galleries
 from mimctr.recipes.neighbors import Encoded
@@ -112,12 +118,12 @@ def _add_ubms(parts: Parts, made: Made) -> None:
     if "table 2" in asked:
         parts.tables.extend([table_2(found, UBM_NAMES, MIM), table_2_by_category(found, UBM_NAMES, MIM)])
         parts.findings.extend(ubm_findings(found, UBM_NAMES, MIM))
-    if "table 7" in asked:
-        parts.tables.append(table_7(found, MIM))
     if "figure 6" in asked:
         parts.figures.extend([figure_6(found, MIM), figure_support(found, MIM)])
-    if len(asked) > 1:
-        parts.findings.extend(slice_findings(found, MIM))
+        parts.findings.extend(figure_6_findings(found, MIM))
+    if "table 7" in asked:
+        parts.tables.append(table_7(found, MIM))
+        parts.findings.extend(table_7_findings(found, MIM))
 
 
 def _add_encoders(parts: Parts, made: Made) -> None:
@@ -132,7 +138,7 @@ def _add_encoders(parts: Parts, made: Made) -> None:
             parts.tables.append(write(encoders))
     if "figure 5" in asked:
         others = [(name, f"{MIM}, {name}") for name in planning.recipe.others]
-        parts.figures.append(figure_5(encoders, [(planning.recipe.name, MIM), *others]))
+        parts.figures.append(figure_5(encoders, [("the recipe's", MIM), *others]))
     if "pairs" in asked:
         shares = [(share, share_row(share).name) for share in sorted(planning.recipe.pair_shares)]
         parts.figures.append(figure_pairs(encoders, [(0.0, AFTER_DMA), *shares, (1.0, MIM)]))
@@ -149,7 +155,7 @@ def _add_cost(parts: Parts, made: Made) -> None:
     folder = planning.out / COST
     if "table 6" in planning.wanted and folder not in made.reasons:
         cost = read_cost(folder / cost_recipe.RECORD)
-        parts.tables.append(cost_table(cost))
+        parts.tables.extend(cost_tables(cost))
         parts.findings.extend(cost_findings(cost))
 
 
@@ -160,7 +166,8 @@ def _add_online(parts: Parts, made: Made) -> None:
     if not planning.groups.online:
         parts.tables.append(no_online_table())
     elif (folder := planning.out / ONLINE) not in made.reasons:
-        results = _evaluate(made, ONLINE, planning.groups.online)
+        # All seeds rank, also those that lack something else.
+        results = _evaluate(made._replace(seeds=planning.recipe.seeds), ONLINE, planning.groups.online)
         offline = None if results is None else offline_gain(results, planning.recipe.ubm, MIM)
         if planning.is_bazaar:
             online = read_online(folder / online_recipe.RECORD)
@@ -210,15 +217,17 @@ def _galleries(made: Made) -> list[Gallery]:
         for one in planning.groups.ubms
         if (one.model.ubm, one.seed) == (recipe.ubm, first)
     }
-    plain, mim = (planning.entries[name].encoder(first) for name in (PLAIN, MIM))
+    start, mim = (planning.entries[name].encoder(first) for name in (AFTER_DMA, MIM))
     needed = [one.folder for one in folders.values()] + [mim]
     if not is_main() or not folders or any(folder in reasons for folder in needed):
         return []
     content = folders["mim"].content
     assert content is not None, "Base+MIM reads vectors"
     encoders = {"after C-SFT": Encoded(mim, content)}
-    if (before := out / EMBED / PLAIN).is_dir():
-        encoders = {"before C-SFT": Encoded(plain, before)} | encoders
+    planned = {step.folder for step in planning.plan}
+    before = out / EMBED / f"{AFTER_DMA}-seed{first}"
+    if {start, before} <= planned and not {start, before} & reasons.keys():
+        encoders = {"before C-SFT": Encoded(start, before)} | encoders
     return draw_galleries(
         CtrDataset.open(out / "dataset"),
         content=content,

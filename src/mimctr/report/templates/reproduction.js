@@ -18,9 +18,15 @@
     return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
   };
   // Once, twice, and the third time as it was: words first upward, numbers first downward; what is not there comes last.
+  // Rows stay in their group, and those that sum up the others in their place.
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
-    const before = [...body.rows].map((row) => [row, row.className]);
+    const groups = [];
+    for (const row of body.rows) {
+      const name = row.dataset.group ?? "";
+      if (groups.at(-1)?.name !== name) groups.push({ name, rows: [] });
+      groups.at(-1).rows.push(row);
+    }
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
       const ways = column > 0 ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
@@ -29,18 +35,18 @@
         heads.forEach((other) => other.setAttribute("aria-sort", "none"));
         head.setAttribute("aria-sort", way);
         const value = (row) => row.cells[column]?.dataset.sort ?? "";
-        const rows = before.map(([row, className]) => {
-          row.className = way === "none" ? className : "";
-          return row;
-        });
-        if (way !== "none") {
-          rows.sort((one, other) => {
-            const a = value(one), b = value(other);
-            if (a === "" || b === "") return (a === "") - (b === "");
-            return way === "descending" ? compare(b, a) : compare(a, b);
-          });
+        const order = (one, other) => {
+          const a = value(one), b = value(other);
+          if (a === "" || b === "") return (a === "") - (b === "");
+          return way === "descending" ? compare(b, a) : compare(a, b);
+        };
+        for (const { name, rows } of groups) {
+          const moved = rows.filter((row) => row.dataset.summary === undefined);
+          if (way !== "none") moved.sort(order);
+          const shown = rows.map((row) => row.dataset.summary === undefined ? moved.shift() : row);
+          shown.forEach((row, place) => row.classList.toggle("first", name !== "" && place === 0));
+          body.append(...shown);
         }
-        body.append(...rows);
       });
     });
   }

@@ -1,0 +1,29 @@
+"""The words of a reproduction's report, for readers who do not have the paper beside them."""
+
+WORDS = (
+    ("Base", "a CTR model without content: IDs and fields alone"),
+    ("MIM, Base+MIM", "the same model with content interest, Eq. (7) to (9) of the paper (arXiv 2502.00321)"),
+    ("MIM+", "Base+MIM with extensions that the paper has not"),
+    ("UBM, CiUBM", "user behavior model (Avg Pooling, DIN, SIM ...); one with content interest"),
+    (
+        "content vector",
+        "of an item's picture and title together; what is seen and read, not who clicked",
+    ),
+    ("DDA", "domain-distribution adaptation: pre-training goes on with the catalogue's pictures and titles"),
+    ("DMA", "domain-modality alignment: picture and title of one item are drawn together"),
+    ("C-SFT", "content-interest-aware fine-tuning, on what users searched for and then bought"),
+    ("TFN", "tensor fusion network: picture and title become one vector"),
+    ("ST-NSG", "space-time negatives: of the same category and of batches before"),
+    (
+        "ID, content, fusion interest",
+        "the parts of Eq. (9): the UBM's own; behaviors' content weighted by its likeness to the target's, Eq. (7); "
+        "their IDs with the same weights, Eq. (8)",
+    ),
+    ("center", "the representation center: vectors are made once and looked up, in training and in serving"),
+    ("recall@10", "share of held-out purchases that are among the ten items most like what was searched for"),
+)
+"""Word -> meaning, in the order of the report."""
+ONE_SEED = (
+    "One seed: intervals and confidences are over users alone. With another seed a verdict may turn round."
+)
+"""What has to be said of a reproduction with one seed."""
