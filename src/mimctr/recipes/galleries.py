@@ -122,7 +122,8 @@ def _neighbors(
         )
     note = (
         f"Pairs of a query picture and an item that no training saw, drawn at random with seed {seed}; beside them the "
-        "items nearest to the query by each encoder. The item of the pair is framed in green."
+        "items nearest to the query by each encoder, of those with a picture: of all, or of one category where an "
+        "encoder takes the query for it. Ranks are among these. The item of the pair is framed in green."
     )
     if not encoders:
         note = "Nothing is drawn: there are no encoders to compare."
