@@ -10,7 +10,7 @@ from mimctr.cli.options import Json, show
 NAME = "push"
 EXAMPLES = (
     "Example: mimctr push bundle --store redis+cluster://node1:6379 --label sim-mim; "
-    "then mimctr serve store:sim-mim --center center --set store=redis+cluster://node1:6379"
+    "then, on any machine, mimctr serve store:sim-mim --set store=redis+cluster://node1:6379"
 )
 
 

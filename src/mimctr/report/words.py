@@ -9,11 +9,11 @@ WORDS = (
         "content vector",
         "of an item's picture and title together; what is seen and read, not who clicked",
     ),
-    ("DDA", "domain-distribution adaptation: pre-training goes on with the catalogue's pictures and titles"),
-    ("DMA", "domain-modality alignment: picture and title of one item are drawn together"),
-    ("C-SFT", "content-interest-aware fine-tuning, on what users searched for and then bought"),
+    ("DDA", "downstream data adaptation: pre-training goes on with the catalogue's pictures and titles"),
+    ("DMA", "different-modal alignment: picture and title of one item are drawn together"),
+    ("C-SFT", "content-interest-aware supervised fine-tuning, on what users searched for and then bought"),
     ("TFN", "tensor fusion network: picture and title become one vector"),
-    ("ST-NSG", "space-time negatives: of the same category and of batches before"),
+    ("ST-NSG", "space-time negative sample generation: negatives of the same category and of batches before"),
     (
         "ID, content, fusion interest",
         "the parts of Eq. (9): the UBM's own; behaviors' content weighted by its likeness to the target's, Eq. (7); "

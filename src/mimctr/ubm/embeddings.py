@@ -95,8 +95,9 @@ def bucket_rows(rows: Int[Tensor, "*shape"], *, num_buckets: int) -> Int[Tensor,
 class EmbeddingHalf(nn.Module):
     """Embedding tables, one per field, shared between target and behaviors.
 
-    Index 0 is padding: its row is zero and stays zero. Index 1 is *unknown*; the unknown user, item and query text are
-    trained by replacing a small share of those in training, so that a new item is not scored with a random row.
+    Index 0 is padding: its row is zero and stays zero. Index 1 is *unknown*. The unknown user, item and query text are
+    trained by replacing a small share of those in training, so that the id of a new one is not a random row. No other
+    field's is trained but where the dataset's training part has unknown values (``min_count`` of ``mimctr prepare``).
 
     Args:
         item_rows: Table row of each ``item_index`` (:func:`trained_rows`).
