@@ -120,6 +120,20 @@ MUTANTS = [
         "tests/evaluate/test_ab_test.py::test_no_order_of_a_model_earns_more_than_that_of_the_true_probabilities",
     ),
     Mutant(
+        "the preferred encoder is the last in the alphabet",
+        "explore/generation.py",
+        "return of_stage(names, C_SFT) or next(reversed(names), None)",
+        "return next(reversed(names), None)",
+        "tests/explore/test_reproduced.py::test_the_encoder_of_c_sft_is_meant_where_none_is_named",
+    ),
+    Mutant(
+        "a host that begins like ours is ours",
+        "explore/guard.py",
+        "found = HOST.fullmatch(host)",
+        "found = HOST.match(host)",
+        "tests/explore/test_refusals.py::test_another_name_of_this_machine_is_refused",
+    ),
+    Mutant(
         "what was shown seldom counts no more than what was shown often",
         "evaluate/reranking.py",
         "1 / pages.propensity, 0.0",
@@ -1429,6 +1443,27 @@ MUTANTS = [
         '"label": sum(_overlap(box, other) for other in taken),',
         '"label": 0.0,',
         "tests/report/test_point_labels.py::test_labels_cover_neither_one_another_nor_the_edge",
+    ),
+    Mutant(
+        "to look at a plan replaces the dataset",
+        "cli/reproduce.py",
+        "replace=not plan",
+        "replace=True",
+        "tests/recipes/test_reproduction.py::test_the_command_line_says_whether_it_only_looks",
+    ),
+    Mutant(
+        "a training that runs alone takes a worker's share of its time",
+        "recipes/plan.py",
+        "heapq.heapreplace(free, free[0] + seconds)",
+        "free = [free[0] + seconds / num_workers] * num_workers",
+        "tests/recipes/test_plan.py::test_trainings_share_the_workers_and_none_is_done_sooner_than_alone",
+    ),
+    Mutant(
+        "the pace learns from what was left of a training that had been interrupted",
+        "train/stage.py",
+        "seconds=earlier + time.monotonic() - begun",
+        "seconds=time.monotonic() - begun",
+        "tests/train/test_stage.py::test_the_seconds_of_a_stage_are_those_of_all_its_attempts",
     ),
 ]
 

@@ -1,6 +1,7 @@
 """A small run that went through the real stages: tables, dataset, encoder, vectors, two models, evaluation."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,23 @@ from mimctr.recipes.train import main as train
 
 NUM_ITEMS, NUM_USERS, NUM_ROWS, DAY, START = 40, 12, 900, 86_400, 1_700_000_000
 SCRIPT = "<script>window.broken = 1</script> red hat"
+HERE = "http://127.0.0.1:8090"
+"""The only kind of address under which the explorer answers without a token."""
+ENCODERS = {
+    "plain": "seed1/plain",
+    "dda-seed1": "seed1/dda",
+    "dma-seed1": "seed1/dma",
+    "dma-seed2": "seed2/dma",
+    "mim-seed1": "seed1/mim",
+    "mim-seed2": "seed2/mim",
+    "mim-seed10": "seed10/mim",
+    "plain, EVA": "others/EVA/seed1/plain",
+    "mim, EVA-seed1": "others/EVA/seed1/mim",
+    "without_tfn-seed2": "seed2/without_tfn",
+}
+"""By their folders of vectors, below a reproduction."""
+ITEM_IDS = [0, 7, 1_234_567_890_123_456_789]
+USER_IDS = [0, -5, 2**63 - 1]
 CHROMIUM = Path(os.environ.get("MIMCTR_CHROMIUM", "/usr/bin/chromium"))
 
 
@@ -74,5 +92,57 @@ def opened(run_folder):
 
 @pytest.fixture
 def client(opened):
-    with TestClient(create_app(opened)) as made:
+    with TestClient(create_app(opened), base_url=HERE) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def reproduced(run_folder, tmp_path_factory) -> Path:
+    """The same run in the layout of 'mimctr reproduce': encoders by seed, vectors by encoder and seed, two evaluations.
+
+    All encoders are one, but for ``without_tfn``; what is in ``seed10/mim`` did not make the vectors of its name.
+    """
+    out = tmp_path_factory.mktemp("reproduced")
+    (out / "dataset").symlink_to(run_folder / "dataset")
+    (out / "embed").mkdir()
+    own, other = "without_tfn-seed2", out / ENCODERS["without_tfn-seed2"]
+    item_encoder(dim=4).save(other)
+    embed.main(out / "dataset", other, out / "embed" / own, embed.Config(device="cpu", num_workers=1))
+    for name, encoder in ENCODERS.items():
+        if name != own:
+            (out / "embed" / name).symlink_to(run_folder / "embed" / "csft")
+            (out / encoder).parent.mkdir(parents=True, exist_ok=True)
+            (out / encoder).symlink_to(other if name == "mim-seed10" else run_folder / "csft")
+    results = (run_folder / "evaluate" / "results.json").read_text().replace('"csft"', '"mim"')
+    for group in ("encoders", "ubms"):
+        (out / "evaluate" / group).mkdir(parents=True)
+        told = results.replace('"name": "run"', f'"name": "{group}"')
+        (out / "evaluate" / group / "results.json").write_text(told)
+        shutil.copy(run_folder / "evaluate" / "predictions.parquet", out / "evaluate" / group)
+    return out
+
+
+@pytest.fixture(scope="session")
+def opened_reproduction(reproduced):
+    return open_run(reproduced)
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory) -> Path:
+    """A run without vectors, whose ids are integers: 0, below 0, and of 19 digits."""
+    folder = tmp_path_factory.mktemp("numbered")
+    (folder / "tables").mkdir()
+    rng = np.random.default_rng(1)
+    pl.DataFrame({"item_id": ITEM_IDS, "title": [f"hat {n}" for n in ITEM_IDS]}).write_parquet(
+        folder / "tables" / "items.parquet"
+    )
+    pl.DataFrame(
+        {
+            "user_id": rng.choice(USER_IDS, 300),
+            "item_id": rng.choice(ITEM_IDS, 300),
+            "time": START + np.sort(rng.choice(60 * DAY, 300, replace=False)),
+            "click": rng.integers(0, 2, 300),
+        }
+    ).write_parquet(folder / "tables" / "impressions.parquet")
+    prepare_tables(folder / "tables", folder / "run" / "dataset")
+    return folder / "run"

@@ -7,7 +7,7 @@ import pytest
 from encoders.small import picture
 from serve.running import running
 
-from explore.conftest import CHROMIUM, SCRIPT
+from explore.conftest import CHROMIUM, ENCODERS, SCRIPT
 from mimctr.explore.app import create_app
 
 pytestmark = [
@@ -26,6 +26,7 @@ PAGES = {
     "user now": "/user?id=3&now=true&target=item/7",
     "slices": "/slices",
     "slice": "/slice?name=all",
+    "query": "/search/query/0",
 }
 
 
@@ -45,12 +46,18 @@ def address(opened):
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="module")
+def address_of_reproduction(opened_reproduction):
+    with running(create_app(opened_reproduction)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
 @pytest.fixture
-def open_page(browser, address):
+def open_page(browser, address, address_of_reproduction):
     """Open a page; whatever the console says of errors fails the test, and so does what comes from elsewhere."""
     said, contexts = [], []
 
-    def opened(path, *, width=1200, scheme="light"):
+    def opened(path, *, width=1200, scheme="light", address=address):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -103,7 +110,7 @@ def test_a_picture_is_searched_with_and_a_bad_one_is_refused(open_page, browser,
     page.get_by_role("button", name="Search by picture").click()
     page.locator("#hits .tile").first.wait_for()
     assert page.evaluate("window.broken") is None
-    assert "items nearest to the picture by csft" in page.locator("#hits [role=status]").inner_text()
+    assert "Items nearest to the picture by csft" in page.locator("#hits [role=status]").inner_text()
 
 
 def test_from_words_to_a_user_by_keyboard_alone(open_page):
@@ -124,6 +131,43 @@ def test_from_words_to_a_user_by_keyboard_alone(open_page):
     page.keyboard.press("Enter")
     page.wait_for_url("**target=item*")
     assert "has no vector, so nothing is weighed" in page.locator("main").inner_text()
+
+
+def test_the_names_of_rows_stay_while_a_table_is_scrolled(open_page):
+    """On a phone: more than one column beside them at first, a shadow on their edge once something is under it."""
+    page = open_page("/slices", width=390)
+    box, name = page.locator(".scroll"), page.locator("table.sortable tbody th").first
+    seen = page.eval_on_selector_all(
+        "thead th", "all => all.filter(one => one.getBoundingClientRect().right <= innerWidth).length"
+    )
+    assert seen >= 3
+    before, shadow = name.bounding_box(), "one => getComputedStyle(one, '::after').content"
+    assert name.evaluate(shadow) == "none"
+    box.evaluate("one => one.scrollTo(10000, 0)")
+    page.locator(".scroll.scrolled").wait_for()
+    assert box.evaluate("one => one.scrollLeft") > 100
+    assert name.bounding_box() == before
+    assert name.evaluate(shadow) != "none"
+    middle = f"[{before['x'] + before['width'] / 2}, {before['y'] + before['height'] / 2}]"
+    assert name.evaluate(f"one => one.contains(document.elementFromPoint(...{middle}))"), "it is covered"
+
+
+def test_of_many_encoders_three_are_seen_and_the_pictures_of_the_others_wait(
+    open_page, address_of_reproduction
+):
+    page = open_page("/item?id=item/7", address=address_of_reproduction)
+    assert page.locator("h3:visible").all_inner_texts() == ["plain", "dma-seed1", "mim-seed1"]
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    assert page.locator("details[open]").count() == 0
+    page.get_by_text("Neighbors by the other 7 encoders").click()
+    page.wait_for_load_state("networkidle")
+    assert page.locator("h3:visible").count() == len(ENCODERS)
+    page.locator("details h3").last.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    assert asked, "pictures that nobody had seen were loaded"
+    assert all("/pictures/items/" in url for url in asked)
+    assert axe_violations(page) == []
 
 
 def test_a_table_is_sorted_by_what_is_clicked_and_holes_come_last(open_page):

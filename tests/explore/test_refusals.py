@@ -19,6 +19,9 @@ from mimctr.recipes import explore
         ("/api/item?id=../../etc/passwd", "there is no item '../../etc/passwd' in this run"),
         ("/api/user?id=99999", "there is no user '99999' in this run"),
         ("/api/user?id=-1", "there is no user '-1' in this run"),
+        ("/api/user?id=9223372036854775808", "there is no user '9223372036854775808' in this run"),
+        ("/api/user?id=-9223372036854775809", "there is no user '-9223372036854775809' in this run"),
+        ("/api/user?id=1e3", "there is no user '1e3' in this run"),
         ("/api/user?id=3&row=0", "impression 0 is none of user '3' in the test part"),
         ("/api/user?id=3&encoder=other", "there are no vectors of 'other' in this run, but of csft"),
         ("/api/slice?name=other", "there is no slice 'other' in this run"),
@@ -62,10 +65,33 @@ def test_a_picture_is_small_and_is_not_sent_again(client, opened):
     assert client.get("/pictures/items/1").headers["etag"] != answer.headers["etag"]
 
 
-def test_another_name_of_this_machine_is_refused(opened):
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:8090",
+        "[::1].evil.example",
+        "[::1]evil.example:8090",
+        "127.0.0.1:8090.evil.example",
+        "evil.example@127.0.0.1",
+        "testserver",
+        "127.0.0.1:80:80",
+        "",
+    ],
+)
+def test_another_name_of_this_machine_is_refused(opened, host):
     """A page elsewhere whose name points to 127.0.0.1 must not read what is here."""
-    with TestClient(create_app(opened), base_url="http://evil.example") as client:
-        assert client.get("/").status_code == 403
+    with TestClient(create_app(opened)) as client:
+        assert client.get("/", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8090", "localhost:8090", "LocalHost", "[::1]:8090", "[::1]"]
+)
+def test_this_machines_own_names_are_answered(opened, host):
+    with TestClient(create_app(opened)) as client:
+        assert client.get("/", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/api/run", "/pictures/items/0", "/static/explore.js"])

@@ -1,6 +1,10 @@
 """What the explorer says is what the run holds: compared with loops over the raw tables and the stored files."""
 
+import dataclasses
+import html
+import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -9,10 +13,13 @@ import pytest
 from encoders.small import picture
 from fastapi.testclient import TestClient
 
-from explore.conftest import NUM_ITEMS, SCRIPT
+from explore.conftest import HERE, ITEM_IDS, NUM_ITEMS, SCRIPT, USER_IDS
 from mimctr.encoders.item import ItemEncoder
 from mimctr.explore.app import create_app
-from mimctr.explore.catalogue import find_words
+from mimctr.explore.catalogue import as_title, find_words
+from mimctr.explore.pages import address as make_address
+from mimctr.explore.schemas import Hit
+from mimctr.explore.scores import Said, Scores
 from mimctr.recipes.explore import open_run
 
 
@@ -162,29 +169,141 @@ def test_a_text_is_an_item_with_this_title_alone(client, run_folder):
     assert [hit["cosine"] for hit in said["hits"]] == pytest.approx(near[:24], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("pictured", "told"),
+    [
+        ([True, False, False], ", and items without one are often near it: 2 of these 3."),
+        ([True, True], "."),
+        ([], "."),
+    ],
+)
+def test_a_text_that_is_taken_for_a_title_says_so(pictured, told):
+    hits = [
+        Hit(item_id=n, title=None, category=None, picture="/pictures/items/0" if there else None)
+        for n, there in enumerate(pictured)
+    ]
+    assert as_title(hits) == f"The text is taken for the title of an item without a picture{told}"
+
+
+def test_the_page_says_what_a_text_is_taken_for(client):
+    """And says nothing of it for a picture, or words."""
+    told = "The text is taken for the title of an item without a picture"
+    assert told in client.get("/search", params={"q": "red hat", "by": "text"}).text
+    assert told not in client.get("/search", params={"q": "red hat"}).text
+    assert told not in client.post("/search/picture", content=picture(5)).text
+
+
 def test_words_without_a_word_find_nothing(client):
     assert client.get("/api/search/words", params={"q": "  "}).json()["total"] == 0
 
 
-def test_slices_are_those_of_the_results_and_examples_those_that_moved_most(client, opened, run_folder):
+def test_slices_are_those_of_the_results(client, opened, run_folder):
     rows = {row["slice"]: row for row in client.get("/api/slices").json()}
     assert rows["all"]["num_impressions"] == len(opened.test)
-    said = pl.read_parquet(run_folder / "evaluate" / "predictions.parquet")
-    liked = [
-        math.log(mim if click else 1 - mim) - math.log(base if click else 1 - base)
-        for click, base, mim in said.select(
-            "click", "probability:mean-base-seed0", "probability:mean-mim-seed0"
-        ).iter_rows()
+    results = json.loads((run_folder / "evaluate" / "results.json").read_text())["rows"]
+    auc = {(one["slice"], one["variant"]): one["auc"] for one in results}
+    for name, row in rows.items():
+        assert (row["base"], row["content"]) == (auc[name, "base"], auc[name, "mim"])
+
+
+def test_examples_are_the_impressions_on_which_the_probability_moved_most(opened):
+    """Compared with a loop: six of the clicked and six of the others, nearer to what happened and farther from it.
+
+    Probabilities near 0 are among them: a difference of logarithms would put those first.
+    """
+    rng = np.random.default_rng(0)
+    base, mim = (rng.uniform(0, 1, len(opened.test)) ** 4 for _ in range(2))
+    said = [
+        Said(ubm="mean", variant=variant, encoder=encoder, probability=probability)
+        for variant, encoder, probability in (("base", None, base), ("mim", "csft", mim))
     ]
-    best, worst = int(np.argmax(liked)), int(np.argmin(liked))
-    view = client.get("/api/slice", params={"name": "all"}).json()
-    assert view["helped"][0]["row"] == said["row"][best]
-    assert view["harmed"][0]["row"] == said["row"][worst]
+    run = dataclasses.replace(opened, scores=Scores(said))
+    clicked = [bool(click) for click in opened.data.impressions.click[opened.test.start :]]
+    nearer = [float(b - a) if click else float(a - b) for click, a, b in zip(clicked, base, mim, strict=True)]
+    with TestClient(create_app(run), base_url=HERE) as client:
+        view = client.get("/api/slice", params={"name": "all"}).json()
+        page = client.get("/slice", params={"name": "all"}).text
+    for name, sign in (("helped", 1), ("harmed", -1)):
+        wanted = []
+        for kind in (True, False):
+            own = [place for place, click in enumerate(clicked) if click is kind and sign * nearer[place] > 0]
+            wanted += sorted(own, key=lambda place: sign * nearer[place], reverse=True)[:6]
+        assert [one["row"] - opened.test.start for one in view[name]] == wanted
+        assert [one["clicked"] for one in view[name]] == [True] * 6 + [False] * 6
+    assert page.count("<h3>Clicked</h3>") == page.count("<h3>Not clicked</h3>") == 2
+
+
+def test_what_the_models_say_is_that_of_c_sft_where_content_comes_from_several_encoders():
+    for tuned in ("csft", "mim"):
+        said = [
+            Said(ubm="mean", variant="mim", encoder=encoder, probability=np.array([probability]))
+            for encoder, probability in (("plain", 0.9), (tuned, 0.2), (tuned, 0.4), ("without_tfn", 0.8))
+        ]
+        assert Scores(said).mean("mim") == pytest.approx([0.3])
+    assert Scores(said[:1] + said[3:]).mean("mim") == pytest.approx([0.85])
+
+
+def test_ids_that_are_0_or_negative_or_of_19_digits_are_links(numbered):
+    """Mutants: 0 is left out of an address as False is; an id has 18 digits and no sign."""
+    with TestClient(create_app(open_run(numbered)), base_url=HERE) as client:
+        for item_id in ITEM_IDS:
+            assert client.get("/api/item", params={"id": item_id}).json()["card"]["item_id"] == item_id
+            found = client.get("/search", params={"q": f"hat {item_id}"}).text
+            assert client.get(f"/item?id={item_id}").status_code == 200
+            assert f'"/item?id={item_id}"' in found
+            assert (
+                client.get("/api/search/words", params={"q": item_id}).json()["hits"][0]["item_id"] == item_id
+            )
+        for user_id in USER_IDS:
+            page = client.get("/user", params={"id": user_id}).text
+            (later,) = re.findall(r'rel="next" href="([^"]+)"', page)
+            assert later.startswith(f"/user?id={user_id}&amp;row=")
+            assert client.get(html.unescape(later)).status_code == 200
+        seen_by = {user for item in ITEM_IDS for user in links(client, item)}
+        assert {f"/user?id={user}" for user in USER_IDS} >= seen_by > set()
+
+
+def links(client, item) -> set[str]:
+    """Return the addresses of users on an item's page, without their impressions."""
+    return {
+        address.partition("&amp;")[0]
+        for address in re.findall(r'href="(/user[^"]+)"', client.get(f"/item?id={item}").text)
+    }
+
+
+def test_an_address_leaves_out_what_is_not_there():
+    assert make_address("/user", id=0, row=None, encoder="", target=-5) == "/user?id=0&target=-5"
+
+
+def test_what_words_do_not_find_is_searched_for_by_meaning(client):
+    page = client.get("/search", params={"q": "sombrero"}).text
+    assert "Items with &#39;sombrero&#39; in the title or id: none." in page
+    assert 'href="/search?q=sombrero&amp;by=text"' in page
+    assert "by=text" not in client.get("/search", params={"q": "hat"}).text
+
+
+def asked_with_a_picture(client) -> dict:
+    """Return where a test impression of user 3 is that has a query picture."""
+    said = client.get("/api/user", params={"id": 3}).json()
+    while not said["impression"]["query_picture"]:
+        said = client.get("/api/user", params={"id": 3, "row": said["next"]}).json()
+    return {"id": 3, "row": said["impression"]["row"]}
+
+
+def test_a_query_picture_leads_to_what_is_near_it(client):
+    page = client.get("/user", params=asked_with_a_picture(client)).text
+    (search,) = re.findall(r'href="(/search/query/[0-9]+)"', page)
+    found = client.get(search)
+    assert found.status_code == 200
+    assert f'<img src="{search.replace("/search/query", "/pictures/queries")}"' in found.text
 
 
 def test_what_a_run_lacks_is_said(run_folder, tmp_path):
     shutil.copytree(run_folder / "dataset", tmp_path / "dataset")
-    with TestClient(create_app(open_run(tmp_path))) as client:
+    with TestClient(create_app(open_run(tmp_path)), base_url=HERE) as client:
+        user = client.get("/user", params=asked_with_a_picture(client)).text
+        assert "the query picture" in user
+        assert "/search/query/" not in user
         page = client.get("/").text
         assert "No vectors (embed)" in page
         assert "No results (evaluate)" in page

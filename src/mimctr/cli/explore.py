@@ -13,7 +13,7 @@ EXAMPLES = "Example: mimctr explore runs/demo --port 8090"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="folder of a finished 'mimctr run'")],
+    run: Annotated[Path, typer.Argument(help="folder of a finished 'mimctr run' or 'mimctr reproduce'")],
     port: Annotated[int | None, typer.Option(help="to listen on")] = None,
     host: Annotated[str | None, typer.Option(help="to listen on; not loopback: needs MIMCTR_TOKEN")] = None,
     config: ConfigFile = None,

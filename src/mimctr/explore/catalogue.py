@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ OWN_COLUMNS = {
 }
 SECONDS_A_DAY = 86_400
 NUM_SEEN_BY = 5
+WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
+IDS = range(-(2**63), 2**63)
+"""Integers that an id can be: 64 bits with a sign."""
 
 
 class NotThere(DataError):
@@ -46,7 +50,7 @@ def place(ids: pl.Series, given: str, *, what: str) -> int:
     """
     wanted: Any = given
     if ids.dtype != pl.String:
-        wanted = int(given) if re.fullmatch(r"[0-9]{1,18}", given) else None
+        wanted = int(given) if WHOLE_NUMBER.fullmatch(given) and int(given) in IDS else None
     rows = [] if wanted is None else (ids == wanted).arg_true()
     if not len(rows):
         raise NotThere(f"there is no {what} {given[:100]!r} in this run")
@@ -101,7 +105,15 @@ def find_near(run: OpenedRun, encoder: str, asked: Asked, *, num: int, what: str
     total = int((generation.known if among is None else generation.known & among).sum())
     near = generation.nearest(asked.vector, num=num, among=among)
     hits = [hit(run, item, cosine) for item, cosine in near]
-    return Found(asked=f"{what} by {encoder}{where}", total=total, hits=hits)
+    note = as_title(hits) if asked.as_title else None
+    return Found(asked=f"{what} by {encoder}{where}", total=total, hits=hits, note=note)
+
+
+def as_title(hits: Sequence[Hit]) -> str:
+    """Return what is to be known of items found by a text that was taken for a title."""
+    bare = sum(one.picture is None for one in hits)
+    near = f", and items without one are often near it: {bare} of these {len(hits)}" if bare else ""
+    return f"The text is taken for the title of an item without a picture{near}."
 
 
 def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:

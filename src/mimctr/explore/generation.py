@@ -1,4 +1,7 @@
-"""The vectors of one encoder: who is near whom, and what content makes of behaviors."""
+"""The vectors of one encoder: who is near whom, and what content makes of behaviors; which of several is meant."""
+
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +13,45 @@ from mimctr.center.record import decode
 from mimctr.ubm.content_interest import cosine
 
 ROWS_AT_ONCE = 65_536
+C_SFT = ("csft", "mim")
+STAGES = (("plain",), ("pretrained", "dma"), C_SFT)
+"""Encoders in the order of training, as 'mimctr run' and as 'mimctr reproduce' name them: plain, after DMA, C-SFT."""
+OF_A_SEED = re.compile(r"(?P<encoder>.+)-seed(?P<seed>[0-9]+)")
+
+
+def split_seed(name: str) -> tuple[str, int | None]:
+    """Return the encoder and the seed of a folder of vectors; no seed where its name has none."""
+    found = OF_A_SEED.fullmatch(name)
+    return (found["encoder"], int(found["seed"])) if found else (name, None)
+
+
+def of_stage(names: Iterable[str], stage: Sequence[str]) -> str | None:
+    """Return the name that stands for a stage of training: without a seed, else with the smallest; None: there is none.
+
+    >>> of_stage(["mim-seed10", "mim-seed9", "without_tfn-seed0"], C_SFT)
+    'mim-seed9'
+    """
+    own = [
+        (seed is not None, seed or 0, name)
+        for name in names
+        for one, seed in [split_seed(name)]
+        if one in stage
+    ]
+    return min(own)[2] if own else None
+
+
+def preferred_of(names: Sequence[str]) -> str | None:
+    """Return the encoder that is meant where none is named: that of C-SFT, else the last; None where there is none."""
+    return of_stage(names, C_SFT) or next(reversed(names), None)
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Return names in the order of training, one for each stage; then the others, by name and seed."""
+    first = [name for stage in STAGES if (name := of_stage(names, stage)) is not None]
+    others = sorted(
+        set(names) - set(first), key=lambda name: (split_seed(name)[0], split_seed(name)[1] or 0, name)
+    )
+    return first + others
 
 
 class Generation:

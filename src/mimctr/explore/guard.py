@@ -3,14 +3,16 @@
 import base64
 import binascii
 import hmac
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mimctr.serve.refusals import refuse
 
-OWN_NAMES = ("127.0.0.1", "localhost", "[::1]", "testserver")
+OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Names under which a browser finds this machine; any other is a page that had its name point here (DNS rebinding)."""
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:]+)(:[0-9]*)?", re.ASCII | re.IGNORECASE)
 HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -67,5 +69,6 @@ def given(headers: Headers) -> bytes:
 
 
 def name_of(host: str) -> str:
-    """Return a ``Host`` header without its port."""
-    return host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+    """Return a ``Host`` header without its port, in small letters; nothing where it is not a name and a port."""
+    found = HOST.fullmatch(host)
+    return found["name"].lower() if found else ""

@@ -13,8 +13,11 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.dataset import CtrDataset
 from mimctr.evaluate.cohorts import Slices
 from mimctr.evaluate.results import Results
-from mimctr.explore.generation import Generation
+from mimctr.explore.generation import STAGES, Generation, of_stage, preferred_of
 from mimctr.explore.scores import Scores
+
+FEW = 3
+"""Encoders of which none is left out at first sight."""
 
 
 class Asked(NamedTuple):
@@ -23,6 +26,8 @@ class Asked(NamedTuple):
     vector: Float[ndarray, "content"]
     category: str | None
     """The one that it was taken for, in which it is searched; None: in all."""
+    as_title: bool = False
+    """Whether it is a text that was taken for the title of an item without a picture."""
 
 
 class Asks(NamedTuple):
@@ -58,9 +63,28 @@ class OpenedRun:
     generations: Mapping[str, Generation] = field(default_factory=dict)
     asks: Mapping[str, Asks] = field(default_factory=dict)
     results: Results | None = None
+    evaluation: str | None = None
+    """Where the results are, below the run."""
     scores: Scores = field(default_factory=Scores)
     slices: Slices = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def preferred(self) -> str | None:
+        """The encoder whose vectors are meant where none is named; None where the run has none."""
+        return preferred_of(list(self.generations))
+
+    @property
+    def preferred_to_ask(self) -> str | None:
+        """The encoder that a text or a picture is put to where none is named; None where there is none."""
+        return self.preferred if self.preferred in self.asks else preferred_of(list(self.asks))
+
+    @cached_property
+    def principal(self) -> list[str]:
+        """Encoders to compare at first sight: one for each stage of training, and the preferred one; all of a few."""
+        names = list(self.generations)
+        chosen = {of_stage(names, stage) for stage in STAGES} | {self.preferred}
+        return names if len(names) <= FEW else [name for name in names if name in chosen]
 
     @cached_property
     def test(self) -> range:

@@ -78,7 +78,7 @@ def pages_router(pages: Pages, admission: Admission) -> APIRouter:
             found: Found | None = None
             if q.strip():
                 found = views.text(q, encoder) if by == "text" else views.words(q)
-            return pages.render("search", found=found, q=q, by=by, encoder=encoder)
+            return pages.render("search", found=found, q=q, by=by, encoder=encoder, query=None)
 
         return await answer(seconds, work)
 
@@ -91,7 +91,7 @@ def pages_router(pages: Pages, admission: Admission) -> APIRouter:
     async def query(number: int, seconds: Seconds, encoder: Name = None) -> Response:
         def work() -> Response:
             found = views.query_picture(number, encoder)
-            return pages.render("search", found=found, q="", by="words", encoder=encoder)
+            return pages.render("search", found=found, q="", by="words", encoder=encoder, query=number)
 
         return await answer(seconds, work)
 
@@ -133,8 +133,8 @@ def pages_router(pages: Pages, admission: Admission) -> APIRouter:
 
 
 def address(path: str, **query: object) -> str:
-    """Return an address; what is None or empty is left out."""
-    return f"{path}?{urlencode({name: value for name, value in query.items() if value not in (None, '', False)})}"
+    """Return an address; what is None or empty is left out, 0 is not: it is an id."""
+    return f"{path}?{urlencode({name: value for name, value in query.items() if value is not None and value != ''})}"
 
 
 def ago(seconds: int) -> str:

@@ -26,6 +26,9 @@ class Found(BaseModel):
     asked: str = Field(description="What was compared, in words.")
     total: int = Field(description="Items among which was searched, or that the words match.")
     hits: list[Hit]
+    note: str | None = Field(
+        None, description="Why the answer is as it is; null where nothing is to be said."
+    )
 
 
 class Strip(BaseModel):
@@ -154,8 +157,11 @@ class SliceView(BaseModel):
     name: str
     num_impressions: int
     items: list[Hit] = Field(description="Most shown first.")
-    helped: list[Example] = Field(description="Where content came nearer to what happened, most first.")
-    harmed: list[Example]
+    helped: list[Example] = Field(
+        description="Where content moved the probability towards what happened: clicked ones, then the others, each by "
+        "how far, farthest first."
+    )
+    harmed: list[Example] = Field(description="Where it moved away from what happened, in the same order.")
 
 
 class Number(BaseModel):
@@ -175,6 +181,7 @@ class RunView(BaseModel):
     figures: list[Number]
     counts: dict[str, int]
     pair_rule: str
+    evaluation: str | None = Field(description="Folder of the results that are shown, below the run.")
     models: list[str]
     encoders: list[str]
     asks: list[str] = Field(description="Encoders that texts and pictures can be put to.")

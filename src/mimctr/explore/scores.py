@@ -11,9 +11,10 @@ from numpy import ndarray
 from mimctr.errors import DataError
 from mimctr.evaluate.compare import BASE
 from mimctr.evaluate.results import ModelFacts
+from mimctr.explore.generation import C_SFT
 from mimctr.explore.schemas import Score
 from mimctr.report.summary import MIM
-from mimctr.report.wording import ubm_name, variant_name
+from mimctr.report.wording import UBM_NAMES, ubm_name, variant_name
 
 PROBABILITY = "probability:"
 
@@ -63,8 +64,8 @@ class Scores:
     def mean(self, variant: str) -> Float[ndarray, "rows"] | None:
         """Return the mean over UBMs and seeds of a variant; of Base+MIM, on the vectors of C-SFT if there are any."""
         own = [model for model in self.models if model.variant == variant]
-        preferred = [model for model in own if model.encoder == "csft"] or own
-        return np.mean([model.probability for model in preferred], axis=0) if preferred else None
+        chosen = [model for model in own if model.encoder in C_SFT] or own
+        return np.mean([model.probability for model in chosen], axis=0) if chosen else None
 
     def of(self, places: Int[ndarray, "places"]) -> list[Score]:
         """Return the mean probability on some test impressions: by UBM, variant and encoder, over seeds."""
@@ -72,16 +73,23 @@ class Scores:
             return []
         groups: dict[tuple[str, str, str | None], list[Said]] = {}
         for model in self.models:
-            groups.setdefault((model.variant, model.ubm, model.encoder), []).append(model)
-        order = {BASE: 0, MIM: 1}
+            groups.setdefault((model.ubm, model.variant, model.encoder), []).append(model)
         return [
             Score(
-                name=f"{ubm_name(ubm)} {variant_name(variant)}" + (f" ({encoder})" if encoder else ""),
+                name=model_name(*kind),
                 num_models=len(group),
                 probability=float(np.mean([model.probability[places] for model in group])),
             )
-            for (variant, ubm, encoder), group in sorted(
-                groups.items(),
-                key=lambda one: (one[0][1], order.get(one[0][0], 2), one[0][0], one[0][2] or ""),
-            )
+            for kind, group in sorted(groups.items(), key=lambda one: model_order(*one[0]))
         ]
+
+
+def model_name(ubm: str, variant: str, encoder: str | None) -> str:
+    """Return a model in words."""
+    return f"{ubm_name(ubm)} {variant_name(variant)}" + (f" ({encoder})" if encoder else "")
+
+
+def model_order(ubm: str, variant: str, encoder: str | None) -> tuple[int, str, int, str, str]:
+    """Return what models are sorted by: the UBM, in the paper's order; Base, Base+MIM, the other variants."""
+    place = list(UBM_NAMES).index(ubm) if ubm in UBM_NAMES else len(UBM_NAMES)
+    return place, ubm, {BASE: 0, MIM: 1}.get(variant, 2), variant, encoder or ""

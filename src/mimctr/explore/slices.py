@@ -1,29 +1,28 @@
 """Metrics by slice, and impressions of a slice on which content helped or harmed."""
 
+from collections import Counter
+
 import numpy as np
 
 from mimctr.evaluate.compare import BASE, Contender
+from mimctr.evaluate.results import Results
 from mimctr.explore.catalogue import NotThere, card, hit, user_id
+from mimctr.explore.generation import C_SFT
 from mimctr.explore.opened import OpenedRun
 from mimctr.explore.schemas import Example, Number, RunView, SliceRow, SliceView
+from mimctr.explore.scores import model_name, model_order
 from mimctr.report.headline import figures, headline, remarks
 from mimctr.report.summary import MIM, Summary
-from mimctr.report.wording import slice_name, ubm_name, variant_name
+from mimctr.report.wording import counted, slice_name
 
 NUM_ITEMS, NUM_EXAMPLES = 12, 6
-SMALLEST = 1e-12
 
 
 def view_run(run: OpenedRun) -> RunView:
     """Return what the run is, and its main finding."""
-    summary = None if run.results is None else Summary(run.results)
-    models = (
-        {}
-        if run.results is None
-        else {(model.ubm, model.variant, model.encoder): 0 for model in run.results.models}
-    )
-    for model in run.results.models if run.results else ():
-        models[(model.ubm, model.variant, model.encoder)] += 1
+    summary = None if run.results is None else summary_of(run.results)
+    trained = run.results.models if run.results else []
+    models = Counter((model.ubm, model.variant, model.encoder) for model in trained)
     return RunView(
         name=run.name,
         headline=headline(summary) if summary else None,
@@ -31,9 +30,10 @@ def view_run(run: OpenedRun) -> RunView:
         figures=[Number(**one._asdict()) for one in figures(summary)] if summary else [],
         counts=run.data.manifest.counts,
         pair_rule=run.data.manifest.pair_rule,
+        evaluation=run.evaluation,
         models=[
-            f"{ubm_name(ubm)} {variant_name(variant)}{f' ({encoder})' if encoder else ''}, {count} seeds"
-            for (ubm, variant, encoder), count in models.items()
+            f"{model_name(*kind)}, {counted(models[kind], 'seed')}"
+            for kind in sorted(models, key=lambda kind: model_order(*kind))
         ],
         encoders=list(run.generations),
         asks=list(run.asks),
@@ -42,11 +42,18 @@ def view_run(run: OpenedRun) -> RunView:
     )
 
 
+def summary_of(results: Results) -> Summary:
+    """Return what the pages say of the results: of Base+MIM on several encoders' vectors, that on those of C-SFT."""
+    tuned = {row.encoder for row in results.rows if row.variant == MIM and row.encoder in C_SFT}
+    rows = [row for row in results.rows if row.variant != MIM or row.encoder in tuned]
+    return Summary(results.model_copy(update={"rows": rows}) if tuned else results)
+
+
 def slice_rows(run: OpenedRun) -> list[SliceRow]:
     """Return AUC on every slice, averaged over UBMs and seeds, and the gain of content; none without results."""
     if run.results is None:
         return []
-    summary = Summary(run.results)
+    summary = summary_of(run.results)
     named = dict.fromkeys(row.slice for row in run.results.rows)
     found = []
     for name in named:
@@ -83,19 +90,22 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
     targets = np.asarray(run.data.impressions.target)[run.test.start + places]
     items, counts = np.unique(targets, return_counts=True)
     most = items[np.lexsort((items, -counts))][:NUM_ITEMS]
-    helped, harmed = [], []
+    helped: list[int] = []
+    harmed: list[int] = []
     base, content = run.scores.mean(BASE), run.scores.mean(MIM)
     if base is not None and content is not None:
         clicked = np.asarray(run.data.impressions.click)[run.test.start + places] == 1
-        gains = _log_likelihood(content[places], clicked) - _log_likelihood(base[places], clicked)
-        order = np.argsort(-gains, kind="stable")
-        helped = list(places[order[gains[order] > 0][:NUM_EXAMPLES]])
-        harmed = list(places[order[gains[order] < 0][::-1][:NUM_EXAMPLES]])
+        nearer = np.where(clicked, 1.0, -1.0) * (content - base)[places]
+        for kind in (clicked, ~clicked):
+            own = np.flatnonzero(kind)
+            own = own[np.argsort(-nearer[own], kind="stable")]
+            helped += places[own[nearer[own] > 0][:NUM_EXAMPLES]].tolist()
+            harmed += places[own[nearer[own] < 0][::-1][:NUM_EXAMPLES]].tolist()
 
     def example(place: int) -> Example:
         assert base is not None
         assert content is not None
-        row = run.test.start + int(place)
+        row = run.test.start + place
         return Example(
             row=row,
             user_id=user_id(run, row),
@@ -113,7 +123,3 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
         helped=[example(place) for place in helped],
         harmed=[example(place) for place in harmed],
     )
-
-
-def _log_likelihood(probability: np.ndarray, clicked: np.ndarray) -> np.ndarray:
-    return np.log(np.clip(np.where(clicked, probability, 1.0 - probability), SMALLEST, None))

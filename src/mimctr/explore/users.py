@@ -3,6 +3,7 @@
 import numpy as np
 
 from mimctr.batch import FIRST_INDEX
+from mimctr.errors import first_of
 from mimctr.explore.catalogue import NotThere, card, place
 from mimctr.explore.opened import OpenedRun
 from mimctr.explore.schemas import Impression, UserView, Weighed
@@ -26,7 +27,7 @@ def view_user(
         row: Of one of the user's test impressions; None: the first of them.
         now: All behaviors, before no impression.
         target: Raw id of any item; None: the impression's.
-        encoder: Whose vectors weigh; None: those of C-SFT, else the last.
+        encoder: Whose vectors weigh; None: the preferred one's.
         max_length: Most behaviors that are shown.
 
     Raises:
@@ -79,16 +80,16 @@ def view_user(
 
 
 def choose_encoder(run: OpenedRun, name: str | None) -> str | None:
-    """Return the generation that is meant; of none named, that of C-SFT, else the last; None where there is none.
+    """Return the generation that is meant; of none named, the preferred one; None where there is none.
 
     Raises:
         NotThere: it is not in the run.
     """
     if name and name not in run.generations:
         raise NotThere(
-            f"there are no vectors of {name[:100]!r} in this run, but of {', '.join(run.generations) or 'none'}"
+            f"there are no vectors of {name[:100]!r} in this run, but of {first_of(list(run.generations)) or 'none'}"
         )
-    return name or ("csft" if "csft" in run.generations else next(reversed(list(run.generations)), None))
+    return name or run.preferred
 
 
 def view_impression(run: OpenedRun, row: int) -> Impression:

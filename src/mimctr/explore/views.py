@@ -77,9 +77,7 @@ class Views:
         return self.thumbnails.get(group, number, LARGE if large else SMALL)
 
     def _asks(self, encoder: str | None) -> tuple[str, Asks]:
-        name = choose_encoder(self.run, encoder)
-        if not encoder and name not in self.run.asks:
-            name = next(reversed(list(self.run.asks)), None)
+        name = choose_encoder(self.run, encoder) if encoder else self.run.preferred_to_ask
         if name is None or name not in self.run.asks:
             raise NotThere(
                 "this run has no encoder that a text or a picture could be put to; search for words"

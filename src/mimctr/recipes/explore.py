@@ -1,10 +1,11 @@
-"""Look into a finished run: items, neighbors by generation, users, slices.
+"""Look into a finished run or reproduction: items, neighbors by generation, users, slices.
 
 mimctr explore runs/demo
 """
 
 import logging
-from functools import cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,22 @@ from pydantic import Field
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import RECORD, ItemEncoder
-from mimctr.errors import ConfigError, StaleSnapshot
+from mimctr.errors import ConfigError, StaleSnapshot, first_of
 from mimctr.evaluate.results import Results, read_results
-from mimctr.explore.generation import Generation
+from mimctr.explore.generation import Generation, in_order, split_seed
 from mimctr.explore.opened import Asked, Asks, OpenedRun
 from mimctr.explore.scores import Scores
-from mimctr.recipes.embed import open_content
-from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, read_test_part
+from mimctr.recipes.embed import ITEMS, open_content
+from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, embed_folders, read_test_part
 from mimctr.recipes.evaluate import Config as EvaluateConfig
 from mimctr.recipes.serve import Listening, read_token
 
 logger = logging.getLogger(__name__)
+
+EVALUATIONS = ("evaluate", *(f"evaluate/{group}" for group in ("ubms", "online", "encoders", "extensions")))
+"""Where results are looked for, below a run or a reproduction; the first that are there are shown."""
+NUM_LOADED = 4
+"""Encoders that are kept in memory: a reproduction has dozens."""
 
 
 class Config(Listening):
@@ -45,34 +51,57 @@ def open_run(run: Path) -> OpenedRun:
         RunError: it has no dataset, or a damaged one.
         StaleSnapshot: an encoder is not the one that made its folder's vectors.
     """
-    data = CtrDataset.open(run / "dataset")
-    opened = OpenedRun(name=run.resolve().name, data=data)
-    embedded = sorted(path for path in (run / "embed").glob("*") if (path / "items").is_dir())
-    order = {"plain": 0, "pretrained": 1, "csft": 2}
-    embedded.sort(key=lambda path: (order.get(path.name, 3), path.name))
-    opened.generations = {path.name: Generation(path.name, open_content(data, path)) for path in embedded}
-    if not embedded:
-        opened.missing.append(
-            "No vectors (embed): no neighbors, no content weights, no search by picture or text."
-        )
-    opened.asks = {
-        path.name: _asks(run / path.name, open_content(data, path).snapshot.fingerprint)
-        for path in embedded
-        if (run / path.name / RECORD).is_file()
-    }
-    for name in (path.name for path in embedded if path.name not in opened.asks):
-        opened.missing.append(
-            f"No encoder in {name}: its vectors are there, but no text or picture can be put to it."
-        )
-    _open_evaluation(run / "evaluate", opened)
+    opened = OpenedRun(name=run.resolve().name, data=CtrDataset.open(run / "dataset"))
+    _open_vectors(run, opened)
+    _open_evaluation(run, opened)
     opened.prepare()
     return opened
 
 
-def _open_evaluation(folder: Path, opened: OpenedRun) -> None:
-    if not (folder / RESULTS).is_file():
+def encoder_folder(run: Path, name: str) -> Path | None:
+    """Return where the encoder is that made the vectors of ``embed/name``; None where it is not there.
+
+    A run has it in a folder of that name. A reproduction has the encoder of ``mim-seed1`` in ``seed1/mim``, that of
+    ``plain``, which no seed changes, below its first seed, and that of ``mim, EVA-seed1``, which starts from other
+    foundation models, in ``others/EVA/seed1/mim``.
+    """
+    encoder, seed = split_seed(name)
+    encoder, _, other = encoder.partition(", ")
+    made = run / "others" / other if other else run
+    seeds = [made / f"seed{seed}"] if seed is not None else made.glob("seed*")
+    below = sorted((folder / encoder for folder in seeds), key=lambda path: (len(path.parent.name), path))
+    return next((path for path in (run / name, *below) if (path / RECORD).is_file()), None)
+
+
+def _open_vectors(run: Path, opened: OpenedRun) -> None:
+    names = in_order([folder.name for folder in embed_folders(run) if (folder / ITEMS).is_dir()])
+    generations: dict[str, Generation] = {}
+    asks: dict[str, Asks] = {}
+    load = lru_cache(NUM_LOADED)(_load)
+    for name in names:
+        table = open_content(opened.data, run / "embed" / name)
+        generations[name] = Generation(name, table)
+        folder = encoder_folder(run, name)
+        if folder is not None:
+            asks[name] = _asks(partial(load, folder, table.snapshot.fingerprint))
+    opened.generations, opened.asks = generations, asks
+    if not names:
+        opened.missing.append(
+            "No vectors (embed): no neighbors, no content weights, no search by picture or text."
+        )
+    elif alone := [name for name in names if name not in asks]:
+        opened.missing.append(
+            f"No encoder to {len(alone)} of {len(names)} folders of vectors, {first_of(alone)}: no text or picture can "
+            "be put to those."
+        )
+
+
+def _open_evaluation(run: Path, opened: OpenedRun) -> None:
+    opened.evaluation = next((name for name in EVALUATIONS if (run / name / RESULTS).is_file()), None)
+    if opened.evaluation is None:
         opened.missing.append("No results (evaluate): no probabilities, no slices.")
         return
+    folder = run / opened.evaluation
     results = read_results(folder / RESULTS)
     opened.results = results
     opened.name = results.dataset.name
@@ -89,9 +118,8 @@ def _num_age_sets(results: Results) -> int:
     return EvaluateConfig.model_validate(results.settings).num_age_sets
 
 
-def _asks(folder: Path, fingerprint: str) -> Asks:
-    """Return how texts and pictures are put to an encoder, which the first of them loads."""
-    load = cache(lambda: _load(folder, fingerprint))
+def _asks(load: Callable[[], ItemEncoder]) -> Asks:
+    """Return how texts and pictures are put to an encoder, which is loaded when it is asked."""
     return Asks(lambda text: ask_text(load(), text), lambda picture: ask_picture(load(), picture))
 
 
@@ -119,7 +147,7 @@ def ask_text(encoder: ItemEncoder, text: str) -> Asked:
         reads = encoder.query_category(encoder.text_view(encoder.text_vectors(ids, mask)), asked="text")
     name = _name(encoder, int(reads[0]))
     vectors, _ = encoder.embed_items([None], [text], [name])
-    return Asked(vectors[0].numpy(), name)
+    return Asked(vectors[0].numpy(), name, as_title=True)
 
 
 def ask_picture(encoder: ItemEncoder, picture: bytes) -> Asked:

@@ -1,5 +1,9 @@
-// Sorting of tables, and searching by a picture. Everything else works without.
+// Sorting of tables, a shadow beside the column that stays, and searching by a picture. Everything else works without.
 "use strict";
+
+for (const box of document.querySelectorAll(".scroll")) {
+  box.addEventListener("scroll", () => box.classList.toggle("scrolled", box.scrollLeft > 0), { passive: true });
+}
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
