@@ -14,6 +14,7 @@ from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.findings import finding
 from mimctr.report.interval_marks import interval_marks
 from mimctr.report.reproduction_page import anchor, render_reproduction
+from mimctr.report.reproduction_text import reproduction_markdown, reproduction_summary
 from mimctr.report.units import finding_confidence, finding_difference, finding_interval
 from mimctr.report.words import ONE_SEED
 
@@ -183,3 +184,13 @@ def test_what_was_counted_has_no_interval_and_is_called_so():
         "1.13 times",
         "",
     )
+
+
+def test_what_is_lacking_is_told_first():
+    made = make_reproduction().model_copy(update={"lacking": ["table 5", "online"]})
+    told = "Not made yet: table 5 and online. The command below goes on."
+    page = render_reproduction(made, Path())
+    assert told in page[: page.index("</header>")]
+    assert told in reproduction_markdown(made)
+    assert told in reproduction_summary(made)
+    assert "Not made yet" not in render_reproduction(make_reproduction(), Path())

@@ -13,7 +13,7 @@ from mimctr.report import units, wording
 from mimctr.report.interval_marks import interval_marks
 from mimctr.report.page import data_address
 from mimctr.report.reproduction_plots import plot
-from mimctr.report.words import ONE_SEED, WORDS
+from mimctr.report.words import ONE_SEED, WORDS, lacking_words
 
 VERDICTS: tuple[Verdict, ...] = ("held", "undecided", "not held", "not run")
 """In the order in which they are counted and sorted."""
@@ -51,7 +51,7 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
         made=reproduction,
         claims=claims,
         checks=checks,
-        one_seed=ONE_SEED,
+        warnings=warnings(reproduction),
         words=WORDS,
         verdicts=[(verdict, verdicts[verdict]) for verdict in VERDICTS],
         order={verdict: place for place, verdict in enumerate(VERDICTS)},
@@ -76,6 +76,12 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
 def split_findings(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
     """Return what the paper claims, and the checks of our own."""
     return [one for one in findings if not one.ours], [one for one in findings if one.ours]
+
+
+def warnings(reproduction: Reproduction) -> list[str]:
+    """Return what has to be known before anything else: one seed, experiments that are lacking."""
+    one_seed = ONE_SEED if len(reproduction.seeds) == 1 else ""
+    return [text for text in (one_seed, lacking_words(reproduction.lacking)) if text]
 
 
 def keep_percent(value: object) -> object:

@@ -11,7 +11,7 @@ from rich.text import Text
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Table
 from mimctr.evaluate.written import duration
 from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
-from mimctr.report.reproduction_page import VERDICTS, section_places, split_findings
+from mimctr.report.reproduction_page import VERDICTS, section_places, split_findings, warnings
 from mimctr.report.table import plain_text
 from mimctr.report.units import (
     finding_confidence,
@@ -21,7 +21,7 @@ from mimctr.report.units import (
     write_value,
 )
 from mimctr.report.wording import capitalized, counted
-from mimctr.report.words import ONE_SEED, WORDS
+from mimctr.report.words import WORDS
 
 SHOWN = "table 2"
 """The table that a terminal gets."""
@@ -105,9 +105,7 @@ def _opening(made: Reproduction) -> list[str]:
         f"{counted(len(made.seeds), 'seed')}. Of {counted(len(claims), 'finding')} of the paper: {tally}. "
         "In round brackets: 95 % intervals. In square ones: the paper's numbers."
     ]
-    if len(made.seeds) == 1:
-        blocks.append(ONE_SEED)
-    blocks.append(findings_markdown(claims))
+    blocks += [*map(paragraph, warnings(made)), findings_markdown(claims)]
     return [*blocks, "Checks of our own:", findings_markdown(checks)] if checks else blocks
 
 
@@ -154,7 +152,7 @@ def reproduction_summary(made: Reproduction) -> str:
     """Return the findings, and Table 2 where it was asked for, as plain text for a terminal."""
     tables = [_rich_table(table) for table in made.tables if table.key == SHOWN]
     text = plain_text(*tables, _rich_findings(made))
-    return f"{text}\n{ONE_SEED}" if len(made.seeds) == 1 else text
+    return "\n".join([text, *warnings(made)])
 
 
 def _rich_findings(made: Reproduction) -> RichTable:

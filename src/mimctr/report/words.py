@@ -1,5 +1,7 @@
 """The words of a reproduction's report, for readers who do not have the paper beside them."""
 
+from mimctr.report.wording import listing
+
 WORDS = (
     ("Base", "a CTR model without content: IDs and fields alone"),
     ("MIM, Base+MIM", "the same model with content interest, Eq. (7) to (9) of the paper (arXiv 2502.00321)"),
@@ -27,3 +29,8 @@ ONE_SEED = (
     "One seed: intervals and confidences are over users alone. With another seed a verdict may turn round."
 )
 """What has to be said of a reproduction with one seed."""
+
+
+def lacking_words(lacking: list[str]) -> str:
+    """Return what a reproduction has nothing of yet, as a sentence; empty where it lacks nothing."""
+    return f"Not made yet: {listing(lacking)}. The command below goes on." if lacking else ""

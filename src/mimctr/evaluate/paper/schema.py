@@ -169,6 +169,8 @@ class Reproduction(Record):
     figures: list[Figure]
     findings: list[Finding]
     galleries: list[Gallery] = Field([])
+    lacking: list[str] = Field([])
+    """Experiments that were asked for and of which there is nothing yet: their steps were not made."""
     steps: list[Step]
     command: str
     """That makes it again, or goes on."""

@@ -101,11 +101,18 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         figures=parts.figures,
         findings=parts.findings,
         galleries=_galleries(made),
+        lacking=_lacking(parts, planning.wanted),
         steps=[_describe(step, planning, reasons) for step in planning.plan],
         command=command,
         versions=describe_versions(),
         machine=describe_machine(),
     )
+
+
+def _lacking(parts: Parts, wanted: Sequence[str]) -> list[str]:
+    """Return the experiments of which there is neither a table nor a figure."""
+    keys = {table.key for table in parts.tables} | {figure.key for figure in parts.figures}
+    return [name for name in wanted if name not in keys]
 
 
 def _add_ubms(parts: Parts, made: Made) -> None:
