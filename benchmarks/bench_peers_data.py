@@ -226,6 +226,7 @@ def collect(entries: list[Entry], dataset: CtrDataset, args: argparse.Namespace,
     }
     return PeerResults(
         dataset=args.dataset.name if args.dataset.name != "dataset" else args.dataset.absolute().parent.name,
+        source_hash=dataset.manifest.source_hash,
         seeds=args.seeds,
         num_impressions={part: dataset.manifest.counts[part] for part in ("train", "validation", "test")},
         settings=settings,

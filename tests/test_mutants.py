@@ -1328,9 +1328,9 @@ MUTANTS = [
     Mutant(
         "the encoder is compared with Base at another batch size",
         "evaluate/paper/cost.py",
-        "pair: tuple[Run, Run] = (one.compared, base.compared)",
-        "pair: tuple[Run, Run] = (one.compared, base.usual or base.compared)",
-        "tests/evaluate/test_cost.py::test_what_runs_the_encoder_is_divided_by_base_at_its_own_batch_size",
+        "if usual else (one.compared, base.compared)",
+        "if usual else (one.compared, base.usual)",
+        "tests/evaluate/test_cost.py::test_each_side_is_divided_by_base_at_its_own_batch_size",
     ),
     Mutant(
         "a turned interval keeps its ends",

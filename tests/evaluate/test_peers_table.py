@@ -1,5 +1,6 @@
 """The table of other libraries: what the best peer is, and what the rows say of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def results() -> PeerResults:
     gain = Estimate(mean=0.02, sd=0.001, low=0.015, high=0.025, p_value=0.001)
     return PeerResults(
         dataset="small",
+        source_hash="0123456789abcdef",
         seeds=[0, 1],
         num_impressions={"train": 8, "validation": 1, "test": 1},
         settings={"batch_size": 1024},
@@ -85,6 +87,12 @@ def test_what_is_written_is_read_again_and_another_file_is_refused(
 ) -> None:
     write_peers(tmp_path / "peers.json", results)
     assert read_peers(tmp_path / "peers.json") == results
+    older = results.model_dump(mode="json", exclude={"source_hash"}) | {"format": 1}
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    with pytest.raises(
+        DataError, match=r"older\.json: 2 values .* Run 'python benchmarks/bench_peers_data\.py' again"
+    ):
+        read_peers(tmp_path / "older.json")
     (tmp_path / "other.json").write_text('{"format": 1}')
     with pytest.raises(DataError, match=r"other\.json: \d+ values do not follow the schema of peers\.json"):
         read_peers(tmp_path / "other.json")

@@ -1,6 +1,7 @@
 """The encoder tables on the minuscule shop: every row starts from the right towers and differs only in what it says."""
 
 import json
+import re
 import shutil
 
 import polars as pl
@@ -12,7 +13,7 @@ from mimctr.encoders.architecture import architecture
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import TextEncoder
-from mimctr.errors import ConfigError, DataError
+from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.encoder_results import read_encoder_results
 from mimctr.recipes import csft, encoder_tables, plain, random_towers, search
 from mimctr.recipes.catalogue import KEPT
@@ -124,6 +125,9 @@ def test_the_grid_takes_what_is_best_on_validation_with_the_first_seed(finished)
             tried.append(max(json.loads(line).get("recall@10", -1) for line in lines))
         best = (0.05, 0.0001)[int(tried[1] > tried[0])]
         assert record(out / "seed1" / row.name)["config"]["head_learning_rate"] == best
+        assert record(out / "seed0" / row.name) == record(
+            out / "tune" / row.name / str((0.05, 0.0001).index(best))
+        )
 
 
 def test_the_json_holds_the_means_of_the_searches(finished):
@@ -196,6 +200,58 @@ def test_without_clicks_their_rows_are_not_run_and_kept_vectors_spare_the_towers
 def test_a_setting_that_rows_differ_in_cannot_be_tuned(world):
     with pytest.raises(ConfigError, match=r"grid: fusion: what is compared cannot be tuned"):
         recipe(world, grid={"fusion": ["tensor", "concat"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"pretrain": {"masked_image": False, "language": False}},
+            r"language are false, but .* row \+DDA\. Leave",
+        ),
+        (
+            {"pretrain": {"alignment": False}},
+            r"pretrain\.alignment is false, but Table 3 has a row \+DDA\+DMA",
+        ),
+        (
+            {"csft": {"pair_kinds": ["click"]}},
+            r"csft\.pair_kinds = \['click'\], but .* compares purchases with clicks",
+        ),
+        ({"csft": {"pair_kinds": ["purchase", "click"]}}, "compares purchases with clicks"),
+        ({"csft": {"pair_kinds": []}}, "compares purchases with clicks"),
+        ({"seeds": [3, 1, 3]}, r"seeds: Input should name each seed once, got \[3, 1, 3\]\."),
+        *(
+            (
+                {"others": {name: {}}},
+                rf"others: the name {re.escape(repr(name))} is a folder's too\. .* or _\.$",
+            )
+            for name in ("facebook/dinov2", "../x", "..", ".hidden", "", "a\nb", "a, b")
+        ),
+    ],
+)
+def test_what_would_fail_or_lie_later_is_refused_in_a_line(world, changes, told):
+    with pytest.raises(ConfigError, match=told) as refused:
+        recipe(world, **changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_names_of_foundation_models_may_have_what_folders_may(world):
+    names = ["DINOv2 and BGE", "half as wide", "ViT-B_16+.5", "größer"]
+    assert list(recipe(world, others={name: {} for name in names}).others) == names
+
+
+def test_one_part_of_dda_suffices(world):
+    assert not recipe(world, pretrain={"masked_image": False}).pretrain.masked_image
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_trained(world, tmp_path):
+    """Mutant: only training pairs are looked for."""
+    wanted = recipe(world, search={"pair_kinds": ["return"]})
+    with pytest.raises(
+        RunError, match=r"no pairs of kind return to search for in the validation part, so no row"
+    ):
+        encoder_tables.main(wanted, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dataset"]
 
 
 @pytest.mark.parametrize("query", ["picture", "item"])

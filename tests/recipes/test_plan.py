@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mimctr.errors import RunError
 from mimctr.recipes.pace import UNKNOWN, Pace
-from mimctr.recipes.plan import NO_TIME, Left, Plan, Step, fitting
+from mimctr.recipes.plan import NO_TIME, Left, Plan, Step, added_seconds, fitting
 from mimctr.train.stage import Stage
 
 
@@ -23,7 +23,7 @@ class World:
     def __init__(self, root):
         self.root, self.ran, self.now = root, [], 0.0
 
-    def step(self, name, *needs, takes=1.0, kind="copy", make=None):
+    def step(self, name, *needs, takes=1.0, kind="copy", make=None, copied_from=None):
         def work():
             self.ran.append(name)
             self.now += takes
@@ -32,7 +32,12 @@ class World:
         inputs = {need: self.root / need for need in needs}
         stage = Stage(kind, self.root / name, config=Config(), inputs=inputs, work=work)
         return Step(
-            self.root / name, kind, takes, tuple(self.root / need for need in needs), make or (lambda: stage)
+            self.root / name,
+            kind,
+            takes,
+            tuple(self.root / need for need in needs),
+            make or (lambda: stage),
+            copied_from,
         )
 
     def clock(self):
@@ -97,7 +102,7 @@ def test_a_second_run_makes_only_what_is_left(world):
     plan = chain(world, Plan())
     assert names(plan.run(world.pace(), seconds=3.0, clock=world.clock)) == ["c"]
     assert world.ran == ["a", "b", "d"]
-    assert [left.step.folder.name for left in plan.left(world.pace())] == ["c"]
+    assert [[one.step.folder.name for one in batch] for batch in plan.left(world.pace())] == [["c"]]
     assert plan.run(world.pace(), seconds=5.0, clock=world.clock) == {}
     assert world.ran == ["a", "b", "d", "c"]
 
@@ -135,7 +140,7 @@ def test_what_fits_is_what_a_loop_takes(world):
         world.step("d", "c", takes=1.0),
         world.step("e", takes=0.5),
     ]
-    left = [Left(step, step.size) for step in steps]
+    left = [[Left(step, step.size)] for step in steps]
     for seconds in (0.0, 0.5, 2.0, 2.5, 5.0, 6.4, 6.5, 9.0, 10.0, 10.5):
         taken = set()
         for step in steps:
@@ -148,7 +153,7 @@ def test_what_fits_is_what_a_loop_takes(world):
 
 def test_what_needs_something_left_out_is_left_out(world):
     step = world.step("b", "a")
-    assert fitting([Left(step, 1.0)], None, without={world.root / "a"}) == {step.folder: NO_TIME}
+    assert fitting([[Left(step, 1.0)]], None, without={world.root / "a"}) == {step.folder: NO_TIME}
 
 
 def test_trainings_that_need_one_another_are_not_made_together(world, monkeypatch):
@@ -181,13 +186,97 @@ def test_the_pace_is_the_median_of_what_was_seen_of_a_kind():
     assert pace.seconds("other", 1) == UNKNOWN
 
 
-def test_trainings_share_the_cores(world):
-    one, four = Plan(num_workers=1), Plan(num_workers=4)
-    step = world.step("t", takes=8.0, kind="train sim base")
-    for plan in (one, four):
-        plan.add(step, ["x"])
+def test_nothing_is_learned_of_a_step_without_a_size():
+    pace = Pace({"dda": 2.0})
+    pace.learn("dda", 0, 3.0)
+    assert pace.seconds("dda", 10) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("takes", "num_workers", "whole", "fit"),
+    [
+        ([8.0], 4, 8.0, []),  # alone it is not a quarter of it
+        ([8.0, 2.0, 2.0, 2.0], 4, 8.0, [2.0, 2.0, 2.0]),
+        ([4.0] * 8, 4, 8.0, [4.0] * 4),
+        ([4.0] * 5, 4, 8.0, [4.0] * 4),  # the fifth waits for a worker
+        ([3.0, 3.0, 1.0], 1, 7.0, [3.0, 3.0]),
+    ],
+)
+def test_trainings_share_the_workers_and_none_is_done_sooner_than_alone(
+    world, monkeypatch, takes, num_workers, whole, fit
+):
+    """Mutant: a training that runs alone takes a worker's share of its time."""
+    plan = Plan(num_workers=num_workers)
+    for number, seconds in enumerate(takes):
+        plan.add(world.step(f"t{number}", takes=seconds, kind="train sim base"), ["x"])
     pace = Pace({"train sim base": 1.0})
-    assert [plan.left(pace)[0].seconds for plan in (one, four)] == [8.0, 2.0]
+    left = plan.left(pace)
+    assert [[one.seconds for one in batch] for batch in left] == [takes]
+    assert sum(added_seconds(left, num_workers).values()) == whole
+    assert fitting(left, whole, num_workers=num_workers) == {}
+
+    begun = []
+    monkeypatch.setattr(Plan, "_make", lambda self, steps: begun.extend(step.size for step in steps))
+    monkeypatch.setattr(Plan, "learn", lambda self, pace, folders: None)
+    reasons = plan.run(pace, seconds=whole - 0.5, clock=world.clock)
+    assert begun == fit
+    assert len(reasons) == len(takes) - len(fit)
+
+
+def test_what_a_step_adds_is_what_it_makes_its_batch_longer(world):
+    steps = [world.step(name, takes=takes) for name, takes in (("a", 8.0), ("b", 2.0), ("c", 9.0))]
+    added = added_seconds([[Left(step, step.size) for step in steps], [Left(world.step("d"), 1.0)]], 2)
+    assert [added[world.root / name] for name in "abcd"] == [8.0, 0.0, 3.0, 1.0]
+
+
+def tuned(world):
+    """Two tries, the better one's copy, and what waits for it."""
+    plan = Plan()
+    plan.add(world.step("try0"), ["x"])
+    plan.add(world.step("try1"), ["x"])
+    plan.add(world.step("best", copied_from=lambda: world.root / "try1"), ["x"])
+    return plan
+
+
+def test_a_copy_of_what_was_tried_takes_no_time(world):
+    """Mutant: the first seed's model of a grid is charged as one more training."""
+    plan = tuned(world)
+    assert [one.seconds for batch in plan.left(world.pace()) for one in batch] == [1.0, 1.0, 0.0]
+    assert plan.run(world.pace(), seconds=2.0, clock=world.clock) == {}
+    assert world.ran == ["try0", "try1"]
+    assert (world.root / "best" / "done").read_text() == "try1"
+
+
+def test_what_stands_in_the_place_of_a_copy_is_made_anew_in_full(world):
+    (world.root / "best").mkdir()
+    plan = tuned(world)
+    assert [one.seconds for batch in plan.left(world.pace()) for one in batch] == [1.0, 1.0, 1.0]
+    plan.run(world.pace())
+    assert world.ran == ["try0", "try1", "best"]
+
+
+def test_the_pace_learns_nothing_from_a_copy(world, monkeypatch):
+    """Mutant: the best try's time counts twice."""
+    learned = []
+    monkeypatch.setattr(Pace, "learn", lambda self, kind, size, seconds: learned.append(kind))
+    tuned(world).run(world.pace())
+    assert learned == ["copy", "copy"]
+    learned.clear()
+    again = tuned(world)
+    again.learn(world.pace(), again.made())
+    assert learned == ["copy", "copy"]
+
+
+def test_to_look_at_a_plan_copies_nothing(world):
+    """Mutant: the best try is copied as soon as somebody asks what is made."""
+    tries = Plan()
+    for name in ("try0", "try1"):
+        tries.add(world.step(name), ["x"])
+    tries.run(world.pace())
+    plan = tuned(world)
+    assert names(plan.made()) == ["try0", "try1"]
+    assert [[one.seconds for one in batch] for batch in plan.left(world.pace())] == [[0.0]]
+    assert not (world.root / "best").exists()
 
 
 def test_steps_come_in_the_order_in_which_they_were_planned(world):

@@ -6,7 +6,9 @@ import shutil
 import polars as pl
 import pytest
 from csft.shop import write_encoders, write_shop
+from typer.testing import CliRunner
 
+from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.paper.peers import PeerResults, peers_table, write_peers
@@ -17,7 +19,7 @@ from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import main as reproduction
 from mimctr.recipes.reproduction.assemble import assemble
 from mimctr.recipes.reproduction.forecast import forecast, forecast_table
-from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
+from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe, share_row
 
 from .test_encoder_tables import CSFT, PRETRAIN
 
@@ -148,9 +150,11 @@ def test_a_log_without_propensities_says_nothing_of_other_rankings(finished):
 def test_other_libraries_are_shown_where_they_were_measured_on_the_same_data(finished):
     """Mutant: not compared with the dataset."""
     out, planning, made = finished
-    counts = CtrDataset.open(out / "dataset").manifest.counts
+    manifest = CtrDataset.open(out / "dataset").manifest
+    counts = manifest.counts
     peers = PeerResults(
         dataset="shop",
+        source_hash=manifest.source_hash,
         seeds=[0],
         num_impressions={part: counts[part] for part in ("train", "validation", "test")},
         settings={},
@@ -168,6 +172,9 @@ def test_other_libraries_are_shown_where_they_were_measured_on_the_same_data(fin
         write_peers(path, peers.model_copy(update={"num_impressions": more}))
         with pytest.raises(DataError, match=r"peers\.json: \d+ test impressions, .* other data"):
             reproduction.plan(planning.recipe, out, QUICK)  # before anything is made
+        write_peers(path, peers.model_copy(update={"source_hash": "0" * 64}))
+        with pytest.raises(DataError, match=r"peers\.json: measured on tables 0{12}, .* other data"):
+            reproduction.plan(planning.recipe, out, QUICK)
     finally:
         path.unlink()
 
@@ -202,10 +209,9 @@ def test_a_log_with_propensities_is_ranked_anew(world, tmp_path):
     shutil.copytree(world / "shop" / "tables", tables)
     path = tables / "impressions.parquet"
     page = ["user_id", "time"]
-    log = pl.read_parquet(path).with_columns(time=pl.col("time") // 400 * 400).unique([*page, "item_id"])
-    log = log.sample(fraction=1, shuffle=True, seed=0).with_columns(
-        position=pl.int_range(pl.len()).over(page), propensity=1 / pl.len().over(page)
-    )
+    log = pl.read_parquet(path).with_columns(time=pl.col("time") // 400 * 400)
+    log = log.unique([*page, "item_id"], maintain_order=True).sample(fraction=1, shuffle=True, seed=0)
+    log = log.with_columns(position=pl.int_range(pl.len()).over(page), propensity=1 / pl.len().over(page))
     log.write_parquet(path)
     changed = {"source": {"kind": "tables", "path": tables}, "ubms": ["mean"], "ubm": "mean", "others": {}}
     planning = reproduction.plan(recipe(world, **changed), tmp_path / "run", ["online"])
@@ -238,6 +244,7 @@ def test_in_pieces_it_ends_as_at_once(finished, world, tmp_path):
     nothing = reproduction.main(planning, seconds=0.0, command="again")
     assert nothing.reproduction.tables == []
     assert [step.not_run for step in nothing.reproduction.steps] == ["no time"] * steps
+    assert nothing.reproduction.lacking == ["table 2", "table 3"]
     pace = Pace()
     planning.plan.learn(pace, [])
     first = forecast(planning, pace, 1.0)
@@ -301,10 +308,62 @@ def test_a_forecast_says_what_is_made_and_what_is_left(finished):
     assert "signal and loss of C-SFT" in text
 
 
+def tree(folder):
+    """Every file below a folder, with its time and size."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
+
+
+def test_to_look_replaces_nothing(finished, world, tmp_path):
+    """Mutant: --plan makes the dataset anew where the recipe's settings changed, beneath a run in progress too."""
+    out, planning, _ = finished
+    before = tree(out)
+    forecast(reproduction.plan(planning.recipe, out, QUICK, replace=False), Pace(), 60.0)
+    other = recipe(world, prepare={"test_fraction": 0.3})
+    with pytest.raises(
+        RunError,
+        match=r"dataset: its setting test_fraction changed, and --plan replaces nothing\. Leave out --plan to make it "
+        r"anew, or choose another folder\.$",
+    ):
+        reproduction.plan(other, out, QUICK, replace=False)
+    assert tree(out) == before
+
+    half = recipe(world, source={"kind": "bazaar", "size": "tiny", "seed": 0})
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "stage.started.json").write_text('{"name": "bazaar", "key": "of another seed"}')
+    with pytest.raises(RunError, match=r"tables: it is half made from other settings, and --plan replaces"):
+        reproduction.plan(half, tmp_path, QUICK, replace=False)
+
+
+def test_the_command_line_says_whether_it_only_looks(world, tmp_path):
+    """Mutant: --plan is looked at when the dataset is made already."""
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        f'name = "shop"\nquick = ["seeds=[0]"]\n[source]\nkind = "tables"\npath = "{world}/shop/tables"\n'
+        f'[evaluate]\nnum_age_sets = 3\n[foundation]\nimage_weights = "{world}/encoders/image"\n'
+        f'text_weights = "{world}/encoders/text"\n'
+    )
+
+    def look(*words):
+        command = ["reproduce", str(path), "--out", str(tmp_path / "run"), "--table", "2", "--plan", *words]
+        return CliRunner().invoke(app, command)
+
+    shown = look()
+    assert shown.exit_code == 0, shown.output
+    assert "six user behavior models" in shown.stdout
+    before = tree(tmp_path / "run")
+    assert {child.name for child in (tmp_path / "run").iterdir()} == {"dataset"}
+    assert look("--quick").stdout != shown.stdout
+    refused = look("--set", "prepare.test_fraction=0.3")
+    assert refused.exit_code == 1
+    assert "its setting test_fraction changed, and --plan replaces nothing" in refused.output
+    assert tree(tmp_path / "run") == before
+
+
 def test_every_model_is_tuned_alike_on_the_first_seed(world, tmp_path):
     grid = {"learning_rate": [0.001, 0.02]}
     wanted = recipe(world, models_grid=grid, ubms=["sim"])
-    reproduction.main(reproduction.plan(wanted, tmp_path, ["table 2"]), seconds=None, command="x")
+    planning = reproduction.plan(wanted, tmp_path, ["table 2"])
+    reproduction.main(planning, seconds=None, command="x")
     for name in ("sim-base", "sim-mim-mim"):
         tried = [json.loads((tmp_path / "tune" / name / str(n) / "model.json").read_text()) for n in (0, 1)]
         aucs = [one["validation"]["auc"] for one in tried]
@@ -314,6 +373,18 @@ def test_every_model_is_tuned_alike_on_the_first_seed(world, tmp_path):
                 "config"
             ]
             assert config["learning_rate"] == best
+        assert (tmp_path / "train" / f"{name}-seed0" / "stage.json").read_bytes() == (
+            tmp_path / "tune" / name / str(grid["learning_rate"].index(best)) / "stage.json"
+        ).read_bytes()
+
+    copied = tmp_path / "train" / "sim-base-seed0"
+    shutil.rmtree(copied)
+    again = reproduction.plan(wanted, tmp_path, ["table 2"])
+    assert {step.folder for step in planning.plan} - again.plan.made() == {
+        copied,
+        tmp_path / "train" / "sim-base-seed1",  # waits for it
+    }
+    assert not copied.exists()
 
 
 def test_what_cannot_be_is_refused_in_a_line(world, tmp_path):
@@ -329,3 +400,60 @@ def test_what_cannot_be_is_refused_in_a_line(world, tmp_path):
     clicks_only = recipe(world, source={"kind": "tables", "path": tables})
     with pytest.raises(RunError, match="no pairs of kind purchase, so there is no C-SFT and no Base"):
         reproduction.plan(clicks_only, tmp_path / "run", ["table 2"])
+
+
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(world, tmp_path):
+    """Mutant: the evaluation finds out, after all trainings."""
+    few = recipe(world, evaluate={"num_age_sets": 100})
+    with pytest.raises(
+        DataError, match=r"its test part has \d+ items, too few for 100 sets by age\. Make it longer"
+    ):
+        reproduction.plan(few, tmp_path / "few", ["table 2"])
+    assert len(reproduction.plan(few, tmp_path / "few", ["table 1"]).plan) == 0
+
+    tables = tmp_path / "tables"
+    shutil.copytree(world / "shop" / "tables", tables)
+    log = pl.read_parquet(tables / "impressions.parquet")
+    late = pl.col("time") > pl.col("time").quantile(0.7)
+    log.with_columns(click=pl.when(late).then(0).otherwise("click")).write_parquet(
+        tables / "impressions.parquet"
+    )
+    unclicked = recipe(world, source={"kind": "tables", "path": tables})
+    with pytest.raises(DataError, match="its test part has no clicks, or nothing else"):
+        reproduction.plan(unclicked, tmp_path / "unclicked", ["table 2"])
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_trained(world, tmp_path):
+    unsearched = recipe(world, search={"pair_kinds": ["return"]})
+    with pytest.raises(
+        RunError, match="no pairs of kind return to search for in the validation part, so there is"
+    ):
+        reproduction.plan(unsearched, tmp_path, ["table 4"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"pair_shares": [0.5, 0.25, 0.5]},
+            r"pair_shares: Input should name each once, got \[0\.5, 0\.25, 0\.5\]",
+        ),
+        (
+            {"ubms": ["sim", "mean", "sim"]},
+            r"ubms: Input should name each once, got \['sim', 'mean', 'sim'\]",
+        ),
+    ],
+)
+def test_what_is_named_twice_is_refused(world, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        recipe(world, **changes)
+
+
+def test_every_share_has_a_name_of_its_own(world, tmp_path):
+    """Mutant: shares that round to one percent are one encoder, shown as two points."""
+    shares = [0.25, 0.5, 0.252, 0.004, 0.07, 1e-7]
+    names = [share_row(share).name for share in shares]
+    assert names == ["pairs_25", "pairs_50", "pairs_25.2", "pairs_0.4", "pairs_7", "pairs_0.00001"]
+    planning = reproduction.plan(recipe(world, pair_shares=[0.25, 0.252]), tmp_path, ["pairs"])
+    asked = {step.folder.name: step.make().config.pair_share for step in planning.plan if step.kind == "csft"}
+    assert asked == {"mim": 1.0, "pairs_25": 0.25, "pairs_25.2": 0.252}

@@ -1,9 +1,12 @@
 """A stage is made once per key, resumed when half made, and never deletes what is not its own."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
@@ -67,6 +70,92 @@ def test_a_half_made_stage_is_resumed_and_another_ones_remains_are_removed(make,
         make(size=2, work=dies)
     make(size=3)
     assert not (tmp_path / "out" / "half").exists()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that only the work moves."""
+    moved = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("mimctr.train.stage.time", SimpleNamespace(monotonic=lambda: moved.now))
+    return moved
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_its_attempts(make, tmp_path, clock):
+    """Mutant: the record knows the attempt that finished only."""
+
+    def works(seconds, *, ends=True):
+        def work():
+            (tmp_path / "out" / f"part{clock.now}").write_text("x")
+            clock.now += seconds
+            if not ends:
+                raise KeyboardInterrupt
+
+        return work
+
+    for seconds in (10.0, 5.0):
+        with pytest.raises(KeyboardInterrupt):
+            make(work=works(seconds, ends=False))
+    make(work=works(2.0))
+    assert read_record(tmp_path / "out").seconds == pytest.approx(17, abs=1e-3)
+    make(size=2, work=works(3.0))  # anew
+    assert read_record(tmp_path / "out").seconds == 3.0
+
+
+@pytest.mark.parametrize("said", [{"seconds": 4.0}, {}])
+def test_an_attempt_that_was_killed_took_until_its_last_file(make, tmp_path, clock, said):
+    """Mutant: what nobody could write down took no time. Older versions said nothing of seconds."""
+
+    def dies():
+        (tmp_path / "out" / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(work=dies)
+    half, started = (tmp_path / "out" / name for name in ("half", "stage.started.json"))
+    told = json.loads(started.read_text())
+    started.write_text(json.dumps({"name": told["name"], "key": told["key"], **said}))
+    for path, at in ((started, 1_000_000), (half, 1_000_020)):
+        os.utime(path, (at, at))
+    make(work=lambda: setattr(clock, "now", clock.now + 3.0))
+    assert read_record(tmp_path / "out").seconds == 23.0 + said.get("seconds", 0.0)
+
+
+def test_scratch_that_a_killed_attempt_left_is_removed(make, tmp_path):
+    """Mutant: it lies in the finished folder for ever."""
+
+    def dies():
+        scratch = tempfile.mkdtemp(dir=tmp_path / "out")  # what TemporaryDirectory has no time to remove
+        (tmp_path / "out" / scratch / "pixels").write_text("x")
+        (tmp_path / "out" / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(work=dies)
+    make()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["half", "result", "stage.json"]
+
+
+def test_a_stage_says_what_it_would_replace_and_replaces_nothing(tmp_path, source):
+    def stage(size=1, name="demo"):
+        def work():
+            (tmp_path / "out" / "result").write_text("x")
+
+        inputs = {"source": source}
+        return Stage(name, tmp_path / "out", config=Config(size=size), inputs=inputs, work=work)
+
+    assert stage().replaces() is None  # nothing is there
+    stage().run()
+    assert stage().replaces() is None
+    assert stage(name="other").replaces() is None  # refused, not replaced
+    assert stage(size=2).replaces() == "its setting size changed"
+    source.write_text("b")
+    assert stage().replaces() == "its input source changed"
+    assert (tmp_path / "out" / "result").exists()
+
+    (tmp_path / "out" / "stage.json").unlink()
+    (tmp_path / "out" / "stage.started.json").write_text('{"name": "demo", "key": "of old"}')
+    assert stage().replaces() == "it is half made from other settings"
+    assert (tmp_path / "out" / "result").exists()
 
 
 def test_a_refusal_leaves_no_mark_of_a_start(make, tmp_path):

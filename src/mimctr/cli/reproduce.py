@@ -30,7 +30,12 @@ def command(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="the recipe's settings for a first look")] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="say what would be done and how long it takes")
+        bool,
+        typer.Option(
+            "--plan",
+            help="say what would be done and how long it takes; makes tables and dataset where there are none, "
+            "replaces nothing",
+        ),
     ] = False,
     settings: Settings = None,
     json: Json = False,
@@ -47,7 +52,7 @@ def command(
     if quick:
         config = load_config(Recipe, recipe, section=None, assignments=[*config.quick, *(settings or [])])
     named = [f"table {number}" for number in table or []] + [f"figure {number}" for number in figure or []]
-    planning = reproduction.plan(config, out, [*named, *(also or [])])
+    planning = reproduction.plan(config, out, [*named, *(also or [])], replace=not plan)
     seconds = None if budget is None else 60 * budget
     shown = forecast_table(forecast(planning, Pace(), seconds))
     if plan:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config, Ubm, Variant
 from mimctr.recipes.ctr_model import RECORD
-from mimctr.recipes.grid import Grid, grid_points, keep_best
+from mimctr.recipes.grid import Grid, best_of, grid_points
 from mimctr.recipes.models import TRAIN, TUNE
 from mimctr.recipes.plan import TRAINING, Plan, Step
 from mimctr.recipes.workers import Training
@@ -83,13 +83,12 @@ class CtrPlan:
         )
 
         @cache
-        def best() -> Config:
-            return keep_best(
+        def best() -> int:
+            return best_of(
                 points,
                 self._grid,
                 judge=lambda made: read_json(made / RECORD)["validation"]["auc"],
                 tune=tune,
-                chosen=self.folder(model, self._first),
             )
 
         needed = tried if seed == self._first else self._first_folder(model, len(points) > 1)
@@ -98,8 +97,9 @@ class CtrPlan:
             self.folder(model, seed),
             content,
             needed,
-            lambda: self._with(best(), model, seed),
+            lambda: self._with(points[best()], model, seed),
             serves,
+            copied_from=(lambda: tune / str(best())) if tried else None,
         )
 
     def folder(self, model: CtrModel, seed: int) -> Path:
@@ -118,12 +118,14 @@ class CtrPlan:
         needs: tuple[Path, ...],
         config: Callable[[], Config],
         serves: Collection[str],
+        *,
+        copied_from: Callable[[], Path] | None = None,
     ) -> Path:
         kind = f"{TRAINING}{model.ubm} {'base' if content is None else 'content'}"
         size = self._num_impressions * self._train.epochs
         needed = needs if content is None else (content, *needs)
         make = lambda: Training(self._dataset, content, folder, config())  # noqa: E731
-        return self._plan.add(Step(folder, kind, size, needed, make), serves)
+        return self._plan.add(Step(folder, kind, size, needed, make, copied_from), serves)
 
     def _points(self, model: CtrModel) -> list[Config]:
         base = self._train.model_copy(update=dict(model.settings))

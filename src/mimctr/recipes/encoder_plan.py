@@ -9,7 +9,7 @@ from mimctr.recipes import plain as plain_recipe
 from mimctr.recipes import random_towers, stages
 from mimctr.recipes.encoder_recipe import Entry, Recipe, csft_points, made_with
 from mimctr.recipes.encoder_rows import AFTER_DMA, ROWS
-from mimctr.recipes.grid import keep_best
+from mimctr.recipes.grid import best_of
 from mimctr.recipes.item_config import ItemConfig
 from mimctr.recipes.plan import Plan, Step
 from mimctr.train.run import Run
@@ -94,17 +94,17 @@ class EncoderPlan:
         )
 
         @cache
-        def best() -> csft_recipe.Config:
-            return keep_best(
+        def best() -> int:
+            return best_of(
                 points,
                 recipe.grid,
                 judge=lambda made: best_evaluation(made, recipe.csft.metric)[1],
                 tune=tune,
-                chosen=entry.encoder(first),
             )
 
-        tuned = lambda: best().model_copy(update={"seed": seed})  # noqa: E731
-        return self._csft(entry, seed, entry.encoder(seed), tuned, tried, serves)
+        tuned = lambda: points[best()].model_copy(update={"seed": seed})  # noqa: E731
+        copied = (lambda: tune / str(best())) if tried and seed == first else None
+        return self._csft(entry, seed, entry.encoder(seed), tuned, tried, serves, copied_from=copied)
 
     def _csft(
         self,
@@ -114,13 +114,15 @@ class EncoderPlan:
         config: Callable[[], csft_recipe.Config],
         tried: tuple[Path, ...],
         serves: Collection[str],
+        *,
+        copied_from: Callable[[], Path] | None = None,
     ) -> Path:
         start = self.csft_start(entry, seed, serves)
         example = csft_points(self._recipe, entry.row)[0]
         pictures = 2 + len(example.drawn_negatives)  # of a pair: query, item, drawn items
         size = example.num_steps * example.batch_size * pictures
         make = lambda: stages.csft(self._dataset, start, out, config())  # noqa: E731
-        return self._plan.add(Step(out, "csft", size, (start, *tried), make), serves)
+        return self._plan.add(Step(out, "csft", size, (start, *tried), make, copied_from), serves)
 
     def csft_start(self, entry: Entry, seed: int, serves: Collection[str] = ()) -> Path:
         """Plan what C-SFT starts from: the towers, or the plain encoder that kept what they say; return its folder."""

@@ -1,10 +1,11 @@
 """Settings of the encoder tables, and the rows that they ask for."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from mimctr.recipes import csft as csft_recipe
 from mimctr.recipes import foundation as foundation_recipe
@@ -12,8 +13,11 @@ from mimctr.recipes import prepare as prepare_recipe
 from mimctr.recipes import pretrain as pretrain_recipe
 from mimctr.recipes import search as search_recipe
 from mimctr.recipes import sources
-from mimctr.recipes.encoder_rows import AFTER_DMA, MIM, ROWS, Row
+from mimctr.recipes.encoder_rows import AFTER_DMA, CLICK, MIM, ROWS, Row
 from mimctr.recipes.grid import grid_points
+
+NAME = re.compile(r"\w[\w .+-]*")
+"""Of further foundation models: a part of folder names."""
 
 
 class Recipe(BaseModel):
@@ -40,6 +44,45 @@ class Recipe(BaseModel):
         "with the first seed.",
     )
     num_resamples: int = Field(1000, ge=0, description="Bootstrap resamples of users.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("Input should name each seed once")
+        return seeds
+
+    @field_validator("others")
+    @classmethod
+    def _names_can_be_folders(
+        cls, others: dict[str, foundation_recipe.Config]
+    ) -> dict[str, foundation_recipe.Config]:
+        if wrong := [name for name in others if not NAME.fullmatch(name)]:
+            raise ValueError(
+                f"the name {wrong[0]!r} is a folder's too. It may hold letters, digits, spaces and . - _ +, and begin "
+                "with a letter, a digit or _"
+            )
+        return others
+
+    @model_validator(mode="after")
+    def _rows_of_pretraining_differ(self) -> "Recipe":
+        if not (self.pretrain.masked_image or self.pretrain.language):
+            raise ValueError(
+                "pretrain.masked_image and pretrain.language are false, but Table 3 has a row +DDA. Leave one true"
+            )
+        if not self.pretrain.alignment:
+            raise ValueError("pretrain.alignment is false, but Table 3 has a row +DDA+DMA. Leave it true")
+        return self
+
+    @model_validator(mode="after")
+    def _purchases_are_no_clicks(self) -> "Recipe":
+        kinds = self.csft.pair_kinds
+        if CLICK in kinds or not kinds:
+            raise ValueError(
+                f"csft.pair_kinds = {kinds}, but Table 4 compares purchases with clicks. Name what is a purchase, and "
+                "no clicks"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rows_suit(self) -> "Recipe":

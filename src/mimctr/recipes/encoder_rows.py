@@ -5,6 +5,8 @@ from typing import Any, Literal, NamedTuple
 Towers = Literal["random", "foundation", "dda", "dma"]
 """Random weights; as given; after DDA; after DDA and DMA."""
 PLAIN, AFTER_DMA, MIM = "plain", "dma", "mim"
+CLICK = "click"
+"""The kind of pair of the rows that Table 4 calls so; every other row has the recipe's, a purchase."""
 
 
 class Row(NamedTuple):
@@ -40,7 +42,7 @@ ROWS = (
         "click_cross_entropy",
         {4: "v2: click, cross-entropy"},
         "dma",
-        {"objective": "pair_cross_entropy", "pair_kinds": ["click"], **_NO_NEGATIVES},
+        {"objective": "pair_cross_entropy", "pair_kinds": [CLICK], **_NO_NEGATIVES},
     ),
     Row(
         "purchase_cross_entropy",
@@ -48,7 +50,7 @@ ROWS = (
         "dma",
         {"objective": "pair_cross_entropy", **_NO_NEGATIVES},
     ),
-    Row("click_contrastive", {4: "v4: click, contrastive"}, "dma", {"pair_kinds": ["click"]}),
+    Row("click_contrastive", {4: "v4: click, contrastive"}, "dma", {"pair_kinds": [CLICK]}),
     Row(
         MIM,
         {3: "+DDA+DMA+C-SFT (MIM)", 4: "v5: purchase, contrastive (MIM)", 5: "MIM"},

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import is_main
 from mimctr.encoders.registry import find
+from mimctr.errors import RunError
 from mimctr.evaluate.encoder_results import EncoderResults, RowResult, write_encoder_results
 from mimctr.evaluate.searches import Searched, measure
 from mimctr.files import atomic_path
@@ -52,6 +53,9 @@ def main(recipe: Recipe, out: Path) -> Finished:
 
     What is unchanged is kept, what was interrupted resumed. A row whose weights are not at hand, or of whose kind there
     is no pair, is not run, and says so.
+
+    Raises:
+        RunError: no row can be run.
     """
     dataset = out / "dataset"
     tables = sources.make_tables(recipe.source, out / "tables")
@@ -59,6 +63,8 @@ def main(recipe: Recipe, out: Path) -> Finished:
     wanted = list(entries(recipe, out))
     reasons = {entry.name: reason_not_to_run(entry, recipe, dataset) for entry in wanted}
     run = [entry for entry in wanted if reasons[entry.name] is None]
+    if not run:
+        raise RunError(f"{dataset}: {reasons[wanted[0].name]}, so no row can be run.")
     plan = Plan()
     num_items = CtrDataset.open(dataset).num_items
     steps = EncoderPlan(plan, recipe, dataset=dataset, tables=tables, num_items=num_items)
@@ -85,15 +91,23 @@ def main(recipe: Recipe, out: Path) -> Finished:
 
 
 def reason_not_to_run(entry: Entry, recipe: Recipe, dataset: Path) -> str | None:
-    """Return why a row cannot be made: weights that are not at hand, or no pairs of its kind; None where it can."""
+    """Return why a row cannot be made and judged; None where it can.
+
+    Weights are not at hand, or there are no pairs of the kind that it is trained on, or of those that are searched for.
+    """
     weights = (entry.foundation.image_weights, entry.foundation.text_weights)
     if not all(given is None or at_hand(given) for given in weights):
         return NO_WEIGHTS
     kinds = (entry.row.csft or {}).get("pair_kinds", recipe.csft.pair_kinds)
-    if entry.row.csft is not None:
-        data = CtrDataset.open(dataset)
-        if any(pair_table(data, part, kinds).is_empty() for part in ("train", "validation")):
-            return f"no pairs of kind {', '.join(kinds)}"
+    data = CtrDataset.open(dataset)
+    if entry.row.csft is not None and any(
+        pair_table(data, part, kinds).is_empty() for part in ("train", "validation")
+    ):
+        return f"no pairs of kind {', '.join(kinds)}"
+    for part in search_recipe.PARTS:
+        if pair_table(data, part, recipe.search.pair_kinds).is_empty():
+            kinds = recipe.search.pair_kinds or ["any"]
+            return f"no pairs of kind {', '.join(kinds)} to search for in the {part} part"
     return None
 
 

@@ -42,6 +42,33 @@ def grid_points(grid: Grid, config: C, *, decided: Collection[str], where: str) 
     ]
 
 
+def best_of(points: Sequence[C], grid: Grid, *, judge: Callable[[Path], float], tune: Path) -> int:
+    """Return the number of the best of the points; a single one was not tried.
+
+    Args:
+        points: From :func:`grid_points`.
+        grid: Names the settings in the log.
+        judge: Validation metric of a folder, higher is better.
+        tune: Holds what each point made, in folders ``0``, ``1`` ...
+    """
+    if len(points) == 1:
+        return 0
+    found = [judge(tune / str(number)) for number in range(len(points))]
+    for point, value in zip(points, found, strict=True):
+        logger.info("tune %s: %s: %.4f on validation", tune.name, _named(point, grid), value)
+    best = max(range(len(found)), key=found.__getitem__)
+    logger.info("tune %s: best %s", tune.name, _named(points[best], grid))
+    return best
+
+
+def copy_made(made: Path, chosen: Path) -> None:
+    """Leave a copy of the folder ``made`` in ``chosen``, unless that exists; all processes call this."""
+    if distributed.is_main() and not chosen.exists():
+        with atomic_folder(chosen) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+    distributed.barrier()
+
+
 def keep_best(
     points: Sequence[C],
     grid: Grid,
@@ -53,23 +80,15 @@ def keep_best(
     """Return the best of the points, and leave a copy of what it made in ``chosen``; a single point as it is.
 
     Args:
-        points: From :func:`grid_points`.
-        grid: Names the settings in the log.
-        judge: Validation metric of a folder, higher is better.
-        tune: Holds what each point made, in folders ``0``, ``1`` ...
+        points: As for :func:`best_of`.
+        grid: Likewise.
+        judge: Likewise.
+        tune: Likewise.
         chosen: Filled unless it exists.
     """
-    if len(points) == 1:
-        return points[0]
-    found = [judge(tune / str(number)) for number in range(len(points))]
-    for point, value in zip(points, found, strict=True):
-        logger.info("tune %s: %s: %.4f on validation", tune.name, _named(point, grid), value)
-    best = max(range(len(found)), key=found.__getitem__)
-    logger.info("tune %s: best %s", tune.name, _named(points[best], grid))
-    if distributed.is_main() and not chosen.exists():
-        with atomic_folder(chosen) as folder:
-            shutil.copytree(tune / str(best), folder, dirs_exist_ok=True)
-    distributed.barrier()
+    best = best_of(points, grid, judge=judge, tune=tune)
+    if len(points) > 1:
+        copy_made(tune / str(best), chosen)
     return points[best]
 
 

@@ -45,8 +45,9 @@ class Pace:
         self._seen: dict[str, list[float]] = {}
 
     def learn(self, kind: str, size: float, seconds: float) -> None:
-        """Take note of a step that was made."""
-        self._seen.setdefault(kind, []).append(seconds / size)
+        """Take note of a step that was made; of one without a size there is nothing to learn."""
+        if size > 0:
+            self._seen.setdefault(kind, []).append(seconds / size)
 
     def seconds(self, kind: str, size: float) -> float:
         """Return how long a step should take: the median of what was seen of its kind, else what was given."""

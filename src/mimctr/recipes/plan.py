@@ -1,5 +1,6 @@
 """A plan: the stages of several experiments as one graph, each made once, as many as a time allows."""
 
+import heapq
 import itertools
 import logging
 import time
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from mimctr import distributed
 from mimctr.errors import RunError
+from mimctr.recipes.grid import copy_made
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.workers import Training, run_trainings
 from mimctr.train.stage import Stage, read_record
@@ -34,6 +36,8 @@ class Step(NamedTuple):
     """Folders of the steps that it reads."""
     make: Callable[[], Stage | Training]
     """Called when all of ``needs`` is made: settings may be what an earlier step found best."""
+    copied_from: Callable[[], Path] | None = None
+    """The folder of an earlier step that made the same, called when all of ``needs`` is made; None: there is none."""
 
 
 class Left(NamedTuple):
@@ -41,6 +45,7 @@ class Left(NamedTuple):
 
     step: Step
     seconds: float
+    """Where it is made alone."""
 
 
 class Plan:
@@ -51,7 +56,7 @@ class Plan:
     """
 
     def __init__(self, *, num_workers: int = 1) -> None:
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._steps: dict[Path, Step] = {}
         self._serves: dict[Path, dict[str, None]] = {}
 
@@ -91,10 +96,9 @@ class Plan:
                 found.add(step.folder)
         return found
 
-    def left(self, pace: Pace) -> list[Left]:
-        """Return the steps that are still to be made, in order, with the time that each adds."""
-        made = self.made()
-        return [Left(step, self._seconds(step, pace)) for step in self if step.folder not in made]
+    def left(self, pace: Pace) -> list[list[Left]]:
+        """Return the steps that are still to be made, in order, those together that share the workers."""
+        return [[Left(step, _seconds(step, pace)) for step in batch] for batch in self._batches(self.made())]
 
     def run(
         self, pace: Pace, *, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
@@ -113,17 +117,22 @@ class Plan:
         made = self.made()
         self.learn(pace, made)
         reasons: dict[Path, str] = {}
+        for batch in self._batches(made):
+            reasons |= distributed.from_main(partial(self._lacking, batch, pace, end, clock, reasons))
+            chosen = [step for step in batch if step.folder not in reasons]
+            self._make(chosen)
+            self.learn(pace, [step.folder for step in chosen])
+        return reasons
+
+    def _batches(self, made: Collection[Path]) -> Iterator[list[Step]]:
+        """Yield what is still to be made, in order: trainings that need nothing of one another, other steps alone."""
         for together, group in itertools.groupby(self, key=_is_training):
             waiting = [step for step in group if step.folder not in made]
-            most = AT_A_TIME * self._num_workers if together else 1
+            most = AT_A_TIME * self.num_workers if together else 1
             while waiting:
                 some = _independent(waiting, most)
                 waiting = waiting[len(some) :]
-                reasons |= distributed.from_main(partial(self._lacking, some, pace, end, clock, reasons))
-                chosen = [step for step in some if step.folder not in reasons]
-                self._make(chosen)
-                self.learn(pace, [step.folder for step in chosen])
-        return reasons
+                yield some
 
     def _lacking(
         self,
@@ -133,26 +142,27 @@ class Plan:
         clock: Callable[[], float],
         reasons: Collection[Path],
     ) -> dict[Path, str]:
-        left = [Left(step, self._seconds(step, pace)) for step in steps]
-        return fitting(left, None if end is None else end - clock(), without=reasons)
+        left = [Left(step, _seconds(step, pace)) for step in steps]
+        seconds = None if end is None else end - clock()
+        return fitting([left], seconds, num_workers=self.num_workers, without=reasons)
 
     def learn(self, pace: Pace, folders: Iterable[Path]) -> None:
-        """Let ``pace`` know how long the steps that made ``folders`` took."""
+        """Let ``pace`` know how long the steps that made ``folders`` took; a copy says what its original says."""
         for folder in folders:
             step = self._steps[folder]
-            pace.learn(step.kind, step.size, read_record(folder).seconds)
+            if step.copied_from is None:
+                pace.learn(step.kind, step.size, read_record(folder).seconds)
 
     def _make(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if step.copied_from is not None:
+                copy_made(step.copied_from(), step.folder)
         made = [step.make() for step in steps]
-        run_trainings([one for one in made if isinstance(one, Training)], num_workers=self._num_workers)
+        run_trainings([one for one in made if isinstance(one, Training)], num_workers=self.num_workers)
         for one in made:
             if isinstance(one, Stage):
                 logger.info("%s %s", one.name, one.out)
                 one.run()
-
-    def _seconds(self, step: Step, pace: Pace) -> float:
-        """Return the time that a step adds: trainings share the cores."""
-        return pace.seconds(step.kind, step.size) / (self._num_workers if _is_training(step) else 1)
 
     def _mark(self, folder: Path, serves: Sequence[str]) -> None:
         self._serves.setdefault(folder, {}).update(dict.fromkeys(serves))
@@ -161,24 +171,56 @@ class Plan:
 
 
 def fitting(
-    left: Sequence[Left], seconds: float | None, *, without: Collection[Path] = ()
+    left: Iterable[Sequence[Left]],
+    seconds: float | None,
+    *,
+    num_workers: int = 1,
+    without: Collection[Path] = (),
 ) -> dict[Path, str]:
     """Return why steps cannot be made: no time for them, or for what they need. Each is taken as it comes, if it fits.
 
     Args:
-        left: What is to be made, in order.
+        left: What is to be made, in order, batch by batch.
         seconds: That all may take; None: any.
+        num_workers: Steps of a batch that are made at a time.
         without: Folders that are not made either.
     """
     reasons: dict[Path, str] = {}
     spent = 0.0
-    for step, takes in left:
-        lacking = any(need in reasons or need in without for need in step.needs)
-        if lacking or (seconds is not None and spent + takes > seconds):
-            reasons[step.folder] = NO_TIME
-        else:
-            spent += takes
+    for batch in left:
+        taken: list[float] = []
+        for step, alone in batch:
+            lacking = any(need in reasons or need in without for need in step.needs)
+            takes = batch_seconds([*taken, alone], num_workers)
+            if lacking or (seconds is not None and spent + takes > seconds):
+                reasons[step.folder] = NO_TIME
+            else:
+                taken.append(alone)
+        spent += batch_seconds(taken, num_workers)
     return reasons
+
+
+def batch_seconds(alone: Sequence[float], num_workers: int) -> float:
+    """Return how long a batch takes: each step, in order, goes to the worker that is free first.
+
+    Args:
+        alone: Seconds of each step.
+        num_workers: Steps that are made at a time.
+    """
+    free = [0.0] * num_workers
+    for seconds in alone:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def added_seconds(left: Iterable[Sequence[Left]], num_workers: int) -> dict[Path, float]:
+    """Return the time that each step adds to the steps before it, by its folder; arguments as :func:`fitting`."""
+    added: dict[Path, float] = {}
+    for batch in left:
+        alone = [one.seconds for one in batch]
+        upto = [batch_seconds(alone[:number], num_workers) for number in range(len(batch) + 1)]
+        added |= {one.step.folder: upto[n + 1] - upto[n] for n, one in enumerate(batch)}
+    return added
 
 
 def _independent(steps: Sequence[Step], most: int) -> list[Step]:
@@ -197,3 +239,10 @@ TRAINING = "train "
 
 def _is_training(step: Step) -> bool:
     return step.kind.startswith(TRAINING)
+
+
+def _seconds(step: Step, pace: Pace) -> float:
+    """Return how long a step should take alone; a copy takes no time, where nothing is in its place."""
+    if step.copied_from is not None and not step.folder.exists():
+        return 0.0
+    return pace.seconds(step.kind, step.size)

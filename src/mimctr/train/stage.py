@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class StageRecord(BaseModel):
     """Key (of a stage's folder) or content hash (of anything else) of each input."""
     versions: dict[str, str]
     seconds: float
-    """Wall-clock time of the attempt that finished."""
+    """Wall-clock time of all attempts. Of one that was killed it is what its files say: until the last was written."""
     peak_memory_bytes: int
     """Largest resident set of this process while the stage ran."""
 
@@ -96,6 +97,16 @@ class Stage:
         """Return whether :meth:`run` has nothing left to do."""
         return (self.out / RECORD).is_file() and read_record(self.out).key == self._key()[0]
 
+    def replaces(self) -> str | None:
+        """Return why :meth:`run` would remove what ``out`` holds, in words; None where it would keep it."""
+        key, keys = self._key()
+        if (self.out / RECORD).is_file():
+            record = read_record(self.out)
+            other = record.name == self.name and record.key != key
+            return _difference(record, self._settings(), keys) if other else None
+        half = (self.out / STARTED).is_file() and read_json(self.out / STARTED)["key"] != key
+        return "it is half made from other settings" if half else None
+
     def run(self) -> StageRecord:
         """Fill ``out``, unless it has been filled from the same config and inputs already.
 
@@ -116,16 +127,22 @@ class Stage:
 
     def _fill(self, key: str, keys: dict[str, str]) -> StageRecord:
         settings = self._settings()
-        distributed.from_main(lambda: _make_ready(self.name, self.out, key, settings, keys))
+        earlier = distributed.from_main(lambda: _make_ready(self.name, self.out, key, settings, keys))
         keep_freed_memory()
         reset_peak_memory()
         begun = time.monotonic()
-        with explain_out_of_memory(f"{self.name} {self.out}", _advice(settings)):
-            if self.together:
-                self.work()
-            elif distributed.is_main():
-                with distributed.alone():
+        try:
+            with explain_out_of_memory(f"{self.name} {self.out}", _advice(settings)):
+                if self.together:
                     self.work()
+                elif distributed.is_main():
+                    with distributed.alone():
+                        self.work()
+        except BaseException:
+            if distributed.is_main():
+                with contextlib.suppress(OSError):  # of a full disk, say: what ended the work is told
+                    _write_started(self.out, self.name, key, earlier + time.monotonic() - begun)
+            raise
         distributed.barrier()
         if distributed.is_main():
             record = StageRecord(
@@ -134,7 +151,7 @@ class Stage:
                 config=settings,
                 inputs=keys,
                 versions={"mimctr": mimctr.__version__, "python": platform.python_version()},
-                seconds=time.monotonic() - begun,
+                seconds=earlier + time.monotonic() - begun,
                 peak_memory_bytes=peak_memory(),
             )
             write_json(self.out / RECORD, record.model_dump(mode="json"))
@@ -181,8 +198,9 @@ def claimed(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _make_ready(name: str, out: Path, key: str, settings: dict, keys: dict[str, str]) -> None:
-    """Make ``out`` ready to be filled, or to be filled further."""
+def _make_ready(name: str, out: Path, key: str, settings: dict, keys: dict[str, str]) -> float:
+    """Make ``out`` ready to be filled, or to be filled further; return how many seconds earlier attempts took."""
+    earlier = 0.0
     if (out / RECORD).is_file():
         record = read_record(out)
         if record.name != name:
@@ -199,7 +217,28 @@ def _make_ready(name: str, out: Path, key: str, settings: dict, keys: dict[str, 
             _empty(out)
         else:
             logger.info("%s: resuming %s", name, out)
-    write_json(out / STARTED, {"name": name, "key": key})
+            earlier = _seconds_so_far(out)
+            _remove_scratch(out)
+    _write_started(out, name, key, earlier)
+    return earlier
+
+
+def _write_started(out: Path, name: str, key: str, seconds: float) -> None:
+    """Say that ``out`` is half made, and how many seconds the attempts took that have ended."""
+    write_json(out / STARTED, {"name": name, "key": key, "seconds": seconds})
+
+
+def _seconds_so_far(out: Path) -> float:
+    """Return how many seconds a half made folder took, those of an attempt that was killed up to its last file."""
+    started = out / STARTED
+    written = max(path.stat().st_mtime for path in out.rglob("*") if path.is_file())
+    return read_json(started).get("seconds", 0.0) + written - started.stat().st_mtime
+
+
+def _remove_scratch(out: Path) -> None:
+    """Remove the temporary folders (``tempfile.TemporaryDirectory(dir=out)``) that a killed attempt left."""
+    for folder in out.glob(f"{tempfile.gettempprefix()}*/"):
+        shutil.rmtree(folder)
 
 
 def _advice(settings: dict) -> str:

@@ -10,7 +10,7 @@ from mimctr.evaluate.results import Machine, Record, read_record
 from mimctr.evaluate.written import interval, signed
 from mimctr.files import write_json
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 OURS = "mimctr"
 COLUMNS = [
     Column(name="test AUC", unit="auc", note="exact, from each library's scores, mean over seeds"),
@@ -50,8 +50,10 @@ class PeerRow(Record):
 class PeerResults(Record):
     """All of ``peers.json``."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     dataset: str
+    source_hash: str
+    """Of the dataset's manifest: the raw tables that all libraries were trained on."""
     seeds: list[int]
     num_impressions: dict[str, int]
     """By part."""

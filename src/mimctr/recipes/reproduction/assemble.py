@@ -32,7 +32,6 @@ from mimctr.evaluate.paper.slices import (
 from mimctr.evaluate.paper.ubms import table_2, table_2_by_category, ubm_findings
 from mimctr.evaluate.results import Results, read_results
 from mimctr.evaluate.searches import measure
-from mimctr.evaluate.written import percent
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import off_policy as off_policy_recipe
 from mimctr.recipes import online as online_recipe
@@ -150,7 +149,7 @@ def _add_encoders(parts: Parts, made: Made) -> None:
         shares = [(share, share_row(share).name) for share in sorted(planning.recipe.pair_shares)]
         parts.figures.append(figure_pairs(encoders, [(0.0, AFTER_DMA), *shares, (1.0, MIM)]))
     of_shares = {
-        share_row(share).name: f"{percent(share, 0)} of the pairs" for share in planning.recipe.pair_shares
+        share_row(share).name: f"{100 * share:g} % of the pairs" for share in planning.recipe.pair_shares
     }
     parts.figures.append(figure_exchange(encoders, of_shares))
     sources = {name.capitalize() for name in asked}
@@ -205,13 +204,18 @@ def read_peers_of(out: Path) -> PeerResults | None:
     path = out / PEERS
     if not path.exists():
         return None
-    peers, ours = read_peers(path), CtrDataset.open(out / "dataset").manifest.counts
+    peers, ours = read_peers(path), CtrDataset.open(out / "dataset").manifest
     for part, number in peers.num_impressions.items():
-        if number != (own := ours.get(part, 0)):
+        if number != (own := ours.counts.get(part, 0)):
             raise DataError(
                 f"{path}: {number:,} {part} impressions, this run's dataset has {own:,}: measured on other data. "
                 "Measure again (docs/peers.md), or take the file away."
             )
+    if peers.source_hash != ours.source_hash:
+        raise DataError(
+            f"{path}: measured on tables {peers.source_hash[:12]}, this run's dataset was made from "
+            f"{ours.source_hash[:12]}: other data. Measure again (docs/peers.md), or take the file away."
+        )
     return peers
 
 
@@ -313,11 +317,13 @@ def _search(made: Made) -> EncoderResults:
 
 
 def _describe(step: PlanStep, planning: Planning, reasons: Mapping[Path, str]) -> Step:
-    reason = reasons.get(step.folder)
+    reason, seconds = reasons.get(step.folder), None
+    if reason is None:  # the time of a copy is that of the try that it is a copy of
+        seconds = 0.0 if step.copied_from is not None else read_record(step.folder).seconds
     return Step(
         name=step.folder.relative_to(planning.out).as_posix(),
         kind=step.kind,
         serves=planning.plan.serves(step.folder),
-        seconds=None if reason is not None else read_record(step.folder).seconds,
+        seconds=seconds,
         not_run=reason,
     )

@@ -1,6 +1,5 @@
 """What a reproduction will do, and what of it fits into a time, before it does it."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +7,7 @@ from rich.table import Table
 
 from mimctr.evaluate.written import duration
 from mimctr.recipes.pace import Pace
-from mimctr.recipes.plan import fitting
+from mimctr.recipes.plan import added_seconds, fitting
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS
 from mimctr.recipes.reproduction.steps import Reproduction
 from mimctr.report.table import plain_text
@@ -31,20 +30,18 @@ def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[
     made = planning.plan.made()
     planning.plan.learn(pace, made)
     left = planning.plan.left(pace)
-    without_time = fitting(left, seconds)
-    counted: set[Path] = set()
+    without_time = fitting(left, seconds, num_workers=planning.plan.num_workers)
+    added = added_seconds(left, planning.plan.num_workers)
     found = []
     for experiment in planning.wanted:
         own = [step for step in planning.plan if experiment in planning.plan.serves(step.folder)]
-        mine = [one for one in left if one.step in own and one.step.folder not in counted]
-        counted.update(one.step.folder for one in mine)
         found.append(
             Forecast(
                 experiment,
                 EXPERIMENTS[experiment],
                 len(own),
                 sum(step.folder in made for step in own),
-                sum(one.seconds for one in mine),
+                sum(added.pop(step.folder, 0.0) for step in own),
                 sum(step.folder in without_time for step in own),
             )
         )

@@ -1,8 +1,9 @@
 """Settings of a reproduction, and what can be asked of it."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
@@ -65,6 +66,13 @@ class Recipe(EncoderRecipe):
         [], description="Settings, as behind --set, that --quick changes: a first look in less time."
     )
 
+    @field_validator("ubms", "pair_shares")
+    @classmethod
+    def _each_is_named_once(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError("Input should name each once")
+        return values
+
     @model_validator(mode="after")
     def _the_main_ubm_is_in_table_2(self) -> "Recipe":
         if self.ubm not in self.ubms:
@@ -73,8 +81,9 @@ class Recipe(EncoderRecipe):
 
 
 def share_row(share: float) -> Row:
-    """Return MIM's encoder trained with a share of the pairs."""
-    return Row(f"pairs_{round(100 * share)}", {}, "dma", {"pair_share": share})
+    """Return MIM's encoder trained with a share of the pairs; its name says the percents, exactly."""
+    percents = (100 * Decimal(repr(share))).normalize()
+    return Row(f"pairs_{percents:f}", {}, "dma", {"pair_share": share})
 
 
 def rows_of(recipe: Recipe) -> dict[str, list[str]]:

@@ -4,8 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import RunError
+from mimctr.errors import DataError, RunError
 from mimctr.evaluate.compare import BASE
 from mimctr.recipes import off_policy, sources, stages
 from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
@@ -59,7 +61,8 @@ class Reproduction:
         num_workers: CTR models trained at a time.
 
     Raises:
-        RunError: C-SFT has nothing to train on.
+        RunError: C-SFT has nothing to train on, or search nothing to look for.
+        DataError: the test part is too small to be evaluated.
     """
 
     def __init__(
@@ -101,6 +104,8 @@ class Reproduction:
             self._add_cost(serves)
         if self.groups.online:
             self._add_online(tables)
+        if any(self.groups):
+            _refuse_small_test_part(data, recipe.evaluate.num_age_sets)
 
     @property
     def is_bazaar(self) -> bool:
@@ -195,3 +200,22 @@ class Reproduction:
     ) -> None:
         folder = self._models.training(model, seed, content, serves)
         group.append(Planned(model, seed, folder, content))
+
+
+def _refuse_small_test_part(data: CtrDataset, num_age_sets: int) -> None:
+    """See to it that what is trained for hours can be evaluated.
+
+    Raises:
+        DataError: it cannot: the test part has too few items, or one class only.
+    """
+    rows = data.rows("test")
+    items = np.unique(data.impressions.target[rows.start : rows.stop])
+    clicks = np.unique(data.impressions.click[rows.start : rows.stop])
+    where = f"{data.folder}: its test part has"
+    if len(items) < num_age_sets:
+        raise DataError(
+            f"{where} {len(items)} items, too few for {num_age_sets} sets by age. Make it longer, or set a smaller "
+            "evaluate.num_age_sets."
+        )
+    if len(clicks) < 2:
+        raise DataError(f"{where} no clicks, or nothing else: nothing can be ranked there. Make it longer.")
