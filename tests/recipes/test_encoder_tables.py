@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,7 +16,7 @@ from mimctr.encoders.item import ItemEncoder
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import ConfigError, DataError, RunError
 from mimctr.evaluate.encoder_results import read_encoder_results
-from mimctr.recipes import csft, encoder_tables, plain, random_towers, search
+from mimctr.recipes import csft, encoder_tables, foundation, plain, random_towers, search, stages
 from mimctr.recipes.catalogue import KEPT
 from mimctr.recipes.config import build_config
 from mimctr.recipes.encoder_rows import ROWS
@@ -315,3 +316,20 @@ def test_random_towers_differ_in_their_weights_only(world, tmp_path):
         shapes = [{n: t.shape for n, t in one.network.state_dict().items()} for one in (given, a)]
         assert shapes[0] == shapes[1]
         assert all(t.isfinite().all() for t in a.network.state_dict().values())
+
+
+def test_other_weights_in_the_same_folder_are_another_input(world, tmp_path):
+    """Mutant: a stage knows the path of given weights alone."""
+    weights = {}
+    for part in ("image", "text"):
+        weights[f"{part}_weights"] = Path(shutil.copytree(world / "encoders" / part, tmp_path / part))
+    config = foundation.Config(**weights, max_tokens=12)
+    stages.foundation(None, tmp_path / "out", config).run()
+    assert stages.foundation(None, tmp_path / "out", config).is_made()
+    for part in ("image", "text"):
+        file = next((tmp_path / part).glob("*.safetensors"))
+        before = file.read_bytes()
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        assert not stages.foundation(None, tmp_path / "out", config).is_made()
+        file.write_bytes(before)
+        assert stages.foundation(None, tmp_path / "out", config).is_made()

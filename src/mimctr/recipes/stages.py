@@ -34,8 +34,13 @@ def prepare(tables: Path, out: Path, config: prepare_recipe.Config) -> Stage:
 
 
 def foundation(corpus: Path | None, out: Path, config: foundation_recipe.Config) -> Stage:
-    """Generic corpus, or public weights -> plain encoders."""
-    inputs = {} if corpus is None else {"corpus": corpus}
+    """Generic corpus, or public weights -> plain encoders. Other weights in the same folder are another input."""
+    given = {"image_weights": config.image_weights, "text_weights": config.text_weights}
+    inputs = {
+        name: path for name, path in given.items() if path is not None and path.exists()
+    }  # else hub names
+    if corpus is not None:
+        inputs["corpus"] = corpus
     return Stage(
         "foundation",
         out,
