@@ -109,3 +109,14 @@ def test_other_pairs_are_refused(rows):
     fewer = rows["mim"][0]._replace(user=rows["mim"][0].user + 1)
     with pytest.raises(DataError, match="mim was judged on 60 test pairs, not those of plain"):
         measures_of({"plain": rows["plain"][:1], "mim": [fewer]})
+
+
+def test_a_level_stays_between_0_and_1_and_a_difference_does_not(rows):
+    """Two seeds have long tails: recall@1 of both rows is near 0."""
+    few = {row: [*searches[:1], searched(9, shift=-3.0)] for row, searches in rows.items()}
+    found = measures_of(few)
+    levels = [one.value for one in found.values() if one.value.low is not None]
+    assert all(0 <= one.low <= one.mean <= one.high <= 1 for one in levels)
+    assert any(one.low == 0 for one in levels)
+    assert any(one.high == 1 for one in levels)
+    assert any(one.over_base.low < 0 for one in found.values() if one.over_base is not None)

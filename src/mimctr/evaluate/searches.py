@@ -141,13 +141,11 @@ def _estimate(drawn: Sequence[Drawn], minus: Sequence[Drawn] | None) -> Estimate
         values = values - np.array([one.value for one in minus])
         draws = draws - np.stack([one.draws for one in minus])
     pooled: Difference = pool(values, draws)
-    return Estimate(
-        mean=pooled.mean,
-        sd=pooled.sd,
-        low=pooled.low,
-        high=pooled.high,
-        p_value=None if minus is None else pooled.p_value,
-    )
+    low, high, p_value = pooled.low, pooled.high, pooled.p_value
+    if minus is None:  # a level, from 0 to 1 whatever Student's distribution says
+        p_value = None
+        low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (low, high))
+    return Estimate(mean=pooled.mean, sd=pooled.sd, low=low, high=high, p_value=p_value)
 
 
 def _refuse_different_pairs(searched: Mapping[str, Sequence[Mapping[str, Searched]]]) -> None:
