@@ -1,14 +1,16 @@
 """Beyond the paper: what each extension adds to Base+MIM, and what more purchase pairs add to C-SFT."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mimctr.evaluate.compare import MIM, MIM_PLUS, Contender
-from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.encoders import Encoders
 from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT, Lookup, is_sure
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.variants import labeled
 from mimctr.evaluate.written import percent, signed
+
+WHOLE = "MIM+ (the recipe's)"
+"""Label of the row with all extensions."""
 
 
 def table_extensions(found: Lookup, ubm: str, labels: Sequence[str]) -> Table:
@@ -37,8 +39,7 @@ def table_extensions(found: Lookup, ubm: str, labels: Sequence[str]) -> Table:
             Cell(ours=found.difference(ubm, other, NO_CONTENT)),
             Cell(ours=found.difference(ubm, other, whole)),
         ]
-        rows.append(TableRow(label=f"+ {label}" if label else "MIM+ (the recipe's)", cells=cells))
-    added = {row.label.removeprefix("+ "): row.cells[2].ours for row in rows[1:]}
+        rows.append(TableRow(label=f"+ {label}" if label else WHOLE, cells=cells))
     return Table(
         key="extensions",
         title="Extensions of Base+MIM",
@@ -53,19 +54,25 @@ def table_extensions(found: Lookup, ubm: str, labels: Sequence[str]) -> Table:
         "cosines' softmax. Query: cosines of the query's vector with target and behaviors. Target vector: itself, "
         "projected. Search by content and MUSE attention: arXiv 2512.07216. More in docs/departures.md. "
         f"{DEVIATION} 95 % intervals over users and seeds.",
-        reading=_read_extensions({name: gain for name, gain in added.items() if gain is not None}),
+        reading=_read_extensions(rows[1:]),
     )
 
 
-def _read_extensions(added: Mapping[str, Estimate]) -> list[str]:
-    if not added:
-        return []
-    best = max(added, key=lambda name: added[name].mean)
-    sure = [name for name, gain in added.items() if is_sure(gain) and gain.mean > 0]
-    return [
-        f"Most is added by {best}, {signed(added[best].mean)}; beyond doubt by "
-        f"{', '.join(sure) if sure else 'none'}."
-    ]
+def _read_extensions(rows: Sequence[TableRow]) -> list[str]:
+    added = {row.label: row.cells[2].ours for row in rows}
+    known = {label: gain for label, gain in added.items() if gain is not None}
+    single = {label.removeprefix("+ "): gain for label, gain in known.items() if label.startswith("+ ")}
+    sentences = []
+    if single:
+        best = max(single, key=lambda name: single[name].mean)
+        sure = [name for name, gain in single.items() if is_sure(gain) and gain.mean > 0]
+        sentences.append(
+            f"Of single extensions {best} adds most, {signed(single[best].mean)}; beyond doubt "
+            f"{', '.join(sure) if sure else 'none'} adds."
+        )
+    if WHOLE in known:
+        sentences.append(f"Together they add {signed(known[WHOLE].mean)}.")
+    return sentences
 
 
 def figure_pairs(encoders: Encoders, shares: Sequence[tuple[float, str]]) -> Figure:
