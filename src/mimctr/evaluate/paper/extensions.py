@@ -67,8 +67,8 @@ def _read_extensions(rows: Sequence[TableRow]) -> list[str]:
         best = max(single, key=lambda name: single[name].mean)
         sure = [name for name, gain in single.items() if is_sure(gain) and gain.mean > 0]
         sentences.append(
-            f"Of single extensions {best} adds most, {signed(single[best].mean)}; beyond doubt "
-            f"{', '.join(sure) if sure else 'none'} adds."
+            f"Of single extensions {best} adds most, {signed(single[best].mean)}. Beyond doubt: "
+            f"{', '.join(sure) if sure else 'none'}."
         )
     if WHOLE in known:
         sentences.append(f"Together they add {signed(known[WHOLE].mean)}.")
