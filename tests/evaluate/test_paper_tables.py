@@ -378,3 +378,20 @@ def test_figures_of_encoders(made, encoders):
     assert {point.label for point in points} == names
     slope = np.polyfit([point.x for point in points], [point.y for point in points], 1)[0]
     assert f"{slope / 100:+.4f} AUC" in exchange.reading[0]
+
+
+def test_a_narrow_range_of_recalls_is_told_by_tenths(made, encoders):
+    """Fashion's recalls lie within .2 percentage points. Mutant: a slope far beyond what was seen."""
+    measures = [
+        one.model_copy(update={"value": exact(one.value.mean / 100)}) for one in encoders.searched.measures
+    ]
+    narrow = encoders._replace(searched=encoders.searched.model_copy(update={"measures": measures}))
+    wide_words, narrow_words = (
+        figure_exchange(one, {"pairs_50": "half of the pairs"}).reading[0] for one in (encoders, narrow)
+    )
+    points = figure_exchange(encoders, {"pairs_50": "half of the pairs"}).series[0].points
+    slope = np.polyfit([point.x for point in points], [point.y for point in points], 1)[0]
+    assert wide_words.startswith(f"One percentage point more recall@10 goes with {slope / 100:+.4f}")
+    assert narrow_words.startswith(
+        f"A tenth of a percentage point more recall@10 goes with {slope / 10:+.4f}"
+    )

@@ -48,7 +48,7 @@ def write_tables(folder, *, pictures=True, truth=True, categories=True):
     items = pl.DataFrame(
         {
             "item_id": [f"shop/{item}" for item in range(NUM_ITEMS)],
-            "title": [None if item in (5, 7) else f"title {item}" for item in range(NUM_ITEMS)],
+            "title": [None if item in (5, 7) else f"title {item}." for item in range(NUM_ITEMS)],
             "first_seen_time": first_seen,
         }
     )
@@ -309,7 +309,8 @@ def test_fewer_cases_than_asked_for_are_all_shown(run, tmp_path):
     fell = [sheet for sheet in found["failures"].sheets if "failed-item" in sheet.file]
     assert len(fell) == sum(gain < 0 for gain in gains)
     captions = " ".join(sheet.caption for gallery in found.values() for sheet in gallery.sheets)
-    assert "(no title)" in captions
+    assert "(no title). item" in captions
+    assert ".." not in captions
     assert "no category" in captions
     assert "without a weight, as a vector is missing" in captions
 

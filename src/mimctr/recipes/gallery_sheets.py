@@ -70,7 +70,9 @@ class SheetWriter:
             )
         )
         told = ", ".join(f"{value.name} {value.text}" for value in values)
-        caption = f"{self._title(target)}. {self._name(target)}; {shown}. {told}. {_told_weights(relevance)}"
+        caption = (
+            f"{self._sentence(target)} {self._name(target)}; {shown}. {told}. {_told_weights(relevance)}"
+        )
         short = f"{title}: {values[0].text} → {values[1].text}"
         return self._write(picture, name=name, title=short, caption=caption)
 
@@ -105,7 +107,7 @@ class SheetWriter:
             )
         )
         caption = (
-            f"{self._title(case.item)}. {self._name(case.item)}; {counts}. On average {percent(case.base)} of its "
+            f"{self._sentence(case.item)} {self._name(case.item)}; {counts}. On average {percent(case.base)} of its "
             f"category's impressions without a click stand below its clicks by Base, {percent(case.mim)} by "
             f"{self._with_content}; log loss {case.base_loss:.4f} and {case.mim_loss:.4f}. {means.capitalize()}."
         )
@@ -140,6 +142,10 @@ class SheetWriter:
 
     def _title(self, item: int) -> str:
         return self._titles[item - FIRST_INDEX] or UNTITLED
+
+    def _sentence(self, item: int) -> str:
+        """Return an item's title with one full stop behind it."""
+        return f"{self._title(item).rstrip('. ')}."
 
     def _name(self, item: int) -> str:
         """Return an item's id and category in words."""

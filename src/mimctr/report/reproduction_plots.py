@@ -12,6 +12,8 @@ from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg,
 MOST_UPRIGHT = 6
 """Names on the axis that are written upright only up to so many, or up to so many letters in all."""
 MOST_LETTERS = 45
+MOST_TICKS = 5
+"""Stretches of an axis of numbers, so that long ones stand beside each other."""
 FEWEST_PLACES = 4
 """Names on the axis that there is room for even where there are fewer."""
 TELLING = 0.2
@@ -32,6 +34,8 @@ def draw(figure: Figure) -> Drawing:
     if _kind(figure) == "bar" or min(ends) < 0 < max(ends):
         axes.axhline(0, color=INK, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    if not places:
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel(verbatim(figure.x_label))
     axes.set_ylabel(verbatim(figure.y_label))
     if len(figure.series) > 1:

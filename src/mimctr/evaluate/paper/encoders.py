@@ -253,10 +253,13 @@ def _read_exchange(points: Sequence[Point]) -> list[str]:
     if len(points) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return []
     slope = np.polyfit(x, y, 1)[0]
+    share, words = (
+        (0.01, "One percentage point") if np.ptp(x) >= 0.01 else (0.001, "A tenth of a percentage point")
+    )
     correlation = np.corrcoef(_ranks(x), _ranks(y))[0, 1]
     return [
-        f"One percentage point more recall@10 goes with {signed(slope / 100)} AUC (a line through {len(points)} "
-        f"encoders); their orders agree with a rank correlation of {signed(correlation, 2)}."
+        f"{words} more recall@10 goes with {signed(slope * share)} AUC (a line through {len(points)} encoders); their "
+        f"orders agree with a rank correlation of {signed(correlation, 2)}."
     ]
 
 
