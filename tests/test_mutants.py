@@ -122,7 +122,7 @@ MUTANTS = [
     Mutant(
         "the preferred encoder is the last in the alphabet",
         "explore/generation.py",
-        "return of_stage(names, C_SFT) or next(reversed(names), None)",
+        "return of_stage(names, TUNED) or next(reversed(names), None)",
         "return next(reversed(names), None)",
         "tests/explore/test_reproduced.py::test_the_encoder_of_c_sft_is_meant_where_none_is_named",
     ),

@@ -229,5 +229,5 @@ def test_what_is_written_is_read_and_another_schema_is_refused(tmp_path):
     write_online(tmp_path / "online.json", made)
     assert read_online(tmp_path / "online.json") == made
     (tmp_path / "online.json").write_text('{"format": 2}')
-    with pytest.raises(DataError, match=r"not of the schema of online\.json"):
+    with pytest.raises(DataError, match=r"do not follow the schema of online\.json"):
         read_online(tmp_path / "online.json")

@@ -13,8 +13,8 @@ from mimctr.encoders.item import RECORD
 from mimctr.evaluate.results import read_results
 from mimctr.explore.app import create_app
 from mimctr.explore.generation import in_order, preferred_of
-from mimctr.explore.slices import summary_of
 from mimctr.recipes.explore import encoder_folder, open_run
+from mimctr.report.summary import Summary
 
 
 @pytest.fixture
@@ -171,8 +171,8 @@ def test_results_on_many_encoders_are_told_of_that_of_c_sft(reproduced, opened_r
         if row.variant == "mim"
     ]
     both = results.model_copy(update={"rows": [*other, *results.rows]})
-    assert summary_of(both).content.encoder == "mim"
+    assert Summary(both).content.encoder == "mim"
     only = results.model_copy(
         update={"rows": [*other, *(row for row in results.rows if row.variant == "base")]}
     )
-    assert summary_of(only).content.encoder == "category_cross_entropy"
+    assert Summary(only).content.encoder == "category_cross_entropy"

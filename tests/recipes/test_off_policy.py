@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
@@ -18,26 +17,15 @@ from mimctr.data.split import SplitRule
 from mimctr.errors import ConfigError, DataError, RunError, StaleSnapshot
 from mimctr.evaluate.off_policy import AS_LOGGED, OffPolicy, read_off_policy
 from mimctr.files import read_json
-from mimctr.recipes import ctr_config, off_policy, stages
-from mimctr.recipes import train as train_recipe
-from mimctr.recipes.embed import ITEMS, QUERIES
+from mimctr.recipes import off_policy, stages
 from mimctr.recipes.off_policy import at_one_place, read_log, score_rows
 from mimctr.recipes.online_models import Trained, find_models
 from mimctr.sources.bazaar import write_bazaar
 from mimctr.sources.bazaar.serving import World, serve_sessions
 from mimctr.weights import load_tensors
 
-DIM, SEEDS = 6, (0, 1)
-SMALL = {
-    "ubm": "sim",
-    "embedding_dim": 4,
-    "field_dim": 2,
-    "hidden_dims": (16,),
-    "batch_size": 256,
-    "max_length": 8,
-    "sim_k": 4,
-    "device": "cpu",
-}
+from .ranked_run import fill_run
+
 CONFIG = off_policy.Config(num_resamples=50)
 
 
@@ -88,21 +76,8 @@ def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Shuffled:
         folder / "dataset",
         split=SplitRule(validation_fraction=0.1, test_fraction=0.7),
     )
-    keys = np.sort(CtrDataset.open(folder / "dataset").items["item_key"].to_numpy())
-    vectors = np.random.default_rng(0).normal(size=(len(keys), DIM)).astype(np.float32)
-    write_snapshot(folder / "embed" / "csft" / ITEMS, keys[5:], vectors[5:], encoder="e")
-    write_snapshot(folder / "embed" / "csft" / QUERIES, keys[:0], vectors[:0], encoder="e")
-    for seed in SEEDS:
-        train(folder, folder / "train" / f"sim-base-seed{seed}", variant="base", seed=seed)
-        train(folder, folder / "train" / f"sim-mim-csft-seed{seed}", variant="mim", seed=seed, encoder="csft")
+    fill_run(folder)
     return Shuffled(folder, log, find_models(folder, ubm="sim", encoder="csft"))
-
-
-def train(run: Path, out: Path, **settings: object) -> Path:
-    config = ctr_config.Config(**(SMALL | settings))
-    content = None if config.variant == "base" else run / "embed" / "csft"
-    train_recipe.main(run / "dataset", content, out, config)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -10,33 +10,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Online, read_online
 from mimctr.files import read_json
-from mimctr.recipes import ctr_config, online, stages
-from mimctr.recipes import train as train_recipe
-from mimctr.recipes.embed import ITEMS, QUERIES
+from mimctr.recipes import online, stages
+from mimctr.recipes.embed import ITEMS
 from mimctr.recipes.online_models import Trained, find_models
 from mimctr.recipes.online_scores import Histories, open_scorer, score_offers
 from mimctr.sources.bazaar import write_bazaar
 from mimctr.sources.bazaar.serving import World, serve_sessions
 from mimctr.weights import load_tensors
 
-DIM, SEEDS = 6, (0, 1)
-SMALL = {
-    "ubm": "sim",
-    "embedding_dim": 4,
-    "field_dim": 2,
-    "hidden_dims": (16,),
-    "batch_size": 256,
-    "max_length": 8,
-    "sim_k": 4,
-    "device": "cpu",
-}
+from .ranked_run import fill_run, train
+
 CONFIG = online.Config(click_seeds=(0, 1), num_resamples=20)
 
 
@@ -46,21 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("online") / "run"
     write_bazaar(folder / "tables", size="tiny", seed=3)
     prepare_tables(folder / "tables", folder / "dataset")
-    keys = np.sort(CtrDataset.open(folder / "dataset").items["item_key"].to_numpy())
-    vectors = np.random.default_rng(0).normal(size=(len(keys), DIM)).astype(np.float32)
-    write_snapshot(folder / "embed" / "csft" / ITEMS, keys[5:], vectors[5:], encoder="e")
-    write_snapshot(folder / "embed" / "csft" / QUERIES, keys[:0], vectors[:0], encoder="e")
-    for seed in SEEDS:
-        train(folder, folder / "train" / f"sim-base-seed{seed}", variant="base", seed=seed)
-        train(folder, folder / "train" / f"sim-mim-csft-seed{seed}", variant="mim", seed=seed, encoder="csft")
+    fill_run(folder)
     return folder
-
-
-def train(run: Path, out: Path, **settings: object) -> Path:
-    config = ctr_config.Config(**(SMALL | settings))
-    content = None if config.variant == "base" else run / "embed" / "csft"
-    train_recipe.main(run / "dataset", content, out, config)
-    return out
 
 
 @pytest.fixture(scope="module")

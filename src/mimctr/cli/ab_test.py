@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mimctr.cli.options import ConfigFile, Json, Settings, show
+from mimctr.cli.options import Compared, ConfigFile, Encoder, Json, Settings, show
 
 NAME = "ab-test"
 EXAMPLES = "Example: mimctr ab-test runs/demo --ubm din --set max_sessions=2000"
@@ -16,8 +16,8 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="folder for the result; RUN/online where not given")
     ] = None,
-    ubm: Annotated[str, typer.Option(help="user behavior model of Base and Base+MIM; all its seeds")] = "sim",
-    encoder: Annotated[str, typer.Option(help="label of the item encoder, as in RUN/embed")] = "csft",
+    ubm: Compared = "sim",
+    encoder: Encoder = "csft",
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: Json = False,

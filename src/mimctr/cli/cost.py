@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mimctr.cli.options import ConfigFile, Json, Settings, show
+from mimctr.cli.options import ConfigFile, Encoder, Json, Settings, show
 
 NAME = "cost"
 EXAMPLES = "Example: mimctr cost runs/demo --set ubm=din"
@@ -14,7 +14,7 @@ EXAMPLES = "Example: mimctr cost runs/demo --set ubm=din"
 def command(
     run: Annotated[Path, typer.Argument(help="folder of a finished 'mimctr run'")],
     out: Annotated[Path | None, typer.Option(help="folder for the result; RUN/cost where not given")] = None,
-    encoder: Annotated[str, typer.Option(help="label of the item encoder, as in RUN/embed")] = "csft",
+    encoder: Encoder = "csft",
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: Json = False,

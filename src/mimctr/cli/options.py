@@ -21,6 +21,8 @@ Settings = Annotated[
         help="a setting, overrides the recipe; may be repeated; 'mimctr settings' lists them",
     ),
 ]
+Encoder = Annotated[str, typer.Option(help="label of the item encoder, as in RUN/embed")]
+Compared = Annotated[str, typer.Option(help="user behavior model of Base and Base+MIM; all its seeds")]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 

@@ -23,6 +23,11 @@ class Estimate(Record):
     """Two-sided, for 0; of differences only."""
 
 
+def alone(value: float, sd: float | None = None) -> Estimate:
+    """Return a number without interval: a level, or what was measured once."""
+    return Estimate(mean=value, sd=sd, low=None, high=None, p_value=None)
+
+
 class Measure(Record):
     """One metric of one row on one slice of a part."""
 

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mimctr.errors import DataError
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.results import Machine, Record
-from mimctr.files import read_json, write_json
+from mimctr.evaluate.results import Machine, Record, read_record
+from mimctr.files import write_json
 
 FORMAT: Literal[1] = 1
 AS_LOGGED, TRUTH = "as logged", "true probabilities"
@@ -126,9 +125,4 @@ def read_online(path: Path) -> Online:
         RunError: the file is missing or not JSON.
         DataError: it does not follow the schema.
     """
-    try:
-        return Online.model_validate(read_json(path))
-    except ValidationError as error:
-        raise DataError(
-            f"{path}: not of the schema of online.json ({error}). Run 'mimctr ab-test' again."
-        ) from None
+    return read_record(path, Online, schema="online.json", again="mimctr ab-test")

@@ -10,11 +10,11 @@ from numpy import ndarray
 
 from mimctr.center.attach import ContentTable
 from mimctr.center.record import decode
+from mimctr.report.summary import TUNED
 from mimctr.ubm.content_interest import cosine
 
 ROWS_AT_ONCE = 65_536
-C_SFT = ("csft", "mim")
-STAGES = (("plain",), ("pretrained", "dma"), C_SFT)
+STAGES = (("plain",), ("pretrained", "dma"), TUNED)
 """Encoders in the order of training, as 'mimctr run' and as 'mimctr reproduce' name them: plain, after DMA, C-SFT."""
 OF_A_SEED = re.compile(r"(?P<encoder>.+)-seed(?P<seed>[0-9]+)")
 
@@ -28,7 +28,7 @@ def split_seed(name: str) -> tuple[str, int | None]:
 def of_stage(names: Iterable[str], stage: Sequence[str]) -> str | None:
     """Return the name that stands for a stage of training: without a seed, else with the smallest; None: there is none.
 
-    >>> of_stage(["mim-seed10", "mim-seed9", "without_tfn-seed0"], C_SFT)
+    >>> of_stage(["mim-seed10", "mim-seed9", "without_tfn-seed0"], TUNED)
     'mim-seed9'
     """
     own = [
@@ -42,7 +42,7 @@ def of_stage(names: Iterable[str], stage: Sequence[str]) -> str | None:
 
 def preferred_of(names: Sequence[str]) -> str | None:
     """Return the encoder that is meant where none is named: that of C-SFT, else the last; None where there is none."""
-    return of_stage(names, C_SFT) or next(reversed(names), None)
+    return of_stage(names, TUNED) or next(reversed(names), None)
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -11,9 +11,8 @@ from numpy import ndarray
 from mimctr.errors import DataError
 from mimctr.evaluate.compare import BASE
 from mimctr.evaluate.results import ModelFacts
-from mimctr.explore.generation import C_SFT
 from mimctr.explore.schemas import Score
-from mimctr.report.summary import MIM
+from mimctr.report.summary import MIM, TUNED
 from mimctr.report.wording import UBM_NAMES, ubm_name, variant_name
 
 PROBABILITY = "probability:"
@@ -64,7 +63,7 @@ class Scores:
     def mean(self, variant: str) -> Float[ndarray, "rows"] | None:
         """Return the mean over UBMs and seeds of a variant; of Base+MIM, on the vectors of C-SFT if there are any."""
         own = [model for model in self.models if model.variant == variant]
-        chosen = [model for model in own if model.encoder in C_SFT] or own
+        chosen = [model for model in own if model.encoder in TUNED] or own
         return np.mean([model.probability for model in chosen], axis=0) if chosen else None
 
     def of(self, places: Int[ndarray, "places"]) -> list[Score]:

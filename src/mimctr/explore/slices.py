@@ -5,9 +5,7 @@ from collections import Counter
 import numpy as np
 
 from mimctr.evaluate.compare import BASE, Contender
-from mimctr.evaluate.results import Results
 from mimctr.explore.catalogue import NotThere, card, hit, user_id
-from mimctr.explore.generation import C_SFT
 from mimctr.explore.opened import OpenedRun
 from mimctr.explore.schemas import Example, Number, RunView, SliceRow, SliceView
 from mimctr.explore.scores import model_name, model_order
@@ -20,7 +18,7 @@ NUM_ITEMS, NUM_EXAMPLES = 12, 6
 
 def view_run(run: OpenedRun) -> RunView:
     """Return what the run is, and its main finding."""
-    summary = None if run.results is None else summary_of(run.results)
+    summary = None if run.results is None else Summary(run.results)
     trained = run.results.models if run.results else []
     models = Counter((model.ubm, model.variant, model.encoder) for model in trained)
     return RunView(
@@ -42,18 +40,11 @@ def view_run(run: OpenedRun) -> RunView:
     )
 
 
-def summary_of(results: Results) -> Summary:
-    """Return what the pages say of the results: of Base+MIM on several encoders' vectors, that on those of C-SFT."""
-    tuned = {row.encoder for row in results.rows if row.variant == MIM and row.encoder in C_SFT}
-    rows = [row for row in results.rows if row.variant != MIM or row.encoder in tuned]
-    return Summary(results.model_copy(update={"rows": rows}) if tuned else results)
-
-
 def slice_rows(run: OpenedRun) -> list[SliceRow]:
     """Return AUC on every slice, averaged over UBMs and seeds, and the gain of content; none without results."""
     if run.results is None:
         return []
-    summary = summary_of(run.results)
+    summary = Summary(run.results)
     named = dict.fromkeys(row.slice for row in run.results.rows)
     found = []
     for name in named:

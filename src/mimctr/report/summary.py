@@ -13,7 +13,8 @@ from mimctr.report.wording import UBM_NAMES, in_order, variant_name, variants_in
 TABLE_SLICES = ("all", "age:S1", "item:unseen")
 """Columns of the main table: overall, the newest items, the items that training never saw."""
 MIM = "mim"
-PREFERRED_ENCODER = "csft"
+TUNED = ("csft", "mim")
+"""Encoders after C-SFT, as 'mimctr run' and as 'mimctr reproduce' name them."""
 
 
 class MeanSd(NamedTuple):
@@ -97,7 +98,7 @@ class Summary:
         ablation of it only where there is no other."""
         found = [contender for contender in self.contenders if contender.variant == MIM]
         found = found or [item for item in self.contenders if split_ablated(item.variant)[0] == MIM]
-        preferred = [contender for contender in found if contender.encoder == PREFERRED_ENCODER]
+        preferred = [contender for contender in found if contender.encoder in TUNED]
         return next(iter(preferred + found), None)
 
     @cached_property

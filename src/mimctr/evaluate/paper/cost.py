@@ -1,7 +1,7 @@
 """The paper's Table 6, what content costs, from ``cost.json``."""
 
 from mimctr.evaluate.cost import Cost, Mode, Side
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import Estimate, alone
 from mimctr.evaluate.paper.findings import counted, finding
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
 
@@ -136,28 +136,24 @@ def _row(cost: Cost, side: Side, mode: Mode, *, group: str, usual: bool) -> Tabl
                 ours=counted(one.operations.products / base.operations.products),
                 paper=printed and printed[0] / of_paper[0],
             ),
-            Cell(ours=_measured(run.memory_bytes), paper=printed and printed[1]),
+            Cell(ours=alone(run.memory_bytes), paper=printed and printed[1]),
             Cell(
                 ours=_times(run.memory_bytes, of_base.memory_bytes),
                 paper=printed and printed[1] / of_paper[1],
             ),
-            Cell(ours=_measured(run.seconds)),
+            Cell(ours=alone(run.seconds)),
             Cell(ours=_times(run.seconds, of_base.seconds)),
         ],
     )
 
 
 def _times(value: float, of_base: float) -> Estimate:
-    return _measured(value / max(of_base, 1e-12))
+    return alone(value / max(of_base, 1e-12))
 
 
 def _times_base(cost: Cost, side: Side, mode: Mode) -> float | None:
     one, base = cost.find(side, mode), cost.find("base", mode)
     return None if one is None or base is None else one.operations.products / base.operations.products
-
-
-def _measured(value: float) -> Estimate:
-    return Estimate(mean=value, sd=None, low=None, high=None, p_value=None)
 
 
 def _note(cost: Cost) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import alone
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Point, Series, Table, TableRow
 from mimctr.evaluate.results import Record
 from mimctr.evaluate.written import percent
@@ -100,14 +100,9 @@ def _row(facts: CategoryFacts) -> TableRow:
         facts.image_share,
         facts.title_share,
     )
-    cells = [Cell(ours=exact(count), paper=printed) for count, printed in zip(counts, paper, strict=True)]
-    cells += [Cell(ours=exact(share)) for share in shares]
+    cells = [Cell(ours=alone(count), paper=printed) for count, printed in zip(counts, paper, strict=True)]
+    cells += [Cell(ours=alone(share)) for share in shares]
     return TableRow(label=facts.name, cells=cells)
-
-
-def exact(value: float) -> Estimate:
-    """Return a number that was counted: it has no error."""
-    return Estimate(mean=value, sd=None, low=None, high=None, p_value=None)
 
 
 def _read_profile(profile: Profile) -> str:

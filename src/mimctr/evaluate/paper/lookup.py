@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mimctr.evaluate.cohorts import ALL
 from mimctr.evaluate.compare import BASE, Contender
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import Estimate, alone
 from mimctr.evaluate.results import Comparison, Results
 from mimctr.evaluate.significance import two_sided
 
@@ -85,8 +85,7 @@ def is_sure(difference: Estimate) -> bool:
 
 def mean_of(values: list[float]) -> Estimate:
     """Return the mean of one value a seed, without an interval."""
-    sd = stdev(values) if len(values) > 1 else None
-    return Estimate(mean=fmean(values), sd=sd, low=None, high=None, p_value=None)
+    return alone(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def combined(parts: list[tuple[float, Estimate]]) -> Estimate | None:

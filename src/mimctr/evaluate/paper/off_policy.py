@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from mimctr.evaluate.compare import BASE, MIM
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import alone
 from mimctr.evaluate.off_policy import OffPolicy
 from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.lookup import DEVIATION
@@ -105,9 +105,13 @@ def _row(found: OffPolicy, policy: str, depths: list[int | None]) -> TableRow:
             Cell(ours=outcome and level_alone(outcome.ctr)),
             Cell(ours=found.change(policy, found.base, depth)),
         ]
-    worth = Estimate(mean=support.effective_impressions, sd=None, low=None, high=None, p_value=None)
     return TableRow(
-        label=label, cells=[*cells, Cell(ours=level_alone(support.mean_weight)), Cell(ours=worth)]
+        label=label,
+        cells=[
+            *cells,
+            Cell(ours=level_alone(support.mean_weight)),
+            Cell(ours=alone(support.effective_impressions)),
+        ],
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from mimctr.evaluate.compare import BASE, MIM, Contender
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import Estimate, alone
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Measure, Online, Ranking
 from mimctr.evaluate.paper.findings import confidence, finding
 from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT, combined
@@ -167,7 +167,7 @@ def paper_gain(measure: Measure) -> str:
 
 def level_alone(estimate: Estimate) -> Estimate:
     """Return a level without its interval, which would only repeat how users differ: changes are paired."""
-    return Estimate(mean=estimate.mean, sd=estimate.sd, low=None, high=None, p_value=None)
+    return alone(estimate.mean, estimate.sd)
 
 
 def _cells(online: Online, policy: str, ranking: Ranking) -> list[Cell]:

@@ -4,7 +4,8 @@ import statistics
 from pathlib import Path
 from typing import Literal
 
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import Estimate, alone
+from mimctr.evaluate.paper.lookup import is_sure, mean_of
 from mimctr.evaluate.paper.schema import Cell, Column, Table, TableRow
 from mimctr.evaluate.results import Machine, Record, read_record
 from mimctr.evaluate.written import interval, signed
@@ -117,13 +118,13 @@ def _row(row: PeerRow) -> TableRow:
         label=_label(row),
         group=group_of(row.row).upper(),
         cells=[
-            Cell(ours=_estimate(row.auc)),
-            Cell(ours=_estimate(row.gauc) if row.gauc else None),
+            Cell(ours=mean_of(row.auc)),
+            Cell(ours=mean_of(row.gauc) if row.gauc else None),
             Cell(ours=row.over_best_peer),
-            Cell(ours=_plain(statistics.median(row.fit_seconds))),
-            Cell(ours=_plain(statistics.median(per_epoch))),
-            Cell(ours=_plain(max(row.peak_memory_bytes))),
-            Cell(ours=_plain(row.learning_rate)),
+            Cell(ours=alone(statistics.median(row.fit_seconds))),
+            Cell(ours=alone(statistics.median(per_epoch))),
+            Cell(ours=alone(max(row.peak_memory_bytes))),
+            Cell(ours=alone(row.learning_rate)),
         ],
     )
 
@@ -138,19 +139,9 @@ def _reading(row: PeerRow) -> str | None:
     found = row.over_best_peer
     if row.library != OURS or found is None:
         return None
-    sure = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
     within = interval(found.low, found.high)
     between = f" (95 %: {within})" if within else ""
-    verdict = "" if sure else ", which may be chance"
+    verdict = "" if is_sure(found) else ", which may be chance"
     return (
         f"{_label(row)}, {row.row}: AUC {signed(found.mean)} beside the best other library{between}{verdict}."
     )
-
-
-def _estimate(values: list[float]) -> Estimate:
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return Estimate(mean=statistics.mean(values), sd=sd, low=None, high=None, p_value=None)
-
-
-def _plain(value: float) -> Estimate:
-    return Estimate(mean=value, sd=None, low=None, high=None, p_value=None)

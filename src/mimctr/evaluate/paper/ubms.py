@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from mimctr.evaluate.compare import MIM, Contender
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.encoder_results import alone
 from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT, Lookup, is_sure
 from mimctr.evaluate.paper.numbers import TABLE_2
@@ -46,10 +46,11 @@ def table_2(found: Lookup, names: Mapping[str, str], encoder: str) -> Table:
         )
     ceiling = found.ceiling()
     if ceiling is not None:
-        exact = Estimate(mean=ceiling, sd=None, low=None, high=None, p_value=None)
         rows.append(
             TableRow(
-                label="Ceiling (true probabilities)", cells=[Cell(), Cell(ours=exact), Cell()], summary=True
+                label="Ceiling (true probabilities)",
+                cells=[Cell(), Cell(ours=alone(ceiling)), Cell()],
+                summary=True,
             )
         )
     return Table(
