@@ -130,3 +130,8 @@ def test_items_keep_their_fields_and_only_untrained_ones_share_a_row(
     assert 119 in items.values()
     assert 119 not in trained
     assert alone == trained
+
+
+def test_a_missing_environment_of_the_peers_is_told_in_a_line(modules, tmp_path):
+    with pytest.raises(SystemExit, match=r"bin/python: no such Python\. Make the peers' environment"):
+        modules("start").run_task("recbole", "prepare", tmp_path, {}, peers=tmp_path / "bin/python")

@@ -31,9 +31,11 @@ PARTS = ("train", "validation", "test")
 def prepare(log: Log, folder: Path, settings: Settings) -> None:
     """Write RecBole's atomic files, already split."""
     (folder / "log").mkdir()
+    longest = 1
     for part in PARTS:
         rows = log.rows(part)
         histories, counts = log.newest(rows, settings.length)
+        longest = max(longest, int(counts.max(initial=0)))
         with open(folder / "log" / f"log.{part}.inter", "w", encoding="utf-8") as file:
             file.write("user_id:token\titem_id:token\tlabel:float\titem_id_list:token_seq\n")
             for user, item, click, history, count in zip(
@@ -44,7 +46,8 @@ def prepare(log: Log, folder: Path, settings: Settings) -> None:
         file.write("\t".join(f"{name}:token" for name in ("item_id", *log.item_names)) + "\n")
         for item, values in enumerate(log.item_fields[1:].tolist(), start=1):
             file.write("\t".join(map(str, (item, *values))) + "\n")
-    (folder / "item_names.json").write_text(json.dumps(log.item_names.tolist()))
+    facts = {"item_names": log.item_names.tolist(), "longest": longest}
+    (folder / "facts.json").write_text(json.dumps(facts))
 
 
 def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
@@ -71,16 +74,20 @@ def train(folder: Path, settings: Settings, outcome: Outcome) -> None:
 
 
 def config_of(folder: Path, settings: Settings) -> dict[str, object]:
-    """Return what a user of RecBole writes into a configuration file."""
+    """Return what a user of RecBole writes into a configuration file.
+
+    Its masks are as long as it is told, its histories as the longest there is: where none is full, that has to be told.
+    """
+    facts = json.loads((folder / "facts.json").read_text())
     return {
         "data_path": str(folder),
         "benchmark_filename": list(PARTS),
         "load_col": {
             "inter": ["user_id", "item_id", "label", "item_id_list"],
-            "item": ["item_id", *json.loads((folder / "item_names.json").read_text())],
+            "item": ["item_id", *facts["item_names"]],
         },
         "alias_of_item_id": ["item_id_list"],
-        "MAX_ITEM_LIST_LENGTH": settings.length,
+        "MAX_ITEM_LIST_LENGTH": facts["longest"],
         "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "none", "order": "TO", "mode": "labeled"},
         "train_neg_sample_args": None,
         "metrics": ["AUC"],

@@ -26,6 +26,10 @@ def run_task(library: str, task: str, folder: Path, settings: dict, *, peers: Pa
         settings: Of ``contest.Settings``.
         peers: Python of the peers' environment; ours runs in that of the caller.
     """
+    if library != OURS and not peers.is_file():
+        raise SystemExit(
+            f"{peers}: no such Python. Make the peers' environment (make .venv-peers/installed), or name it: --peers."
+        )
     command = [sys.executable if library == OURS else str(peers.absolute())]
     command += [
         str(SCRIPTS / f"run_{library}.py"),

@@ -3,8 +3,16 @@
 import pytest
 
 from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.schema import Cell
-from mimctr.report.units import confidence_words, write_cell, write_estimate, write_interval, write_value
+from mimctr.report.units import (
+    confidence_words,
+    finding_order,
+    write_cell,
+    write_estimate,
+    write_interval,
+    write_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +68,20 @@ def test_a_deviation_stands_where_there_is_no_interval():
 )
 def test_no_confidence_is_rounded_to_certainty(confidence, text):
     assert confidence_words(confidence) == text
+
+
+def test_findings_are_sorted_unit_by_unit():
+    """Mutant: +6.22 % of clicks stands above an AUC of .0219 because .0622 is larger."""
+
+    def of(mean: float, unit: str):
+        known = Estimate(mean=mean, sd=None, low=None, high=None, p_value=None)
+        return finding_order(finding("k", source="s", claim="c", difference=known, unit=unit))
+
+    gains, rates = (
+        [of(mean, "gain") for mean in (-0.3, 0.02, 0.03)],
+        [of(m, "rate") for m in (-0.5, 0.0, 0.06)],
+    )
+    assert gains == sorted(gains)
+    assert rates == sorted(rates)
+    assert max(gains) < min(rates) or max(rates) < min(gains)
+    assert finding_order(finding("k", source="s", claim="c", difference=None)) == ""
