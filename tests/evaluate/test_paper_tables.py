@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from mimctr.evaluate.cohorts import age_slices, category_slices, seen_slices, whole
 from mimctr.evaluate.compare import BASE, MIM, MIM_PLUS, Contender, Measurements, compare
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, Measure, RowResult
 from mimctr.evaluate.machine import describe_machine, describe_versions
+from mimctr.evaluate.paper import slices as paper_slices
+from mimctr.evaluate.paper.calibration import calibration_table
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
@@ -19,6 +22,7 @@ from mimctr.evaluate.paper.slices import (
     figure_6,
     figure_6_findings,
     figure_support,
+    figure_support_auc,
     table_7,
     table_7_findings,
 )
@@ -299,6 +303,35 @@ def test_gains_by_support_are_those_of_the_slice(made):
     assert (point.x, point.y) == ("0", pytest.approx(np.mean(gains)))
     assert point.low < point.y < point.high
     assert f"{made.part.slices['item:unseen'].sum():,} on 0" in figure.note
+    lines = {series.name: series.points[0].y for series in figure_support_auc(made.found, MIM).series}
+    mask = made.part.slices["item:unseen"]
+    for label, variant, encoder in (("Base", BASE, None), ("Base+MIM", MIM, MIM)):
+        aucs = [made.auc(ubm, variant, encoder, "item:unseen") for ubm in ("din", "sim")]
+        assert lines[label] == pytest.approx(np.mean(aucs))
+    ceiling = roc_auc_score(made.part.clicks[mask], made.part.true_probability[mask])
+    assert lines["ceiling"] == pytest.approx(ceiling)
+
+
+def test_a_place_with_few_impressions_is_named_and_not_drawn(made, monkeypatch):
+    monkeypatch.setattr(paper_slices, "FEWEST_IMPRESSIONS", 10**6)
+    for figure in (figure_support(made.found, MIM), figure_support_auc(made.found, MIM)):
+        assert all(not series.points for series in figure.series)
+        assert f"Left out as too few: {made.part.slices['item:unseen'].sum():,} on 0." in figure.note
+
+
+def test_log_loss_and_calibration_are_those_of_scikit_learn_and_of_counting(made):
+    rows = {(row.group, row.label): row.cells for row in calibration_table(made.found, NAMES, MIM).rows}
+    lower = 0
+    for ubm in ("din", "sim"):
+        for label, variant, encoder in (("Base", BASE, None), ("Base+MIM", MIM, MIM)):
+            said = [1 / (1 + np.exp(-made.logits[ubm, variant, encoder, seed])) for seed in SEEDS]
+            losses = [sklearn_log_loss(made.part.clicks, one) for one in said]
+            loss, pcoc, _ = (cell.ours.mean for cell in rows[NAMES[ubm], label])
+            assert loss == pytest.approx(np.mean(losses))
+            assert pcoc == pytest.approx(np.mean([one.sum() / made.part.clicks.sum() for one in said]))
+        lower += rows[NAMES[ubm], "Base+MIM"][0].ours.mean < rows[NAMES[ubm], "Base"][0].ours.mean
+    reading = calibration_table(made.found, NAMES, MIM).reading
+    assert reading[0] == f"Content lowers the log loss of {lower} of 2 user behavior models."
 
 
 def test_every_table_and_figure_is_read_in_words(made, encoders):

@@ -30,12 +30,17 @@ class Lookup(NamedTuple):
 
     def auc(self, ubm: str, contender: Contender, name: str = ALL) -> Estimate | None:
         """Return the AUC on a slice, mean over seeds; None where no such model was measured there."""
+        return self.level(ubm, contender, "auc", name)
+
+    def level(self, ubm: str, contender: Contender, measure: str, name: str = ALL) -> Estimate | None:
+        """Return a measure of ``results.json`` on a slice, mean over seeds; None where it was not measured there."""
         values = [
-            row.auc
+            getattr(row, measure)
             for row in self.results.rows
             if (row.ubm, row.variant, row.encoder, row.slice) == (ubm, *contender, name)
         ]
-        return mean_of(values) if values else None
+        known = [value for value in values if value is not None]
+        return mean_of(known) if known else None
 
     def ceiling(self, name: str = ALL) -> float | None:
         """Return the AUC of the true probabilities on a slice; None where they are unknown."""

@@ -1,5 +1,7 @@
 """Table 7 and Figure 6: what content gains by category, by item age, and by how often training saw the item."""
 
+from collections.abc import Sequence
+
 from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.findings import finding
@@ -12,6 +14,8 @@ from mimctr.evaluate.written import signed
 CONTENT_SENSITIVE = ("Clothes", "Home Decoration", "Toys")
 LESS_SENSITIVE = ("Sports", "Pets", "Cars")
 """The categories whose clicks gained most and least online (Table 7)."""
+FEWEST_IMPRESSIONS = 500
+"""Test impressions of a place on the axis of support: of fewer an AUC is mostly chance."""
 MOST_CATEGORIES = 20
 """That a table shows; the largest."""
 
@@ -85,24 +89,83 @@ def _read_figure_6(points: list[Point]) -> list[str]:
 
 def figure_support(found: Lookup, encoder: str) -> Figure:
     """Return how the gain depends on how often training has seen the target."""
-    names = ["item:unseen", *found.slices("support")]
     points = [
         point.model_copy(update={"x": _support(name)})
-        for name in names
+        for name in _support_slices(found)
         for point in _gains(found, Contender(MIM, encoder), [name])
     ]
-    sizes = ", ".join(f"{found.size(name):,} on {_support(name)}" for name in names if found.size(name))
     return Figure(
-        key="data efficiency",
+        key="gain by support",
         title="Gain by impressions of the target in training",
         kind="bar",
         x_label="training impressions of the target",
         y_label="gain in AUC over Base",
         series=[Series(name="Base+MIM over Base", points=points)],
-        note="Mean over user behavior models and seeds, 95 % intervals over users and seeds. What an item's ID learns "
-        f"from its impressions its picture tells at once. Test impressions: {sizes}.",
+        note="Mean over user behavior models and seeds, 95 % intervals over users and seeds. "
+        f"{_sizes(found)}",
         reading=_read_support(points),
     )
+
+
+def figure_support_auc(found: Lookup, encoder: str) -> Figure:
+    """Return how AUC depends on how often training has seen the target, beside the ceiling where that is known."""
+    content = Contender(MIM, encoder)
+    names = _support_slices(found)
+    contenders = {"Base": NO_CONTENT, "Base+MIM": content}
+    lines = {label: _mean_aucs(found, content, one, names) for label, one in contenders.items()}
+    ceilings = {name: found.ceiling(name) for name in names}
+    lines["ceiling"] = [Point(x=_support(name), y=auc) for name, auc in ceilings.items() if auc is not None]
+    return Figure(
+        key="data efficiency",
+        title="AUC by impressions of the target in training",
+        kind="line",
+        x_label="training impressions of the target",
+        y_label="test AUC",
+        series=[Series(name=label, points=points) for label, points in lines.items() if points],
+        note="Mean over user behavior models and seeds. Each place has other items, some easier to rank (the ceiling "
+        "shows it where it is known): a line compares places only roughly. What lies between the lines is the gain. "
+        f"{_sizes(found)}",
+        reading=_read_support_auc(lines["Base"], lines["Base+MIM"]),
+    )
+
+
+def _mean_aucs(found: Lookup, content: Contender, contender: Contender, names: list[str]) -> list[Point]:
+    """Return the AUC of a contender on every slice, mean over the user behavior models that were compared."""
+    points = []
+    for name in names:
+        aucs = [found.auc(ubm, contender, name) for ubm in _compared(found, content)]
+        known = [auc.mean for auc in aucs if auc is not None]
+        if known:
+            points.append(Point(x=_support(name), y=sum(known) / len(known)))
+    return points
+
+
+def _support_slices(found: Lookup) -> list[str]:
+    """Return the slices by support that are large enough for an AUC to mean something."""
+    return [name for name in _all_support(found) if found.size(name) >= FEWEST_IMPRESSIONS]
+
+
+def _all_support(found: Lookup) -> list[str]:
+    return [name for name in ("item:unseen", *found.slices("support")) if found.size(name)]
+
+
+def _sizes(found: Lookup) -> str:
+    """Return how many test impressions each place has, and which have too few."""
+    told = {name: f"{found.size(name):,} on {_support(name)}" for name in _all_support(found)}
+    shown = _support_slices(found)
+    few = ", ".join(text for name, text in told.items() if name not in shown)
+    sizes = ", ".join(told[name] for name in shown)
+    return f"Test impressions: {sizes}.{f' Left out as too few: {few}.' if few else ''}"
+
+
+def _read_support_auc(base: Sequence[Point], mim: Sequence[Point]) -> list[str]:
+    if len(base) < 2 or len(base) != len(mim) or base[0].x != "0":
+        return []
+    reached = next((point.x for point in base if point.y >= mim[0].y), None)
+    new = f"On items that training has never shown Base+MIM reaches {mim[0].y:.4f}"
+    if reached is None:
+        return [f"{new}, more than Base on items however often shown."]
+    return [f"{new}; Base gets there on items shown {reached} times."]
 
 
 def _read_support(points: list[Point]) -> list[str]:
@@ -165,8 +228,13 @@ def largest_categories(found: Lookup) -> list[str]:
 
 def whom(found: Lookup, content: Contender) -> str:
     """Return whose gain stands for all: ``pooled`` where several user behavior models were compared, else the one."""
-    compared = [ubm for ubm in found.ubms() if found.difference(ubm, content, NO_CONTENT) is not None]
+    compared = _compared(found, content)
     return compared[0] if len(compared) == 1 else POOLED
+
+
+def _compared(found: Lookup, content: Contender) -> list[str]:
+    """Return the user behavior models that there are without and with content."""
+    return [ubm for ubm in found.ubms() if found.difference(ubm, content, NO_CONTENT) is not None]
 
 
 def _by_sensitivity(found: Lookup, content: Contender) -> Estimate | None:

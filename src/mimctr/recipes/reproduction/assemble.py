@@ -12,6 +12,7 @@ from mimctr.evaluate.encoder_results import EncoderResults
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.off_policy import read_off_policy
 from mimctr.evaluate.online import read_online
+from mimctr.evaluate.paper.calibration import calibration_table
 from mimctr.evaluate.paper.cost import cost_findings, cost_tables
 from mimctr.evaluate.paper.data import figure_profile, table_1
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
@@ -26,6 +27,7 @@ from mimctr.evaluate.paper.slices import (
     figure_6,
     figure_6_findings,
     figure_support,
+    figure_support_auc,
     table_7,
     table_7_findings,
 )
@@ -123,9 +125,12 @@ def _add_ubms(parts: Parts, made: Made) -> None:
     found = Lookup(results)
     if "table 2" in asked:
         parts.tables.extend([table_2(found, UBM_NAMES, MIM), table_2_by_category(found, UBM_NAMES, MIM)])
+        parts.tables.append(calibration_table(found, UBM_NAMES, MIM))
         parts.findings.extend(ubm_findings(found, UBM_NAMES, MIM))
     if "figure 6" in asked:
-        parts.figures.extend([figure_6(found, MIM), figure_support(found, MIM)])
+        parts.figures.extend(
+            [figure_6(found, MIM), figure_support(found, MIM), figure_support_auc(found, MIM)]
+        )
         parts.findings.extend(figure_6_findings(found, MIM))
     if "table 7" in asked:
         parts.tables.append(table_7(found, MIM))
