@@ -1,4 +1,4 @@
-"""Nearest neighbors of held-out query images before and after C-SFT, drawn as pictures."""
+"""Nearest neighbors of held-out query images with the plain encoder and after C-SFT, drawn as pictures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from mimctr.report.pictures import Strip, draw_sheet, nearest, rank_of
 logger = logging.getLogger(__name__)
 
 BEFORE, AFTER = "before C-SFT", "after C-SFT"
-STAGES = {"plain": BEFORE, "csft": AFTER}
+STAGES = {"plain": "plain", "csft": AFTER}
 """Folder of the encoder and of its vectors -> what a picture calls it."""
 FOLDER = "pictures"
 LIMIT = 150_000

@@ -80,7 +80,7 @@ def main(recipe: Recipe, out: Path) -> Finished:
 def make_encoders(recipe: Recipe, tables: Path, dataset: Path, out: Path) -> dict[str, Path]:
     """Make the item encoders of a run; return their folders by label.
 
-    *plain* and *csft* are always made: the report shows neighbors before and after.
+    *plain* and *csft* are always made: the report shows the neighbors of both.
     """
     trained_here = None in (recipe.foundation.image_weights, recipe.foundation.text_weights)
     corpus = tables / "corpus" if trained_here else None

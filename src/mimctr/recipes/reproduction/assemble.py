@@ -42,7 +42,7 @@ from mimctr.recipes.encoder_recipe import made_with
 from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
 from mimctr.recipes.encoder_tables import read_searched, row_result
 from mimctr.recipes.galleries import draw_galleries
-from mimctr.recipes.neighbors import Encoded
+from mimctr.recipes.neighbors import AFTER, BEFORE, Encoded
 from mimctr.recipes.plan import Step as PlanStep
 from mimctr.recipes.reproduction.recipe import extension_models, share_row
 from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICES, ONLINE, Planned
@@ -239,11 +239,11 @@ def _galleries(made: Made) -> list[Gallery]:
         return []
     content = folders["mim"].content
     assert content is not None, "Base+MIM reads vectors"
-    encoders = {"after C-SFT": Encoded(mim, content)}
+    encoders = {AFTER: Encoded(mim, content)}
     planned = {step.folder for step in planning.plan}
     before = out / EMBED / f"{AFTER_DMA}-seed{first}"
     if {start, before} <= planned and not {start, before} & reasons.keys():
-        encoders = {"before C-SFT": Encoded(start, before)} | encoders
+        encoders = {BEFORE: Encoded(start, before)} | encoders
     return draw_galleries(
         CtrDataset.open(out / "dataset"),
         content=content,
