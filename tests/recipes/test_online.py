@@ -183,6 +183,8 @@ def test_models_of_a_run_are_found_by_what_they_say_of_themselves(run, models):
     assert [one.content for one in models["mim"]] == [run / "embed" / "csft"] * 2
     with pytest.raises(RunError, match=r"no seed of 'din' has both .* \(models found: base: 0; mim: 0\)"):
         find_models(run, ubm="din", encoder="csft")
+    with pytest.raises(RunError, match="nowhere: no folder train, so no model"):
+        find_models(run / "nowhere", ubm="sim", encoder="csft")
     with pytest.raises(RunError, match=r"'plain' \(models found: base: 2; mim: 0\)"):
         find_models(run, ubm="sim", encoder="plain")
 

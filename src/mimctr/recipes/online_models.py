@@ -30,8 +30,10 @@ def find_models(run: Path, *, ubm: str, encoder: str) -> dict[str, list[Trained]
         encoder: Whose vectors Base+MIM reads.
 
     Raises:
-        RunError: there is no seed with both.
+        RunError: there is no such run, or no seed with both.
     """
+    if not (run / "train").is_dir():
+        raise RunError(f"{run}: no folder train, so no model. Give the folder of a finished 'mimctr run'.")
     found: dict[str, dict[int, Trained]] = {BASE: {}, MIM: {}}
     for path in sorted((run / "train").glob(f"*/{MODEL_RECORD}")):
         record = read_model_record(path.parent)
