@@ -31,11 +31,11 @@ def calibration_table(found: Lookup, names: Mapping[str, str], encoder: str) -> 
         key="calibration",
         title="Log loss and calibration",
         columns=[
-            Column(name="log loss", unit="number", note="nats an impression, lower is better"),
-            Column(name="predicted over observed", unit="number", note="clicks, 1 where they agree (PCOC)"),
+            Column(name="log loss", unit="auc", note="nats an impression, lower is better"),
+            Column(name="predicted over observed", unit="auc", note="clicks, 1 where they agree (PCOC)"),
             Column(
                 name="calibration error",
-                unit="number",
+                unit="auc",
                 note="mean distance of both over bins of probability (ECE)",
             ),
         ],

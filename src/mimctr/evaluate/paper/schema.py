@@ -18,9 +18,10 @@ FORMAT: Literal[1] = 1
 Unit = Literal[
     "auc", "gain", "share", "count", "ratio", "flop", "bytes", "seconds", "rate", "money", "number", "text"
 ]
-"""How a number is written: ``auc`` 0.6411, ``gain`` +0.0277 (a difference of AUCs), ``share`` 12.3 % (given as 0.123),
-``count`` 4,000, ``ratio`` 1.59 (times), ``flop`` floating-point operations, ``bytes`` in MB or GB, ``seconds``,
-``rate`` a share with a sign (+3.1 %), ``money`` in the market's currency, ``number`` anything else, ``text`` words."""
+"""How a number is written: ``auc`` 0.6411 (log loss and calibration too), ``gain`` +0.0277 (a difference of AUCs),
+``share`` 12.3 % (given as 0.123), ``count`` 4,000, ``ratio`` 1.59 (times), ``flop`` floating-point operations,
+``bytes`` in MB or GB, ``seconds``, ``rate`` a share with a sign (+3.1 %), ``money`` in the market's currency,
+``number`` anything else, ``text`` words."""
 
 Verdict = Literal["held", "not held", "undecided", "not run"]
 
