@@ -18,6 +18,8 @@ import pytest
 import torch
 from center.servers import RedisCluster, RedisServer, cluster_of_six, one_server
 
+from mimctr import precision
+
 torch.set_num_threads(1)
 HAS_TIMM = find_spec("timm") is not None
 
@@ -53,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in bfloat16 also on a CPU that has no instructions for them: slow, and the same numbers."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,20 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "bfloat16 also where the processor has to emulate it",
+        "precision.py",
+        "enabled = bf16 and has_bfloat16(device)",
+        "enabled = bf16",
+        "tests/test_precision.py::test_a_cpu_needs_both_instructions_and_kernels",
+    ),
+    Mutant(
+        "an emulated bfloat16 of a GPU counts",
+        "precision.py",
+        "including_emulation=False",
+        "including_emulation=True",
+        "tests/test_precision.py::test_a_gpu_counts_where_it_is_not_emulated",
+    ),
+    Mutant(
         "the test part chooses the best of the other libraries",
         "evaluate/paper/peers.py",
         "statistics.mean(row.validation_auc)",

@@ -386,7 +386,7 @@ def test_no_pair_of_the_wanted_kind_is_an_error(shop, encoders, tmp_path):
         csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, pair_kinds=["return"]))
 
 
-def test_bfloat16_towers_stay_close(shop, encoders, tmp_path):
+def test_bfloat16_towers_stay_close(shop, encoders, tmp_path, bfloat16):
     exact = csft.main(
         shop, encoders, tmp_path / "exact", csft.Config(**{**SETTINGS, "num_steps": 1}, bf16=False)
     )
@@ -395,6 +395,7 @@ def test_bfloat16_towers_stay_close(shop, encoders, tmp_path):
     )
     losses = [metrics_of(tmp_path / name)[1]["loss"] for name in ("exact", "rough")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
     assert exact.keys() == rough.keys()
 
 

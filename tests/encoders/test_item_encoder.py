@@ -214,7 +214,7 @@ def test_content_of_a_category_is_centered_on_it_and_an_unknown_category_is_left
     torch.testing.assert_close(without, F.normalize(fused, dim=1), rtol=1e-4, atol=1e-5)
 
 
-def test_precision_goes_with_the_encoder(tmp_path):
+def test_precision_goes_with_the_encoder(tmp_path, bfloat16):
     exact = item_encoder()
     rough = ItemEncoder(exact.image_encoder, exact.text_encoder, dim=6, hidden=5, bf16=True)
     rough.save(tmp_path)

@@ -16,9 +16,9 @@ from mimctr.cli import app
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.item import ItemEncoder
-from mimctr.errors import RunError, StaleSnapshot
+from mimctr.errors import ConfigError, RunError, StaleSnapshot
 from mimctr.evaluate.cost import read_cost
-from mimctr.recipes import cost, embed
+from mimctr.recipes import cost, cost_measure, embed
 from mimctr.recipes.cost import Config
 from mimctr.recipes.cost_content import EncodedContent
 from mimctr.recipes.cost_measure import Inputs, compared_rows, count_step, open_side
@@ -213,3 +213,10 @@ def test_the_command_measures_every_side_in_processes_of_their_own(run, tmp_path
     assert all(one.compared.memory_bytes > 0 for one in found.measured)
     shown = CliRunner().invoke(app, ["cost", str(run), "--out", str(tmp_path / "out"), *words])
     assert "Base+MIM end to end" in shown.stdout
+
+
+def test_bfloat16_is_not_measured_where_there_is_none(inputs, monkeypatch):
+    monkeypatch.setattr(cost_measure, "has_bfloat16", lambda device: False)
+    with pytest.raises(ConfigError, match=r"cost\.towers: this processor has no products in bfloat16"):
+        open_side(inputs, SMALL.model_copy(update={"towers": "bfloat16"}), "end_to_end")
+    open_side(inputs, SMALL.model_copy(update={"towers": "float32"}), "end_to_end")

@@ -17,6 +17,7 @@ from mimctr.encoders.text import TextEncoder
 from mimctr.encoders.vectors import ItemVectors, ItemViews, Modality, QueryVectors, Towers
 from mimctr.errors import EncoderError
 from mimctr.files import hash_json, read_json, write_json
+from mimctr.precision import autocast
 from mimctr.weights import digest_tensors, load_tensors, save_tensors
 
 IMAGE, TEXT, HEADS, RECORD = "image", "text", "heads.safetensors", "encoder.json"
@@ -44,7 +45,8 @@ class ItemEncoder(nn.Module):
         fusion: How image and title are joined before the MLP. Paper: ``tensor``.
         fusion_rank: Of ``low_rank``.
         categories: Names of the categories whose items are centered on their category's mean; empty for none.
-        bf16: Run the towers in bfloat16, whoever asks for vectors; heads and fusion stay in float32.
+        bf16: Run the towers in bfloat16, whoever asks for vectors, where the processor has such products; heads and
+            fusion stay in float32.
         text_queries: A query may be a text alone; it goes through the titles' head (an extension).
     """
 
@@ -252,7 +254,7 @@ class ItemEncoder(nn.Module):
 
     def image_vectors(self, pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images image"]:
         """Return L2-normalized ``F_V`` of pixels, float32."""
-        with self._autocast():
+        with autocast(self.image_head.weight.device, bf16=self.bf16):
             vectors = self.image_encoder(pixels)
         return F.normalize(vectors.float(), dim=-1)
 
@@ -260,12 +262,9 @@ class ItemEncoder(nn.Module):
         self, ids: Int[Tensor, "texts tokens"], mask: Bool[Tensor, "texts tokens"]
     ) -> Float[Tensor, "texts text"]:
         """Return L2-normalized ``F_L`` of tokens, float32."""
-        with self._autocast():
+        with autocast(self.image_head.weight.device, bf16=self.bf16):
             vectors = self.text_encoder(ids, mask)
         return F.normalize(vectors.float(), dim=-1)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.image_head.weight.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def query_view(self, image: Float[Tensor, "queries image"]) -> Float[Tensor, "queries content"]:
         """Return ``h_q^img`` from the query's image vector: the same head as an item's image."""

@@ -5,7 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from mimctr.evaluate.results import Machine
+from mimctr.precision import has_bfloat16
 
 PACKAGES = ("mimctr", "torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pyarrow")
 PROCESSORS = Path("/proc/cpuinfo")
@@ -19,6 +22,7 @@ def describe_machine() -> Machine:
         processor=_processor(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory(),
+        has_bfloat16=has_bfloat16(torch.device("cpu")),
     )
 
 

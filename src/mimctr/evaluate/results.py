@@ -239,6 +239,8 @@ class Machine(Record):
     processor: str
     num_cores: int
     memory_bytes: int | None
+    has_bfloat16: bool | None = None
+    """Whether its processor has products in bfloat16; else what asks for them ran in float32. Null: not known."""
 
 
 class Results(Record):

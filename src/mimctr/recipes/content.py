@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,11 +126,6 @@ class Titles:
         mask = self.mask[rows]
         width = max(int(mask.sum(1).max(initial=0)), 1)
         return Tokens(torch.from_numpy(self.ids[rows, :width]), torch.from_numpy(mask[:, :width]))
-
-
-def autocast(device: torch.device, *, enabled: bool) -> AbstractContextManager:
-    """Return the context in which towers run: bfloat16 matrix products where ``enabled``."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def picture_vectors(

@@ -15,7 +15,9 @@ from numpy import ndarray
 from mimctr.batch import CtrBatch
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
+from mimctr.errors import ConfigError
 from mimctr.evaluate.cost import Measured, Mode, Operations, Run, Side
+from mimctr.precision import has_bfloat16
 from mimctr.recipes.cost_config import Config
 from mimctr.recipes.cost_content import EncodedContent
 from mimctr.recipes.ctr_fitting import Task, make_optimizer, take_step
@@ -63,8 +65,17 @@ def shown_items(data: CtrDataset, rows: Int[ndarray, "rows"], config: Config) ->
 
 
 def load_encoder(folder: Path, config: Config) -> ItemEncoder:
-    """Return the item encoder on the device, its towers as precise as the config says."""
-    encoder = ItemEncoder.load(folder).to(pick_device(config.device))
+    """Return the item encoder on the device, its towers as precise as the config says.
+
+    Raises:
+        ConfigError: bfloat16 is named, and the device has none.
+    """
+    device = pick_device(config.device)
+    if config.towers == "bfloat16" and not has_bfloat16(device):
+        raise ConfigError(
+            "cost.towers: this processor has no products in bfloat16 to be measured. Use 'own' or 'float32'."
+        )
+    encoder = ItemEncoder.load(folder).to(device)
     if config.towers != "own":
         encoder.bf16 = config.towers == "bfloat16"
     return encoder

@@ -19,6 +19,7 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
 from mimctr.evaluate.metrics import auc, grouped_auc, log_loss, sigmoid
 from mimctr.files import hash_json
+from mimctr.precision import autocast
 from mimctr.progress import track
 from mimctr.recipes.ctr_config import Config
 from mimctr.train.adam import LazyAdam, clip_gradients
@@ -60,8 +61,8 @@ class Task:
         return distributed.total(scores).numpy()
 
     def forward(self, model: CiUBM, batch: CtrBatch) -> CtrOutput:
-        """Return the model's output, in bfloat16 where the config says so."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16):
+        """Return the model's output, in bfloat16 where the config says so and the device can."""
+        with autocast(self.device, bf16=self.config.bf16):
             return model(batch)
 
 

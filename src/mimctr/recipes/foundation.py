@@ -22,9 +22,10 @@ from mimctr.encoders.registry import FOUNDATIONS, Foundation, find
 from mimctr.encoders.text import Pooling as TextPooling
 from mimctr.encoders.text import TextEncoder, train_tokenizer
 from mimctr.errors import ConfigError, DataError
+from mimctr.precision import autocast
 from mimctr.pretrain.language import language_loss, language_model
 from mimctr.pretrain.masked_language import HEAD, read_head
-from mimctr.recipes.content import autocast, chunks, decode_pictures
+from mimctr.recipes.content import chunks, decode_pictures
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
 from mimctr.train.run import Run
@@ -99,7 +100,7 @@ class Config(BaseModel):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Of the image labels.")
     seed: int = Field(0, ge=0, description="Of weights, order and masks.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(True, description="Matrix products in bfloat16.")
+    bf16: bool = Field(True, description="Matrix products in bfloat16, where the processor has them.")
 
     @property
     def needs_corpus(self) -> bool:
@@ -163,7 +164,7 @@ def _train_image(table: pl.DataFrame, out: Path, config: Config) -> dict[str, fl
 
     def logits(rows: np.ndarray, *, augmented: bool) -> Tensor:
         batch = torch.from_numpy(pixels[rows])
-        with autocast(device, enabled=config.bf16):
+        with autocast(device, bf16=config.bf16):
             return model["classifier"](encoder((augment(batch) if augmented else batch).to(device))).float()
 
     def loss_of(rows: np.ndarray) -> Tensor:
@@ -210,7 +211,7 @@ def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, flo
     def loss_of(rows: np.ndarray) -> Tensor:
         width = int(tokens.mask[rows].sum(1).max())
         ids, mask = tokens.ids[rows, :width].to(device), tokens.mask[rows, :width].to(device)
-        with autocast(device, enabled=config.bf16):
+        with autocast(device, bf16=config.bf16):
             return language_loss(model, ids, mask)
 
     metrics = fit(

@@ -45,5 +45,6 @@ class ItemConfig(BaseModel):
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
     bf16: bool = Field(
         True,
-        description="Run the towers in bfloat16, now and whenever the encoder is used; heads and loss in float32.",
+        description="Run the towers in bfloat16, now and whenever the encoder is used, where the processor has such "
+        "products; heads and loss in float32.",
     )

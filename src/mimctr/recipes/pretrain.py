@@ -24,11 +24,12 @@ from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder
 from mimctr.errors import DataError
 from mimctr.files import write_json
+from mimctr.precision import autocast
 from mimctr.pretrain.alignment import AlignmentModel, retrieval_metrics, symmetric_info_nce
 from mimctr.pretrain.language import LanguageModel, language_loss, language_model
 from mimctr.pretrain.masked_image import MaskedImageModel
 from mimctr.pretrain.masked_language import HEAD, MaskedLanguageModel, read_head
-from mimctr.recipes.content import Pictures, Titles, autocast, chunks
+from mimctr.recipes.content import Pictures, Titles, chunks
 from mimctr.recipes.device import pick_device
 from mimctr.recipes.fitting import fit
 from mimctr.recipes.tuning import TuningConfig, finish_towers, prepare_towers
@@ -75,7 +76,7 @@ class Config(TuningConfig):
     )
     seed: int = Field(0, ge=0, description="Of order, masks and projections.")
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(True, description="Matrix products in bfloat16.")
+    bf16: bool = Field(True, description="Matrix products in bfloat16, where the processor has them.")
 
 
 class Split(NamedTuple):
@@ -146,7 +147,7 @@ def adapt_image(
 
     def loss_of(chosen: ndarray) -> Tensor:
         mask = model.draw_mask(len(chosen)).to(device)
-        with autocast(device, enabled=config.bf16):
+        with autocast(device, bf16=config.bf16):
             return model(pictures.gather(pictures.of_item[chosen]).to(device), mask)
 
     return _fit(
@@ -172,7 +173,7 @@ def adapt_text(
     def loss_of(chosen: ndarray) -> Tensor:
         tokens = titles.gather(chosen)
         ids, mask = tokens.ids.to(device), tokens.mask.to(device)
-        with autocast(device, enabled=config.bf16):
+        with autocast(device, bf16=config.bf16):
             return language_loss(model, ids, mask)
 
     return _fit(
@@ -210,7 +211,7 @@ def align(
 
     def encode(chosen: ndarray) -> tuple[Tensor, Tensor]:
         tokens = titles.gather(chosen)
-        with autocast(device, enabled=config.bf16):
+        with autocast(device, bf16=config.bf16):
             pixels = pictures.gather(pictures.of_item[chosen]).to(device)
             return model.encode_images(pixels), model.encode_texts(
                 tokens.ids.to(device), tokens.mask.to(device)

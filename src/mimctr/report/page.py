@@ -43,6 +43,7 @@ def render_page(results: Results, pictures: Path) -> str:
     environment.filters.update(
         day=wording.day,
         duration=written.duration,
+        machine=wording.machine_words,
         memory=written.memory,
         metric_words=wording.metric_words,
         signed=written.signed,

@@ -40,7 +40,7 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
     environment.filters.update(
         anchor=anchor,
         duration=written.duration,
-        memory=written.memory,
+        machine=wording.machine_words,
         sentence=wording.capitalized,
         short=units.write_point,
     )

@@ -18,9 +18,8 @@ from mimctr.report.units import (
     finding_difference,
     finding_interval,
     write_cell,
-    write_value,
 )
-from mimctr.report.wording import capitalized, counted
+from mimctr.report.wording import capitalized, counted, machine_words
 from mimctr.report.words import WORDS
 
 SHOWN = "table 2"
@@ -130,14 +129,11 @@ def _run(made: Reproduction) -> list[str]:
     done = [step for step in made.steps if step.not_run is None]
     left = Counter(step.not_run for step in made.steps if step.not_run is not None)
     seconds = sum(step.seconds or 0 for step in done)
-    memory = (
-        "" if made.machine.memory_bytes is None else f", {write_value(made.machine.memory_bytes, 'bytes')}"
-    )
     return [
         "## What was run",
         f"`{made.command}`",
         f"{len(done)} of {counted(len(made.steps), 'step')} made, {duration(seconds)} in all, on "
-        f"{escaped(made.machine.processor)}, {made.machine.num_cores} cores{memory}, {escaped(made.machine.system)}.",
+        f"{escaped(machine_words(made.machine))}, {escaped(made.machine.system)}.",
         *(f"Not run: {counted(count, 'step')}, {escaped(reason)}." for reason, count in left.items()),
         ", ".join(f"{name} {version}" for name, version in made.versions.items()) + ".",
     ]

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from mimctr.evaluate.results import Machine
 from mimctr.evaluate.variants import split_ablated, split_labeled
+from mimctr.evaluate.written import memory
 
 UBM_NAMES = {
     "mean": "Avg Pooling",
@@ -45,6 +47,13 @@ SHORT_NAMES = {"all": "All items", "age:S1": "Newest (S1)", "item:unseen": "Unse
 def ubm_name(ubm: str) -> str:
     """Return a UBM as the paper writes it."""
     return UBM_NAMES.get(ubm, ubm)
+
+
+def machine_words(machine: Machine) -> str:
+    """Return what decides the speed of a machine: processor, cores, memory, and whether it lacks bfloat16."""
+    size = [] if machine.memory_bytes is None else [memory(machine.memory_bytes)]
+    lacking = ["without products in bfloat16"] if machine.has_bfloat16 is False else []
+    return ", ".join([machine.processor, f"{machine.num_cores} cores", *size, *lacking])
 
 
 def variant_name(variant: str) -> str:
