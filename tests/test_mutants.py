@@ -29,6 +29,27 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "an encoder of two parts is two points",
+        "evaluate/paper/join.py",
+        "{point.label: point for point in reversed(points)}.values()",
+        "dict(enumerate(points)).values()",
+        "tests/recipes/test_join.py::test_joined_it_is_as_made_at_once",
+    ),
+    Mutant(
+        "parts of other data go together",
+        "evaluate/paper/join.py",
+        '("data", model.data, other.data)',
+        '("data", model.data, model.data)',
+        "tests/recipes/test_join.py::test_parts_of_other_settings_or_data_do_not_go_together",
+    ),
+    Mutant(
+        "a step that one part did not make is not made",
+        "evaluate/paper/join.py",
+        "step if known.seconds is None else known",
+        "known",
+        "tests/recipes/test_join.py::test_a_step_that_one_part_made_is_made",
+    ),
+    Mutant(
         "bfloat16 also where the processor has to emulate it",
         "precision.py",
         "enabled = bf16 and has_bfloat16(device)",

@@ -35,6 +35,7 @@ from mimctr.cli import (
     fashion,
     features,
     foundation,
+    join,
     off_policy,
     plain,
     prepare,
@@ -141,6 +142,7 @@ def _system_line(error: OSError) -> str:
 for module in (
     run,
     reproduce,
+    join,
     bazaar,
     fashion,
     prepare,

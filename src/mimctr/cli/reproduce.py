@@ -3,11 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mimctr.cli.options import Json, Settings
+
+if TYPE_CHECKING:
+    from mimctr.recipes.reproduction.main import Finished
 
 NAME = "reproduce"
 EXAMPLES = (
@@ -46,7 +49,6 @@ def command(
     from mimctr.recipes.reproduction import main as reproduction
     from mimctr.recipes.reproduction.forecast import forecast, forecast_table
     from mimctr.recipes.reproduction.recipe import Recipe
-    from mimctr.report.reproduction_text import reproduction_summary
 
     config = load_config(Recipe, recipe, section=None, assignments=settings or [])
     if quick:
@@ -60,7 +62,13 @@ def command(
         return
     print(shown, file=sys.stderr)
     again = shlex.join(["mimctr", *sys.argv[1:]])
-    finished = reproduction.main(planning, seconds=seconds, command=again)
+    show(reproduction.main(planning, seconds=seconds, command=again), json=json)
+
+
+def show(finished: "Finished", *, json: bool) -> None:
+    """Print a reproduction: as JSON, or what held and where the report is."""
+    from mimctr.report.reproduction_text import reproduction_summary
+
     if json:
         print(finished.reproduction.model_dump_json(indent=2))
         return

@@ -65,7 +65,7 @@ def render_reproduction(reproduction: Reproduction, pictures: Path) -> str:
             (gallery, [(sheet, data_address(pictures / sheet.file)) for sheet in gallery.sheets])
             for gallery in reproduction.galleries
         ],
-        seconds=sum(step.seconds or 0 for step in reproduction.steps),
+        seconds=total_seconds(reproduction),
         left=Counter(step.not_run for step in reproduction.steps if step.not_run is not None),
         notes=column_notes(reproduction),
         sort_value=sort_value,
@@ -81,7 +81,17 @@ def split_findings(findings: Sequence[Finding]) -> tuple[list[Finding], list[Fin
 def warnings(reproduction: Reproduction) -> list[str]:
     """Return what has to be known before anything else: one seed, experiments that are lacking."""
     one_seed = ONE_SEED if len(reproduction.seeds) == 1 else ""
-    return [text for text in (one_seed, lacking_words(reproduction.lacking)) if text]
+    return [
+        text
+        for text in (one_seed, lacking_words(reproduction.lacking, joined=bool(reproduction.parts)))
+        if text
+    ]
+
+
+def total_seconds(reproduction: Reproduction) -> float:
+    """Return what all steps took; what several parts needed counts for each of them."""
+    parts = [part.seconds for part in reproduction.parts]
+    return sum(parts or [step.seconds or 0.0 for step in reproduction.steps])
 
 
 def keep_percent(value: object) -> object:

@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Reproduction, Table
+from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Part, Reproduction, Table
 from mimctr.evaluate.written import duration
 from mimctr.report.markdown import escaped, head_of_table, line_of_table, paragraph
-from mimctr.report.reproduction_page import VERDICTS, section_places, split_findings, warnings
+from mimctr.report.reproduction_page import VERDICTS, section_places, split_findings, total_seconds, warnings
 from mimctr.report.table import plain_text
 from mimctr.report.units import (
     finding_confidence,
@@ -128,15 +128,22 @@ def _gallery(gallery: Gallery) -> list[str]:
 def _run(made: Reproduction) -> list[str]:
     done = [step for step in made.steps if step.not_run is None]
     left = Counter(step.not_run for step in made.steps if step.not_run is not None)
-    seconds = sum(step.seconds or 0 for step in done)
     return [
         "## What was run",
         f"`{made.command}`",
-        f"{len(done)} of {counted(len(made.steps), 'step')} made, {duration(seconds)} in all, on "
-        f"{escaped(machine_words(made.machine))}, {escaped(made.machine.system)}.",
+        f"{len(done)} of {counted(len(made.steps), 'step')} made, {duration(total_seconds(made))} in all"
+        + ("." if made.parts else f", on {_where(made)}"),
         *(f"Not run: {counted(count, 'step')}, {escaped(reason)}." for reason, count in left.items()),
-        ", ".join(f"{name} {version}" for name, version in made.versions.items()) + ".",
+        *(
+            f"{', '.join(part.shows)}: `{part.command}`, {duration(part.seconds)} on {_where(part)}"
+            for part in made.parts
+        ),
     ]
+
+
+def _where(made: Reproduction | Part) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    return f"{escaped(machine_words(made.machine))}, {escaped(made.machine.system)}; {versions}."
 
 
 def _difference(one: Finding) -> str:

@@ -31,6 +31,12 @@ ONE_SEED = (
 """What has to be said of a reproduction with one seed."""
 
 
-def lacking_words(lacking: list[str]) -> str:
-    """Return what a reproduction has nothing of yet, as a sentence; empty where it lacks nothing."""
-    return f"Not made yet: {listing(lacking)}. The command below goes on." if lacking else ""
+def lacking_words(lacking: list[str], *, joined: bool) -> str:
+    """Return what a reproduction has nothing of yet, and what makes it; empty where it lacks nothing.
+
+    Args:
+        lacking: Experiments.
+        joined: Whether it is joined from several.
+    """
+    further = "Make it in a part of its own, and join again." if joined else "The command below goes on."
+    return f"Not made yet: {listing(lacking)}. {further}" if lacking else ""

@@ -1,6 +1,6 @@
 """Tables 3, 4 and 5, Figure 5: one user behavior model with the vectors of every encoder, and with less of Eq. (9)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ INTERESTS = ("id", "content", "fusion")
 INTEREST_NAMES = {"id": "ID interest", "content": "content interest", "fusion": "fusion interest"}
 EQUATIONS = {"id": "the user behavior model's own", "content": "Eq. (7)", "fusion": "Eq. (8)"}
 RECALL = "recall@10"
+EXCHANGE = "exchange rate"
+"""Key of the figure of all encoders."""
 
 
 class Encoders(NamedTuple):
@@ -32,6 +34,11 @@ class Encoders(NamedTuple):
     searched: EncoderResults
     """Held-out search with every encoder."""
     ubm: str
+
+    def only(self, rows: Collection[str]) -> "Encoders":
+        """Return what these rows are made of: a table is the same whatever other experiments were asked for."""
+        kept = [row for row in self.searched.rows if row.name in rows]
+        return self._replace(searched=self.searched.model_copy(update={"rows": kept}))
 
     def auc(self, row: str) -> Estimate | None:
         """Return the AUC of Base+MIM with a row's vectors."""
@@ -236,8 +243,14 @@ def figure_exchange(encoders: Encoders, further: Mapping[str, str]) -> Figure:
         if recall is not None and gain is not None:
             label = next(iter(row.labels.values()), None) or further[row.name]
             points.append(Point(x=recall.mean, y=gain.mean, low=gain.low, high=gain.high, label=label))
+    return exchange_figure(points)
+
+
+def exchange_figure(points: Sequence[Point]) -> Figure:
+    """Return the figure of :func:`figure_exchange` from its points, an encoder each; by recall."""
+    points = sorted(points, key=lambda point: (point.x, point.y, point.label))
     return Figure(
-        key="exchange rate",
+        key=EXCHANGE,
         title="Visual search and AUC",
         kind="scatter",
         x_label="recall@10 of held-out purchases",

@@ -159,6 +159,18 @@ class Step(Record):
     """Why; null where it was."""
 
 
+class Part(Record):
+    """What one machine made of a reproduction that is joined from several."""
+
+    shows: list[str]
+    """Keys of its tables and figures."""
+    seconds: float
+    """Of its steps; what several parts needed, each of them made."""
+    command: str
+    versions: dict[str, str]
+    machine: Machine
+
+
 class Reproduction(Record):
     """All of ``reproduction.json``."""
 
@@ -177,6 +189,12 @@ class Reproduction(Record):
     """That makes it again, or goes on."""
     versions: dict[str, str]
     machine: Machine
+    data: str = ""
+    """Key of the dataset, of raw tables and split; empty: not known."""
+    settings: str = ""
+    """Hash of the settings that decide numbers; empty: not known."""
+    parts: list[Part] = Field([])
+    """That it was joined from; none where it was made at once."""
 
 
 def write_reproduction(path: Path, reproduction: Reproduction) -> None:

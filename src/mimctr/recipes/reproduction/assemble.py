@@ -44,12 +44,12 @@ from mimctr.recipes.encoder_tables import read_searched, row_result
 from mimctr.recipes.galleries import draw_galleries
 from mimctr.recipes.neighbors import AFTER, BEFORE, Encoded
 from mimctr.recipes.plan import Step as PlanStep
-from mimctr.recipes.reproduction.recipe import extension_models, share_row
+from mimctr.recipes.reproduction.recipe import extension_models, rows_of, share_row
 from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICES, ONLINE, Planned
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.statistics import count_dataset
 from mimctr.report.wording import UBM_NAMES
-from mimctr.train.stage import read_record
+from mimctr.train.stage import input_key, read_record
 
 EVALUATE = "evaluate"
 PEERS = "peers.json"
@@ -107,6 +107,8 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         command=command,
         versions=describe_versions(),
         machine=describe_machine(),
+        data=input_key(planning.out / "dataset"),
+        settings=recipe.fingerprint(),
     )
 
 
@@ -146,7 +148,7 @@ def _add_encoders(parts: Parts, made: Made) -> None:
     encoders = Encoders(Lookup(results), _search(made), planning.recipe.ubm)
     for name, write in (("table 3", table_3), ("table 4", table_4), ("table 5", table_5)):
         if name in asked:
-            parts.tables.append(write(encoders))
+            parts.tables.append(write(encoders.only(rows_of(planning.recipe)[name])))
     if "figure 5" in asked:
         others = [(name, f"{MIM}, {name}") for name in planning.recipe.others]
         parts.figures.append(figure_5(encoders, [("the recipe's", MIM), *others]))

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from mimctr.files import hash_json
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
@@ -72,6 +73,11 @@ class Recipe(EncoderRecipe):
         if len(set(values)) < len(values):
             raise ValueError("Input should name each once")
         return values
+
+    def fingerprint(self) -> str:
+        """Return the hash of the settings that decide numbers; the dataset, which has a key of its own, apart."""
+        elsewhere = {"name", "source", "prepare", "quick", "num_workers", "num_pictures"}
+        return hash_json(self.model_dump(mode="json", exclude=elsewhere))
 
     @model_validator(mode="after")
     def _the_main_ubm_is_in_table_2(self) -> "Recipe":

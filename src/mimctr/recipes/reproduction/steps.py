@@ -13,7 +13,7 @@ from mimctr.recipes import off_policy, sources, stages
 from mimctr.recipes.ctr_plan import CtrModel, CtrPlan
 from mimctr.recipes.encoder_plan import EncoderPlan
 from mimctr.recipes.encoder_recipe import Entry, entries, made_with
-from mimctr.recipes.encoder_rows import MIM
+from mimctr.recipes.encoder_rows import AFTER_DMA, MIM
 from mimctr.recipes.encoder_tables import reason_not_to_run
 from mimctr.recipes.online_models import Trained
 from mimctr.recipes.plan import Plan, Step
@@ -137,6 +137,8 @@ class Reproduction:
         for name, serves in needed.items():
             self._encoders.search(self.entries[name], seed, serves)
         if serves := self._asked(OF_SLICES):
+            if seed == self.recipe.seeds[0]:  # the pictures show what was near before C-SFT
+                self._embed(self.entries[AFTER_DMA], seed, serves)
             for ubm in self.recipe.ubms:
                 self._train(self.groups.ubms, CtrModel(ubm, "base"), seed, None, serves)
                 self._train(self.groups.ubms, CtrModel(ubm, "mim", MIM), seed, content[MIM], serves)
