@@ -5,11 +5,12 @@ from pathlib import Path
 
 import mimctr
 
-BASE = {"errors", "files", "progress", "weights", "images", "batch", "distributed"}
+BASE = {"errors", "files", "progress", "precision", "weights", "images", "batch", "distributed"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "progress": {"errors"},
+    "precision": set(),
     "weights": {"errors", "files"},
     "images": {"errors"},
     "batch": {"errors"},

@@ -159,7 +159,7 @@ def test_every_row_learns_which_item_a_picture_asks_for(row):
         )
         return model.objective(query, own, Pool(own), keys)
 
-    assert fit(model, loss) < 0.5 * 2 * math.log(6)
+    assert fit(model, loss, num_steps=100) < 0.5 * 2 * math.log(6)
     tower = encoder.image_encoder if row.modality == "image" else encoder.text_encoder
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in tower.parameters())
 
