@@ -1,4 +1,4 @@
-"""Estimates from a tiny bazaar whose pages were shuffled: from raw tables to the command's table, against the truth."""
+"""Estimates from a tiny bazaar of random pages: from raw tables to the command's table, against the truth."""
 
 import json
 import shutil
@@ -29,34 +29,15 @@ from .ranked_run import fill_run
 CONFIG = off_policy.Config(num_resamples=50)
 
 
-def shuffle_pages(tables: Path, *, seed: int) -> pl.DataFrame:
-    """Let every page of a bazaar's log stand in a random order, clicks by the true probabilities; return the log.
-
-    ``chances`` are the true probabilities of the item at every place.
-    """
-    rng = np.random.default_rng(seed)
+def read_log_with_chances(tables: Path) -> pl.DataFrame:
+    """Return the log; ``chances`` are the true probabilities of the item at every place of its page."""
     offers = serve_sessions(World.read(tables), start=0, end=2**40, most_sessions=10**9, num_candidates=10)
-    order = np.argsort(np.where(offers.offered, rng.random(offers.item_id.shape), 2), axis=1).argsort(axis=1)
     session, candidate = np.nonzero(offers.offered)
-    position = order[session, candidate]
-    chances = offers.probability[session, candidate]
-    drawn = pl.DataFrame(offers.asked.select(["user_id", "time"]))[session].with_columns(
+    chances = pl.DataFrame(offers.asked.select(["user_id", "time"]))[session].with_columns(
         item_id=pl.Series(offers.item_id[session, candidate]),
-        position=pl.Series(position),
-        context_position=pl.Series(position.astype(np.int8)),
-        propensity=pl.Series(1 / offers.offered.sum(axis=1)[session]),
-        chances=pl.Series(chances),
-        click=pl.Series(
-            (rng.random(len(session)) < chances[np.arange(len(session)), position]).astype(np.uint8)
-        ),
+        chances=pl.Series(offers.probability[session, candidate]),
     )
-    log = pl.read_parquet(tables / "impressions")
-    keys = ["user_id", "time", "item_id"]
-    log = log.drop("click", "context_position", "true_probability").join(drawn, on=keys)
-    shutil.rmtree(tables / "impressions")
-    log.drop("chances").write_parquet(tables / "impressions.parquet")
-    (tables / "bazaar.json").unlink()
-    return log
+    return pl.read_parquet(tables / "impressions").join(chances, on=["user_id", "time", "item_id"])
 
 
 class Shuffled(NamedTuple):
@@ -69,8 +50,8 @@ class Shuffled(NamedTuple):
 def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Shuffled:
     """A run: two seeds of Base and Base+MIM on made-up vectors."""
     folder = tmp_path_factory.mktemp("off_policy") / "shop"
-    write_bazaar(folder / "tables", size="tiny", seed=3)
-    log = shuffle_pages(folder / "tables", seed=0)
+    write_bazaar(folder / "tables", size="tiny", seed=3, random_pages=True)
+    log = read_log_with_chances(folder / "tables")
     prepare_tables(
         folder / "tables",
         folder / "dataset",
@@ -125,7 +106,7 @@ def test_the_estimate_is_what_the_market_would_have_clicked(shuffled, alone, pol
     error = (found.high - found.low) / 3.92
     true = truth(shuffled, shuffled.models[policy][0], depth)
     assert abs(found.mean - true) < 3 * error
-    assert error < 0.3 * true
+    assert error < 0.5 * true
 
 
 def test_the_test_part_is_counted(shuffled, estimated):
@@ -156,7 +137,7 @@ def test_items_are_scored_as_if_each_stood_first(shuffled):
 def test_another_field_that_tells_the_place_is_refused(shuffled, tmp_path):
     tables = tmp_path / "tables"
     shutil.copytree(shuffled.run / "tables", tables)
-    path = tables / "impressions.parquet"
+    path = tables / "impressions" / "part-00000.parquet"
     pl.read_parquet(path).with_columns(context_slot=pl.col("position") + 100).write_parquet(path)
     prepare_tables(tables, tmp_path / "dataset")
     data = CtrDataset.open(tmp_path / "dataset")
@@ -185,7 +166,7 @@ def test_another_field_that_tells_the_place_is_refused(shuffled, tmp_path):
 def test_a_log_without_propensities_is_refused(shuffled, tmp_path):
     tables = tmp_path / "tables"
     shutil.copytree(shuffled.run / "tables", tables)
-    path = tables / "impressions.parquet"
+    path = tables / "impressions" / "part-00000.parquet"
     pl.read_parquet(path).drop("propensity").write_parquet(path)
     prepare_tables(tables, tmp_path / "dataset")
     with pytest.raises(DataError, match="its impressions have no propensity"):
@@ -196,7 +177,7 @@ def test_a_log_without_propensities_is_refused(shuffled, tmp_path):
 def test_models_of_other_tables_or_vectors_are_refused(shuffled, tmp_path):
     tables = tmp_path / "tables"
     shutil.copytree(shuffled.run / "tables", tables)
-    path = tables / "impressions.parquet"
+    path = tables / "impressions" / "part-00000.parquet"
     pl.read_parquet(path).with_columns(propensity=pl.lit(0.5)).write_parquet(path)
     prepare_tables(tables, tmp_path / "dataset")
     with pytest.raises(RunError, match="Train it again on this dataset"):

@@ -53,6 +53,51 @@ def test_the_first_ten_candidates_are_the_impressions_of_the_log(offers: Offers,
     assert again.select(sorted(again.columns)).equals(log.select(sorted(again.columns)))
 
 
+@pytest.fixture(scope="module")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bazaar") / "random"
+    write_bazaar(folder, size="tiny", seed=3, random_pages=True)
+    return folder
+
+
+@pytest.mark.parametrize("num_candidates", [4, 10, 40])
+def test_random_pages_are_served_as_they_stood(random_folder: Path, num_candidates: int) -> None:
+    offers = serve_sessions(
+        World.read(random_folder), start=FIRST, end=LAST, most_sessions=10**6, num_candidates=num_candidates
+    )
+    session, position = np.nonzero(offers.offered[:, :10])
+    again = pl.DataFrame(offers.asked)[session].with_columns(
+        pl.Series("item_id", offers.item_id[session, position]),
+        pl.Series("position", position),
+        pl.Series("true_probability", offers.probability[session, position, position]),
+    )
+    log = pl.read_parquet(random_folder / "impressions").filter(
+        pl.col("time") >= FIRST, pl.col("position") < num_candidates
+    )
+    assert again.select(sorted(again.columns)).equals(log.select(sorted(again.columns)))
+
+
+def test_random_pages_are_the_same_pages_in_uniformly_random_order(folder: Path, random_folder: Path) -> None:
+    """Mutants: an order that depends on the match; a propensity that is not that of the page."""
+    page, key = ["user_id", "time"], ["user_id", "time", "item_id"]
+    sorted_log, log = (pl.read_parquet(one / "impressions") for one in (folder, random_folder))
+    assert set(log.columns) - set(sorted_log.columns) == {"position", "propensity"}
+    assert log.select(key).sort(key).equals(sorted_log.select(key).sort(key))
+    assert (log["position"] == log["context_position"]).all()
+    sizes = log.with_columns(size=pl.len().over(page))
+    assert np.allclose(sizes["propensity"], 1 / sizes["size"])
+    places = log.sort(*page, "position").with_columns(place=pl.int_range(pl.len()).over(page))
+    assert (places["place"] == places["position"]).all()
+    both = log.join(sorted_log.select(*key, rank="context_position"), on=key).filter(
+        pl.len().over(page) == 10
+    )
+    observed = np.histogram2d(both["rank"].to_numpy(), both["position"].to_numpy(), bins=10)[0]
+    expected = len(both) / 100
+    deviations = (observed - expected) / np.sqrt(expected * 0.9)
+    assert np.abs(deviations).max() < 4.5
+    assert 60 < (deviations**2).sum() < 140  # its mean is 100: chi-square of 81 degrees of freedom
+
+
 def test_there_is_more_to_choose_from_than_was_shown(offers: Offers) -> None:
     kind = np.array(offers.asked["query_kind"].to_pylist())
     numbers = offers.offered.sum(axis=1)

@@ -103,7 +103,7 @@ def main(
     )
     times, num_offered = offers.asked["time"].to_numpy(), market.offered.sum(axis=1)
     online = Online(
-        dataset=f"bazaar, {world.size}, seed {world.seed}",
+        dataset=world.name,
         ubm=ubm,
         base=policies[0].name,
         policies=[*policies, Policy(name=AS_LOGGED), Policy(name=TRUTH)],

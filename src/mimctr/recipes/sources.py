@@ -22,6 +22,10 @@ class Bazaar(BaseModel):
         "small", description="How big; small is the demo."
     )
     seed: int = Field(0, ge=0, description="The same seed gives the same bytes.")
+    random_pages: bool = Field(
+        False,
+        description="Every page stands in random order, with position and propensity: for estimates from a log.",
+    )
 
 
 class Fashion(BaseModel):
@@ -67,7 +71,7 @@ def stage(config: Bazaar | Fashion, out: Path) -> Stage:
             config=config,
             inputs={},
             work=lambda: fill_folder(
-                out, lambda folder: write_bazaar(folder, size=config.size, seed=config.seed)
+                out, lambda folder: write_bazaar(folder, **config.model_dump(exclude={"kind"}))
             ),
         )
     return Stage(

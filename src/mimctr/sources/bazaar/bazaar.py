@@ -39,6 +39,7 @@ class BazaarSummary:
     folder: Path
     size: str
     seed: int
+    random_pages: bool
     num_items: int
     num_users: int
     num_photos: int
@@ -52,7 +53,9 @@ class BazaarSummary:
     num_captions: int
 
 
-def write_bazaar(out: Path, *, size: SizeName = "small", seed: int = 0) -> BazaarSummary:
+def write_bazaar(
+    out: Path, *, size: SizeName = "small", seed: int = 0, random_pages: bool = False
+) -> BazaarSummary:
     """Generate a marketplace and write it into the new folder ``out``.
 
     The folder holds the raw tables of docs/architecture.md (``items.parquet``, ``impressions/``, ``behaviors/``,
@@ -63,6 +66,8 @@ def write_bazaar(out: Path, *, size: SizeName = "small", seed: int = 0) -> Bazaa
         out: Folder to make.
         size: ``tiny`` for tests, ``small`` for the demo, ``medium``, ``large`` (10 million impressions).
         seed: Names the world; any whole number from 0.
+        random_pages: Every page stands in random order; ``impressions`` say so (``position``, ``propensity``), and the
+            log tells what other orders would have been clicked.
 
     Raises:
         ConfigError: unknown size, or a negative seed.
@@ -77,13 +82,16 @@ def write_bazaar(out: Path, *, size: SizeName = "small", seed: int = 0) -> Bazaa
     with atomic_folder(out) as folder:
         _write_items(folder, seed, market.items)
         _write_photos(folder, seed, market.photos)
-        impressions, clicks, behaviors, searches = _write_logs(folder, seed, market, numbers.num_sessions)
+        impressions, clicks, behaviors, searches = _write_logs(
+            folder, seed, market, numbers.num_sessions, random_pages=random_pages
+        )
         _write_corpus(folder, seed, num_images=numbers.num_corpus_images, num_captions=numbers.num_captions)
         _write_truth(folder, market)
         summary = BazaarSummary(
             folder=out,
             size=size,
             seed=seed,
+            random_pages=random_pages,
             num_items=numbers.num_items,
             num_users=numbers.num_users,
             num_photos=numbers.num_photos,
@@ -127,18 +135,20 @@ def _write_items(folder: Path, seed: int, items: Items) -> None:
     )
 
 
-def _write_logs(folder: Path, seed: int, market: Market, num_sessions: int) -> tuple[int, int, int, int]:
+def _write_logs(
+    folder: Path, seed: int, market: Market, num_sessions: int, *, random_pages: bool
+) -> tuple[int, int, int, int]:
     """Simulate, write every log, and return the numbers of impressions, clicks, behaviors and searches."""
     impressions, behaviors = PartWriter(folder / "impressions"), PartWriter(folder / "behaviors")
     parts = PartWriter(folder / "truth" / "impressions")
     searches = []
     num_clicks = 0
-    slots = simulate(seed, market, num_sessions=num_sessions)
+    slots = simulate(seed, market, num_sessions=num_sessions, random_pages=random_pages)
     for slot in track(slots, total=NUM_SLOTS, description="simulating shoppers", unit="slots"):
         behaviors.add(behaviors_table(slot, market))
         searches.append(searches_table(slot, market))
         if slot.begin >= START_TIME:
-            impressions.add(impressions_table(slot, market))
+            impressions.add(impressions_table(slot, market, random_pages=random_pages))
             parts.add(parts_table(slot))
             num_clicks += int(slot.click.sum())
     for writer in (impressions, behaviors, parts):

@@ -1,7 +1,7 @@
 """Sessions of the log served anew: what the market can show in each, and how probable a click is wherever it stands.
 
 Sessions and what retrieval finds come from the random streams that wrote the log, so that the first ten candidates of a
-session, in retrieval's own order, are the impressions of the log.
+session are the impressions of the log, in the order in which they stood.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mimctr.files import read_json
 from mimctr.sources.bazaar.market import Market, draw_market
 from mimctr.sources.bazaar.responses import click_parts, click_probability, query_match
 from mimctr.sources.bazaar.retrieval import Sessions, retrieve
-from mimctr.sources.bazaar.sessions import draw_sessions, spans
+from mimctr.sources.bazaar.sessions import draw_sessions, shuffle_pages, spans
 from mimctr.sources.bazaar.tables import sessions_table
 from mimctr.sources.bazaar.world import CATEGORIES, DAY, SESSION_LENGTH, SIZES, SLOTS_PER_DAY, stream
 
@@ -35,7 +35,7 @@ class Offers:
     category: list[str]
     """Of each session: all that it can show is of it."""
     item_id: Int[ndarray, "sessions candidates"]
-    """Retrieval's best first; -1 where there are no more."""
+    """Retrieval's best first, random pages as they stood; -1 where there are no more."""
     probability: Float[ndarray, "sessions candidates positions"]
     """True, of a click on each candidate at each position, float32; 0 where there is none."""
     bid: Float[ndarray, "sessions candidates"]
@@ -56,6 +56,12 @@ class World:
 
     size: str
     seed: int
+    random_pages: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"bazaar, {self.size}, seed {self.seed}" + (", random pages" if self.random_pages else "")
 
     @classmethod
     def read(cls, tables: Path) -> "World":
@@ -77,7 +83,7 @@ class World:
             raise DataError(
                 f"{tables / RECORD}: size {size!r} and seed {seed!r} name no bazaar. Run 'mimctr bazaar' again."
             )
-        return cls(size=size, seed=seed)
+        return cls(size=size, seed=seed, random_pages=record.get("random_pages") is True)
 
 
 def serve_sessions(
@@ -114,7 +120,10 @@ def serve_sessions(
     for span in slots:
         rng = stream(world.seed, "slot", span.number)
         sessions = draw_sessions(rng, market, span)
-        found = retrieve(rng, market, sessions, begin=span.begin, most=num_candidates)
+        found = retrieve(rng, market, sessions, begin=span.begin, most=max(num_candidates, SESSION_LENGTH))
+        if world.random_pages:
+            found = shuffle_pages(world.seed, span, found)
+        found = found[:, :num_candidates]
         places = num_before + np.arange(len(sessions.time))
         num_before += len(places)
         kept = np.floor((places + 1) * share) > np.floor(places * share)

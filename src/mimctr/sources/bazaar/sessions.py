@@ -75,22 +75,36 @@ def spans(num_sessions: int) -> list[Span]:
     ]
 
 
-def simulate(seed: int, market: Market, *, num_sessions: int) -> Iterator[Slot]:
+def simulate(seed: int, market: Market, *, num_sessions: int, random_pages: bool = False) -> Iterator[Slot]:
     """Yield the slots in time order, those of the warm-up (``begin`` before START_TIME) first.
 
     Args:
         seed: Seed of the world; each slot has a random stream of its own.
         market: Who and what there is.
         num_sessions: Sessions without the warm-up; the slots share them evenly.
+        random_pages: Every page stands in random order, not the best match first.
     """
     for span in spans(num_sessions):
-        yield _simulate_slot(stream(seed, "slot", span.number), market, span)
+        yield _simulate_slot(seed, market, span, random_pages=random_pages)
 
 
-def _simulate_slot(rng: np.random.Generator, market: Market, span: Span) -> Slot:
+def shuffle_pages(
+    seed: int, span: Span, found: Int[ndarray, "sessions found"]
+) -> Int[ndarray, "sessions found"]:
+    """Return what was found with each session's page, its first ten, in random order; from a stream of its own."""
+    page, rest = found[:, :SESSION_LENGTH], found[:, SESSION_LENGTH:]
+    drawn = stream(seed, "page order", span.number).random((len(found), SESSION_LENGTH))
+    order = np.argsort(np.where(page >= 0, drawn, np.inf), axis=1, kind="stable")
+    return np.concatenate([np.take_along_axis(page, order, axis=1), rest], axis=1)
+
+
+def _simulate_slot(seed: int, market: Market, span: Span, *, random_pages: bool) -> Slot:
+    rng = stream(seed, "slot", span.number)
     sessions = draw_sessions(rng, market, span)
     wanted = market.photos.style[sessions.photo]
     found = retrieve(rng, market, sessions, begin=span.begin, most=SESSION_LENGTH)
+    if random_pages:
+        found = shuffle_pages(seed, span, found)
     session, position = np.nonzero(found >= 0)
     item = found[session, position]
     parts = click_parts(

@@ -72,8 +72,9 @@ def sessions_table(sessions: Sessions, market: Market) -> pa.Table:
     )
 
 
-def impressions_table(slot: Slot, market: Market) -> pa.Table:
-    """Return the impressions of a slot, ``true_probability`` included."""
+def impressions_table(slot: Slot, market: Market, *, random_pages: bool = False) -> pa.Table:
+    """Return the impressions of a slot, ``true_probability`` included; of random pages with their propensities."""
+    placed = {"position": slot.position, "propensity": 1 / np.bincount(slot.session)[slot.session]}
     of_session = sessions_table(slot.sessions, market).take(pa.array(slot.session))
     return pa.table(
         {
@@ -87,6 +88,7 @@ def impressions_table(slot: Slot, market: Market) -> pa.Table:
             "context_hour": of_session["context_hour"],
             "bid": slot.bid,
             "true_probability": slot.probability,
+            **(placed if random_pages else {}),
         }
     )
 
