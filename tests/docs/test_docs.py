@@ -7,6 +7,7 @@ import typer
 
 from mimctr.cli import app
 from mimctr.recipes.settings import CONFIGS, markdown
+from mimctr.recipes.sources import Bazaar
 
 from .pages import DOCS, blocks
 
@@ -73,7 +74,11 @@ def test_every_stage_with_a_page_of_its_own_has_its_table():
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_setting_that_is_set_on_a_page_exists(page):
-    known = {name for config in CONFIGS.values() for name in config.model_fields} | {"path", "size", "seed"}
+    known = (
+        {name for config in CONFIGS.values() for name in config.model_fields}
+        | set(Bazaar.model_fields)
+        | {"path"}
+    )
     for path in SET.findall(page.read_text()):
         section, _, name = path.rpartition(".")
         assert name in known, path
