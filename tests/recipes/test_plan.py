@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from mimctr.errors import RunError
+from mimctr.recipes import pace
 from mimctr.recipes.pace import UNKNOWN, Pace
 from mimctr.recipes.plan import NO_TIME, Left, Plan, Step, added_seconds, fitting
 from mimctr.train.stage import Stage
@@ -286,3 +287,14 @@ def test_steps_come_in_the_order_in_which_they_were_planned(world):
     for step, need in itertools.product(plan, plan):
         if need.folder in step.needs:
             assert order.index(need.folder.name) < order.index(step.folder.name)
+
+
+@pytest.mark.parametrize(("has", "times"), [(True, 1.0), (False, pace.WITHOUT_BFLOAT16)])
+def test_encoders_take_longer_without_bfloat16_until_more_is_known(monkeypatch, has, times):
+    monkeypatch.setattr(pace, "has_bfloat16", lambda device: has)
+    usual = Pace()
+    assert usual.seconds("csft", 1000) == pytest.approx(1000 * pace.SECONDS["csft"] * times)
+    assert usual.seconds("train sim base", 1000) == pytest.approx(1000 * pace.SECONDS["train sim base"])
+    usual.learn("csft", 10, 5.0)
+    assert usual.seconds("csft", 1000) == pytest.approx(500.0)
+    assert set(pace.OF_TOWERS) <= set(pace.SECONDS)

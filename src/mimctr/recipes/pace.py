@@ -3,6 +3,9 @@
 import statistics
 from collections.abc import Mapping
 
+from mimctr.precision import has_bfloat16
+from mimctr.recipes.device import pick_device
+
 UNKNOWN = 30.0
 """Seconds of a step of which nothing is known."""
 SECONDS: Mapping[str, float] = {
@@ -31,17 +34,27 @@ SECONDS: Mapping[str, float] = {
 }
 """By kind, per unit of a step's size: the small bazaar with its own encoders, two cores that other work
 shared; a training beside another one."""
+OF_TOWERS = ("foundation", "plain", "embed", "search", "dda", "dma", "csft", "cost")
+"""Kinds that run pictures and titles through encoders, in bfloat16 where the processor has it."""
+WITHOUT_BFLOAT16 = 4.0
+"""How many times as long those take on a CPU of the same number of cores without it (docs/results.md)."""
+
+
+def usual_seconds() -> dict[str, float]:
+    """Return :data:`SECONDS` as they should be here."""
+    slower = 1.0 if has_bfloat16(pick_device("auto")) else WITHOUT_BFLOAT16
+    return {kind: seconds * (slower if kind in OF_TOWERS else 1.0) for kind, seconds in SECONDS.items()}
 
 
 class Pace:
     """Seconds a unit of each kind of step.
 
     Args:
-        seconds: By kind, as long as nothing is learned of it.
+        seconds: By kind, as long as nothing is learned of it; None: :func:`usual_seconds`.
     """
 
-    def __init__(self, seconds: Mapping[str, float] = SECONDS) -> None:
-        self._given = seconds
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self._given = usual_seconds() if seconds is None else seconds
         self._seen: dict[str, list[float]] = {}
 
     def learn(self, kind: str, size: float, seconds: float) -> None:
