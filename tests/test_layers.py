@@ -1,6 +1,8 @@
 """The package is layered along the data's way; imports only point back up the stream."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import mimctr
@@ -71,3 +73,10 @@ def test_imports_point_upstream():
 def test_every_layer_is_in_the_map():
     layers = {path.name.removesuffix(".py") for path in ROOT.iterdir() if not path.name.startswith("__")}
     assert layers <= set(MAY_IMPORT)
+
+
+def test_what_runs_no_network_does_not_load_transformers():
+    """Seconds of every start, of a server and of each worker."""
+    loaded = "import sys, mimctr.recipes.stages, mimctr.recipes.serve; print('transformers' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True)
+    assert ran.stdout == "False\n"

@@ -4,30 +4,25 @@ transformers' ``timm_wrapper`` adds the networks of timm, as far as the extra ``
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    CLIPTextModel,
-    CLIPVisionModel,
-    PretrainedConfig,
-    PreTrainedModel,
-    SiglipVisionModel,
-)
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, is_timm_available
-from transformers.utils import logging as transformers_logging
 
-import mimctr.encoders.beit3  # noqa: F401 - registers its network with transformers
 from mimctr.errors import EncoderError
 from mimctr.files import read_json, write_json
 from mimctr.weights import digest_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as Network
+else:  # transformers takes seconds to load, and what only reads vectors never runs a network
+    Network = nn.Module
 
 RECORD = "encoder.json"
 """Our file beside the Hugging Face ones: pooling, preprocessing and the digest of the weights."""
@@ -36,11 +31,12 @@ WEIGHTS = "model.safetensors"
 TIMM = "timm_wrapper"
 """``model_type`` of every network of timm."""
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
-_TWO_TOWERS: dict[str, dict[str, Any]] = {
-    "clip": {"pixel_values": CLIPVisionModel, "input_ids": CLIPTextModel},
+_TWO_TOWERS: dict[str, dict[str, str]] = {
+    "clip": {"pixel_values": "CLIPVisionModel", "input_ids": "CLIPTextModel"},
     # SigLIP's text tower was trained to read padding, which nothing here does: its vision tower only.
-    "siglip": {"pixel_values": SiglipVisionModel},
+    "siglip": {"pixel_values": "SiglipVisionModel"},
 }
+"""Classes of transformers, by what they read."""
 _NOT_ARCHITECTURE = {
     "transformers_version",
     "architectures",
@@ -56,7 +52,17 @@ _NOT_ARCHITECTURE = {
 }
 
 
-def build_network(config: Mapping[str, Any], *, modality: str) -> PreTrainedModel:
+@functools.cache
+def _transformers() -> ModuleType:
+    """Return transformers, which knows BEiT-3 from now on."""
+    import transformers
+
+    import mimctr.encoders.beit3  # noqa: F401 - registers its network
+
+    return transformers
+
+
+def build_network(config: Mapping[str, Any], *, modality: str) -> Network:
     """Return a network with weights drawn from PyTorch's global generator.
 
     Args:
@@ -69,7 +75,9 @@ def build_network(config: Mapping[str, Any], *, modality: str) -> PreTrainedMode
     fields = dict(config)
     model_type = fields.pop("model_type", None)
     try:
-        network = AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
+        network = _transformers().AutoModel.from_config(
+            _transformers().AutoConfig.for_model(model_type, **fields)
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         _check_timm(error, where=f"model type '{model_type}'")
         raise EncoderError(
@@ -79,7 +87,7 @@ def build_network(config: Mapping[str, Any], *, modality: str) -> PreTrainedMode
     return _prepared(network, modality=modality, where=f"model type '{model_type}'")
 
 
-def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
+def load_network(source: Path | str, *, modality: str) -> Network:
     """Return a network with given float32 weights.
 
     Args:
@@ -98,7 +106,7 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
             loader = _loader(config, modality=modality, where=str(source))
             network, found = loader.from_pretrained(
                 source,
-                config=config if loader is AutoModel else None,
+                config=config if loader is _transformers().AutoModel else None,
                 use_safetensors=True,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
@@ -123,7 +131,7 @@ def load_network(source: Path | str, *, modality: str) -> PreTrainedModel:
     return network
 
 
-def save_network(network: PreTrainedModel, folder: Path, *, record: Mapping[str, Any]) -> None:
+def save_network(network: Network, folder: Path, *, record: Mapping[str, Any]) -> None:
     """Write config.json, model.safetensors and, last, ``record`` with the weights' digest into ``folder``."""
     (folder / RECORD).unlink(missing_ok=True)
     with _quiet_transformers():
@@ -150,7 +158,7 @@ def read_published(source: Path | str, names: Collection[str]) -> dict[str, Tens
         source: A folder in Hugging Face's layout, or the name of a model on the hub.
         names: As the file calls them. Checkpoints of the first years say gamma and beta for a norm's weight and bias.
     """
-    path = _hub_file(source, SAFE_WEIGHTS_NAME)
+    path = _hub_file(source, WEIGHTS)
     if path is None:
         return {}
     with safe_open(path, framework="pt") as file:
@@ -177,13 +185,13 @@ def require_timm(where: str) -> None:
     Args:
         where: Opens the message.
     """
-    if not is_timm_available():
+    if not _transformers().utils.is_timm_available():
         raise EncoderError(
             f'{where}: its network comes from timm, which is not installed. pip install "mimctr[timm]"'
         )
 
 
-def fit_input_size(network: PreTrainedModel, size: int) -> None:
+def fit_input_size(network: Network, size: int) -> None:
     """Make a network of timm read pictures of another size; networks of transformers adapt as they run.
 
     Positions are interpolated once, and the size becomes part of the network's configuration.
@@ -193,7 +201,7 @@ def fit_input_size(network: PreTrainedModel, size: int) -> None:
         network.config.model_args = {**(network.config.model_args or {}), "img_size": size}
 
 
-def architecture(network: PreTrainedModel) -> dict[str, Any]:
+def architecture(network: Network) -> dict[str, Any]:
     """Return every configuration field that differs from transformers' defaults and can change the output."""
     fields = network.config.to_diff_dict()
     return json.loads(
@@ -216,7 +224,7 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _check_weights(network: PreTrainedModel, found: Mapping[str, Any], *, where: str) -> None:
+def _check_weights(network: Network, found: Mapping[str, Any], *, where: str) -> None:
     """Raise EncoderError where weights were not in the file, or had another shape."""
     own = network.state_dict()
     reason = "The weights belong to another architecture than config.json names."
@@ -241,9 +249,9 @@ def _check_timm(error: Exception, *, where: str) -> None:
         require_timm(where)
 
 
-def _read_config(source: Path | str) -> PretrainedConfig:
+def _read_config(source: Path | str) -> Any:
     """Return a model's configuration, without the number of classes that recent timm repeats among the arguments."""
-    config = AutoConfig.from_pretrained(source)
+    config = _transformers().AutoConfig.from_pretrained(source)
     if config.model_type == TIMM and config.model_args:
         config.model_args = {
             name: value for name, value in config.model_args.items() if name != "num_classes"
@@ -253,7 +261,7 @@ def _read_config(source: Path | str) -> PretrainedConfig:
 
 def _hub_file(source: Path | str, name: str) -> Path | None:
     """Return where a file of a model's folder, or of a model in the hub's cache, is; None where there is none."""
-    path = cached_file(
+    path = _transformers().utils.cached_file(
         source,
         name,
         _raise_exceptions_for_missing_entries=False,
@@ -263,17 +271,17 @@ def _hub_file(source: Path | str, name: str) -> Path | None:
     return Path(path) if path else None
 
 
-def _loader(config: PretrainedConfig, *, modality: str, where: str) -> Any:
+def _loader(config: Any, *, modality: str, where: str) -> Any:
     """Return the class that loads the wanted tower: of a model with two of them, only that one."""
-    towers = _TWO_TOWERS.get(config.model_type, {modality: AutoModel})
+    towers = _TWO_TOWERS.get(config.model_type, {modality: "AutoModel"})
     if modality not in towers:
         raise EncoderError(
             f"{where}: of {config.model_type} only the tower that reads {', '.join(towers)} is supported."
         )
-    return towers[modality]
+    return getattr(_transformers(), towers[modality])
 
 
-def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrainedModel:
+def _prepared(network: Network, *, modality: str, where: str) -> Network:
     """Check what the network reads; drop what nothing here uses: a pooler with weights, the cache of a decoder."""
     if network.main_input_name != modality:
         raise EncoderError(
@@ -290,15 +298,16 @@ def _prepared(network: PreTrainedModel, *, modality: str, where: str) -> PreTrai
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Silence progress bars and load reports; what matters of them is checked by the caller."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    reports = _transformers().utils.logging
+    verbosity, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity_error()
+    reports.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        reports.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()
+            reports.enable_progress_bar()
 
 
 def _modern(name: str) -> str:

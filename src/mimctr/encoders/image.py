@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from mimctr.encoders.architecture import (
     TIMM,
+    Network,
     architecture,
     build_network,
     fit_input_size,
@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(
         self,
-        network: PreTrainedModel,
+        network: Network,
         *,
         size: int,
         resize: Filter = "bilinear",
@@ -236,7 +236,7 @@ class ImageEncoder(nn.Module):
         return patches.transpose(1, 2).unflatten(2, (side, side))  # (images, D, side, side)
 
 
-def _outputs(network: PreTrainedModel, inputs: Tensor) -> Any:
+def _outputs(network: Network, inputs: Tensor) -> Any:
     """Run the network; position embeddings are interpolated where it has them and the size is another."""
     inputs = inputs.contiguous(
         memory_format=torch.channels_last
@@ -246,7 +246,7 @@ def _outputs(network: PreTrainedModel, inputs: Tensor) -> Any:
     return network(pixel_values=inputs)
 
 
-def _default_pooling(network: PreTrainedModel, size: int) -> Pooling:
+def _default_pooling(network: Network, size: int) -> Pooling:
     if network.config.model_type == TIMM:
         return "own"
     with torch.no_grad():

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
 
 from mimctr.encoders.architecture import (
+    Network,
     architecture,
     build_network,
     load_network,
@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        network: PreTrainedModel,
+        network: Network,
         tokenizer: Tokenizer,
         *,
         max_length: int = 64,
@@ -309,6 +309,8 @@ def _load_tokenizer(source: Path | str) -> Tokenizer:
         raise EncoderError(
             f"{source}: no tokenizer in it. Add its {TOKENIZER}."
         )  # transformers makes up an empty one
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(source).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:

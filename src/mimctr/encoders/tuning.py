@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from mimctr.encoders.architecture import Network
 from mimctr.errors import EncoderError
 
 
-def layers(network: PreTrainedModel) -> Sequence[nn.Module]:
+def layers(network: Network) -> Sequence[nn.Module]:
     """Return a transformer's layers, or a ConvNet's stages, from the input on.
 
     They are the largest list of modules of a network, which every network of transformers and timm has.
@@ -29,7 +28,7 @@ def layers(network: PreTrainedModel) -> Sequence[nn.Module]:
     return list(max(lists, key=_count_parameters))
 
 
-def freeze_layers(network: PreTrainedModel, count: int) -> None:
+def freeze_layers(network: Network, count: int) -> None:
     """Train neither the first ``count`` layers nor what comes before them (embeddings); 0 freezes nothing.
 
     Raises:
@@ -51,7 +50,7 @@ def freeze_layers(network: PreTrainedModel, count: int) -> None:
         layer.requires_grad_(False)
 
 
-def checkpoint_activations(network: PreTrainedModel) -> None:
+def checkpoint_activations(network: Network) -> None:
     """Keep the inputs of each layer for the backward pass, and make what is inside again (arXiv:1604.06174).
 
     Loss, gradient and batch norm's statistics are those without; a step takes about a third longer.
@@ -67,7 +66,7 @@ def checkpoint_activations(network: PreTrainedModel) -> None:
             )
 
 
-def add_adapters(network: PreTrainedModel, *, rank: int, alpha: float) -> None:
+def add_adapters(network: Network, *, rank: int, alpha: float) -> None:
     """Train a low-rank change of all matrices in place of the weights (LoRA, arXiv:2106.09685).
 
     They are the weights of linear layers and of convolutions without groups, inside the layers that are not frozen. The
@@ -93,14 +92,14 @@ def add_adapters(network: PreTrainedModel, *, rank: int, alpha: float) -> None:
             f"low-rank adapters: {type(network).__name__} has no matrix in a layer that is not frozen. Freeze fewer "
             "layers."
         )
-    transposed = any(isinstance(module, Conv1D) for module in changed.values())
+    transposed = any(isinstance(module, _transposed_linear()) for module in changed.values())
     settings = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(changed), fan_in_fan_out=transposed
     )
     peft.inject_adapter_in_model(settings, network)
 
 
-def merge_adapters(network: PreTrainedModel) -> None:
+def merge_adapters(network: Network) -> None:
     """Add what :func:`add_adapters` trained to the weights; the network is then one as any other."""
     adapted = _peft().tuners.lora.LoraLayer
     for name, module in list(network.named_modules()):
@@ -134,7 +133,15 @@ def _blocks(layer: nn.Module) -> list[nn.Module]:
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    linear = (nn.Linear, _transposed_linear())
+    return isinstance(module, linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _transposed_linear() -> type[nn.Module]:
+    """Return GPT-2's linear layer, whose matrix is transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    return Conv1D
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from mimctr.distributed import mean_share
 from mimctr.encoders.architecture import read_published
@@ -45,6 +44,8 @@ class MaskedLanguageModel(nn.Module):
     """
 
     def __init__(self, encoder: TextEncoder, *, ratio: float = 0.15) -> None:
+        from transformers.activations import ACT2FN
+
         super().__init__()
         self.encoder = encoder
         self.ratio = ratio
