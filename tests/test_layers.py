@@ -80,3 +80,12 @@ def test_what_runs_no_network_does_not_load_transformers():
     loaded = "import sys, mimctr.recipes.stages, mimctr.recipes.serve; print('transformers' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True)
     assert ran.stdout == "False\n"
+
+
+def test_a_server_that_encodes_loads_transformers_before_its_first_request(tmp_path):
+    loaded = (
+        "import sys; from pathlib import Path; from mimctr.center.query_encoder import QueryEncoder; "
+        f"QueryEncoder(Path({str(tmp_path)!r})); print('transformers.modeling_utils' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True)
+    assert ran.stdout == "True\n"

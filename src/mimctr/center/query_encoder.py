@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from mimctr.center.center import ENCODERS
 from mimctr.center.record import decode, encode
+from mimctr.encoders.architecture import load_transformers
 from mimctr.encoders.item import ItemEncoder
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class QueryEncoder:
     def __init__(self, center: Path) -> None:
         self._folder = center / ENCODERS
         self._loaded: tuple[str, ItemEncoder] | None = None
+        load_transformers()
 
     def has(self, fingerprint: str) -> bool:
         """Return whether the center keeps an encoder; any thread may ask."""

@@ -20,6 +20,7 @@ from mimctr.center.incoming import Again, NewItem, Renewed, Task, unreadable, wi
 from mimctr.center.log import Appended, Change, Producer
 from mimctr.center.record import content_flags, encode
 from mimctr.center.window import NUM_BYTES, NUM_RECORDS, SECONDS
+from mimctr.encoders.architecture import load_transformers
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import CenterError, DataError, Fenced, MimctrError
 
@@ -46,6 +47,7 @@ class ItemRealtime:
         self._thread = threading.Thread(target=self._run, name="realtime", daemon=True)
         self._started: Future[None] = Future()
         self._thread.start()
+        load_transformers()
         self._started.result()
 
     def submit(self, item: NewItem, *, wait: bool = False) -> "Future[Appended]":

@@ -53,8 +53,8 @@ _NOT_ARCHITECTURE = {
 
 
 @functools.cache
-def _transformers() -> ModuleType:
-    """Return transformers, which knows BEiT-3 from now on."""
+def load_transformers() -> ModuleType:
+    """Return transformers, which knows BEiT-3 from now on. It takes seconds: servers do so before a first request."""
     import transformers
 
     import mimctr.encoders.beit3  # noqa: F401 - registers its network
@@ -75,8 +75,8 @@ def build_network(config: Mapping[str, Any], *, modality: str) -> Network:
     fields = dict(config)
     model_type = fields.pop("model_type", None)
     try:
-        network = _transformers().AutoModel.from_config(
-            _transformers().AutoConfig.for_model(model_type, **fields)
+        network = load_transformers().AutoModel.from_config(
+            load_transformers().AutoConfig.for_model(model_type, **fields)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         _check_timm(error, where=f"model type '{model_type}'")
@@ -101,12 +101,12 @@ def load_network(source: Path | str, *, modality: str) -> Network:
     if isinstance(source, Path):
         _check_folder(source)
     try:
-        with _quiet_transformers():
+        with _quietload_transformers():
             config = _read_config(source)
             loader = _loader(config, modality=modality, where=str(source))
             network, found = loader.from_pretrained(
                 source,
-                config=config if loader is _transformers().AutoModel else None,
+                config=config if loader is load_transformers().AutoModel else None,
                 use_safetensors=True,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
@@ -134,7 +134,7 @@ def load_network(source: Path | str, *, modality: str) -> Network:
 def save_network(network: Network, folder: Path, *, record: Mapping[str, Any]) -> None:
     """Write config.json, model.safetensors and, last, ``record`` with the weights' digest into ``folder``."""
     (folder / RECORD).unlink(missing_ok=True)
-    with _quiet_transformers():
+    with _quietload_transformers():
         network.save_pretrained(folder)
     write_json(folder / RECORD, {"format": FORMAT, **record, "digest": digest_tensors(network.state_dict())})
 
@@ -185,7 +185,7 @@ def require_timm(where: str) -> None:
     Args:
         where: Opens the message.
     """
-    if not _transformers().utils.is_timm_available():
+    if not load_transformers().utils.is_timm_available():
         raise EncoderError(
             f'{where}: its network comes from timm, which is not installed. pip install "mimctr[timm]"'
         )
@@ -251,7 +251,7 @@ def _check_timm(error: Exception, *, where: str) -> None:
 
 def _read_config(source: Path | str) -> Any:
     """Return a model's configuration, without the number of classes that recent timm repeats among the arguments."""
-    config = _transformers().AutoConfig.from_pretrained(source)
+    config = load_transformers().AutoConfig.from_pretrained(source)
     if config.model_type == TIMM and config.model_args:
         config.model_args = {
             name: value for name, value in config.model_args.items() if name != "num_classes"
@@ -261,7 +261,7 @@ def _read_config(source: Path | str) -> Any:
 
 def _hub_file(source: Path | str, name: str) -> Path | None:
     """Return where a file of a model's folder, or of a model in the hub's cache, is; None where there is none."""
-    path = _transformers().utils.cached_file(
+    path = load_transformers().utils.cached_file(
         source,
         name,
         _raise_exceptions_for_missing_entries=False,
@@ -278,7 +278,7 @@ def _loader(config: Any, *, modality: str, where: str) -> Any:
         raise EncoderError(
             f"{where}: of {config.model_type} only the tower that reads {', '.join(towers)} is supported."
         )
-    return getattr(_transformers(), towers[modality])
+    return getattr(load_transformers(), towers[modality])
 
 
 def _prepared(network: Network, *, modality: str, where: str) -> Network:
@@ -296,9 +296,9 @@ def _prepared(network: Network, *, modality: str, where: str) -> Network:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def _quietload_transformers() -> Iterator[None]:
     """Silence progress bars and load reports; what matters of them is checked by the caller."""
-    reports = _transformers().utils.logging
+    reports = load_transformers().utils.logging
     verbosity, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity_error()
     reports.disable_progress_bar()
