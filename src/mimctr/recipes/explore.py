@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.encoders.architecture import load_transformers
 from mimctr.encoders.item import RECORD, ItemEncoder
 from mimctr.errors import ConfigError, StaleSnapshot, first_of
 from mimctr.evaluate.results import Results, read_results
@@ -85,6 +86,8 @@ def _open_vectors(run: Path, opened: OpenedRun) -> None:
         if folder is not None:
             asks[name] = _asks(partial(load, folder, table.snapshot.fingerprint))
     opened.generations, opened.asks = generations, asks
+    if asks:
+        load_transformers()  # a first search should not wait for it
     if not names:
         opened.missing.append(
             "No vectors (embed): no neighbors, no content weights, no search by picture or text."
