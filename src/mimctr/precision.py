@@ -42,9 +42,7 @@ def _cpu_has_bfloat16() -> bool:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN, which has PyTorch's kernels for them
         return False
     capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if (
-        capabilities is None
-    ):  # PyTorch before 2.10; oneDNN's answer holds but for CPUs with AVX-512 and nothing newer
+    if capabilities is None:  # an older PyTorch; oneDNN's answer is wrong for AVX-512 without bfloat16 only
         return True
     found = capabilities()
     return any(found.get(name, False) for name in INSTRUCTIONS)

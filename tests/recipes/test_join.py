@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from csft.shop import write_encoders, write_shop
 from typer.testing import CliRunner
 
 from mimctr.cli import app
@@ -16,7 +15,7 @@ from mimctr.evaluate.paper.schema import read_reproduction, write_reproduction
 from mimctr.recipes.reproduction import join
 from mimctr.recipes.reproduction import main as reproduction
 
-from .test_reproduction import QUICK, recipe
+from .test_reproduction import QUICK, recipe, write_world
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PARTS = (
@@ -34,10 +33,7 @@ def make(world, out, wanted, **changes):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    write_shop(root / "shop")
-    write_encoders(root / "encoders")
-    return root
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +100,21 @@ def test_a_step_that_one_part_made_is_made(made, tmp_path):
     left = {step.name for step in joined.steps if step.not_run is not None}
     assert left == {step.name for step in steps} - made_by_others
     assert left
+
+
+def test_parts_of_two_precisions_are_told(made, tmp_path):
+    *_, folders = made
+    shutil.copytree(folders[1], tmp_path / "other")
+    other = read_reproduction(folders[1] / "reproduction.json")
+    machine = other.machine.model_copy(update={"has_bfloat16": not other.machine.has_bfloat16})
+    write_reproduction(
+        tmp_path / "other" / "reproduction.json", other.model_copy(update={"machine": machine})
+    )
+    told = "encoders of one name are not the same in all tables"
+    for name, part in (("both", tmp_path / "other"), ("one", folders[1])):
+        join.main([folders[0], part], tmp_path / name, command="c")
+        for file in ("reproduction.html", "reproduction.md"):
+            assert (told in (tmp_path / name / file).read_text(encoding="utf-8")) == (name == "both")
 
 
 def test_parts_can_be_joined_one_by_one(made, tmp_path):

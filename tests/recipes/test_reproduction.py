@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -30,7 +31,11 @@ TRAIN = {"batch_size": 32, "embedding_dim": 4, "field_dim": 2, "hidden_dims": [8
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def write_world(root: Path) -> Path:
+    """Write a shop and encoders below ``root``; return it."""
     write_shop(root / "shop")
     write_encoders(root / "encoders")
     return root

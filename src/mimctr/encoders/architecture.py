@@ -101,7 +101,7 @@ def load_network(source: Path | str, *, modality: str) -> Network:
     if isinstance(source, Path):
         _check_folder(source)
     try:
-        with _quietload_transformers():
+        with _quiet_transformers():
             config = _read_config(source)
             loader = _loader(config, modality=modality, where=str(source))
             network, found = loader.from_pretrained(
@@ -134,7 +134,7 @@ def load_network(source: Path | str, *, modality: str) -> Network:
 def save_network(network: Network, folder: Path, *, record: Mapping[str, Any]) -> None:
     """Write config.json, model.safetensors and, last, ``record`` with the weights' digest into ``folder``."""
     (folder / RECORD).unlink(missing_ok=True)
-    with _quietload_transformers():
+    with _quiet_transformers():
         network.save_pretrained(folder)
     write_json(folder / RECORD, {"format": FORMAT, **record, "digest": digest_tensors(network.state_dict())})
 
@@ -296,7 +296,7 @@ def _prepared(network: Network, *, modality: str, where: str) -> Network:
 
 
 @contextlib.contextmanager
-def _quietload_transformers() -> Iterator[None]:
+def _quiet_transformers() -> Iterator[None]:
     """Silence progress bars and load reports; what matters of them is checked by the caller."""
     reports = load_transformers().utils.logging
     verbosity, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()

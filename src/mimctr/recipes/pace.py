@@ -37,7 +37,7 @@ shared; a training beside another one."""
 OF_TOWERS = ("foundation", "plain", "embed", "search", "dda", "dma", "csft", "cost")
 """Kinds that run pictures and titles through encoders, in bfloat16 where the processor has it."""
 WITHOUT_BFLOAT16 = 4.0
-"""How many times as long those take on a CPU of the same number of cores without it (docs/results.md)."""
+"""How many times as long those take on a CPU of the same number of cores without it (docs/log.md)."""
 
 
 def usual_seconds() -> dict[str, float]:

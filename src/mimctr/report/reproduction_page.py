@@ -13,7 +13,7 @@ from mimctr.report import units, wording
 from mimctr.report.interval_marks import interval_marks
 from mimctr.report.page import data_address
 from mimctr.report.reproduction_plots import plot
-from mimctr.report.words import ONE_SEED, WORDS, lacking_words
+from mimctr.report.words import ONE_SEED, TWO_PRECISIONS, WORDS, lacking_words
 
 VERDICTS: tuple[Verdict, ...] = ("held", "undecided", "not held", "not run")
 """In the order in which they are counted and sorted."""
@@ -79,13 +79,12 @@ def split_findings(findings: Sequence[Finding]) -> tuple[list[Finding], list[Fin
 
 
 def warnings(reproduction: Reproduction) -> list[str]:
-    """Return what has to be known before anything else: one seed, experiments that are lacking."""
+    """Return what has to be known before anything else: one seed, encoders that are not the same, what is lacking."""
+    parts = reproduction.parts
     one_seed = ONE_SEED if len(reproduction.seeds) == 1 else ""
-    return [
-        text
-        for text in (one_seed, lacking_words(reproduction.lacking, joined=bool(reproduction.parts)))
-        if text
-    ]
+    two_precisions = TWO_PRECISIONS if len({part.machine.has_bfloat16 for part in parts}) > 1 else ""
+    lacking = lacking_words(reproduction.lacking, joined=bool(parts))
+    return [text for text in (one_seed, two_precisions, lacking) if text]
 
 
 def total_seconds(reproduction: Reproduction) -> float:

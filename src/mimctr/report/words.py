@@ -30,6 +30,9 @@ ONE_SEED = (
 )
 """What has to be said of a reproduction with one seed."""
 
+TWO_PRECISIONS = "Of the parts, some were made with bfloat16 and some without: encoders of one name are not the same in all tables."
+"""What has to be said where parts come from both kinds of processor."""
+
 
 def lacking_words(lacking: list[str], *, joined: bool) -> str:
     """Return what a reproduction has nothing of yet, and what makes it; empty where it lacks nothing.

@@ -242,9 +242,8 @@ def _galleries(made: Made) -> list[Gallery]:
     content = folders["mim"].content
     assert content is not None, "Base+MIM reads vectors"
     encoders = {AFTER: Encoded(mim, content)}
-    planned = {step.folder for step in planning.plan}
     before = out / EMBED / f"{AFTER_DMA}-seed{first}"
-    if {start, before} <= planned and not {start, before} & reasons.keys():
+    if not {start, before} & reasons.keys():
         encoders = {BEFORE: Encoded(start, before)} | encoders
     return draw_galleries(
         CtrDataset.open(out / "dataset"),
