@@ -30,7 +30,9 @@ ONE_SEED = (
 )
 """What has to be said of a reproduction with one seed."""
 
-TWO_PRECISIONS = "Of the parts, some were made with bfloat16 and some without: encoders of one name are not the same in all tables."
+TWO_PRECISIONS = (
+    "Some parts were made with bfloat16, some without: encoders of one name are not the same in all tables."
+)
 """What has to be said where parts come from both kinds of processor."""
 
 
