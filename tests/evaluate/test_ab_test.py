@@ -17,6 +17,7 @@ from mimctr.evaluate.ab_test import (
     relative_change,
     shared,
 )
+from mimctr.evaluate.contrasts import between_categories
 from mimctr.evaluate.online import AS_LOGGED, TRUTH
 from mimctr.evaluate.significance import resample_users
 
@@ -207,6 +208,40 @@ def test_categories_add_up_and_truth_is_above_a_model_that_knows_less():
     assert sure["mim", "base"].low > 0
     assert all(sure[TRUTH, other].low > 0 for other in ("base", "mim", AS_LOGGED))
     assert found.shared_with_base["base"] == 1 > found.shared_with_base["mim"] > 0.3
+
+
+def test_what_two_categories_share_drops_out_of_their_contrast():
+    """The same sessions once as hats and once as cars: changes vary over users and seeds, their contrast does not.
+
+    Mutant: categories are taken as independent.
+    """
+    half = market(300)
+    there = Market(
+        *(np.concatenate([one, one]) for one in (half.users, half.offered, half.probability, half.bid))
+    )
+    truth, rng = half.probability[:, :, 0], np.random.default_rng(0)
+    scores = {
+        name: [np.tile(truth * np.exp(rng.normal(0, spread, truth.shape)), (2, 1)) for _ in range(2)]
+        for name, spread in (("base", 1.5), ("mim", 0.5))
+    }
+    found = compare_policies(
+        there,
+        ["hats"] * 300 + ["cars"] * 300,
+        scores,
+        click_seeds=[0],
+        num_resamples=50,
+        resample_seed=0,
+        by_category=between_categories(("hats",), ("cars",)),
+    )
+    told = {
+        (one.slice, one.minus_slice): one.relative
+        for one in found.changes
+        if (one.policy, one.against, one.ranking, one.measure, one.count)
+        == ("mim", "base", "probability", "ctr", "expected")
+    }
+    alone, contrast = told["category:hats", None], told["category:hats", "category:cars"]
+    assert alone.high - alone.low > 0.01
+    assert (contrast.mean, contrast.low, contrast.high) == pytest.approx((0, 0, 0))
 
 
 def test_intervals_hold_the_expected_change_as_often_as_they_say():

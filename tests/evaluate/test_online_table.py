@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from mimctr.errors import DataError
+from mimctr.evaluate.contrasts import BY_SENSITIVITY
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.machine import describe_machine
 from mimctr.evaluate.online import (
@@ -50,7 +51,9 @@ def outcome(policy: str, ranking: str, name: str, value: float) -> Outcome:
     )
 
 
-def changes(policy: str, against: str, ranking: str, name: str, gain: float) -> list[Change]:
+def changes(
+    policy: str, against: str, ranking: str, name: str, gain: float, minus: str | None = None
+) -> list[Change]:
     """Revenue changes half as much as clicks."""
     return [
         Change(
@@ -58,6 +61,7 @@ def changes(policy: str, against: str, ranking: str, name: str, gain: float) -> 
             against=against,
             ranking=ranking,
             slice=name,
+            minus_slice=minus,
             measure=measure,
             count="clicks",
             relative=sure(gain if measure == "ctr" else gain / 2),
@@ -80,6 +84,8 @@ def online(**changed: float) -> Online:
                     if (policy, against) == ("mim", "base") and name != "all":
                         gain = 0.15 if name.partition(":")[2] in SENSITIVE else 0.05
                     all_changes += changes(policy, against, ranking, name, gain)
+        groups = (BY_SENSITIVITY.name, BY_SENSITIVITY.minus_name)
+        all_changes += changes("mim", "base", ranking, groups[0], 0.10, groups[1])
     return Online(
         dataset="bazaar, tiny, seed 3",
         ubm="sim",

@@ -17,7 +17,7 @@ from mimctr.evaluate.paper.calibration import calibration_table
 from mimctr.evaluate.paper.encoder_findings import encoder_findings
 from mimctr.evaluate.paper.encoders import Encoders, figure_5, figure_exchange, table_3, table_4, table_5
 from mimctr.evaluate.paper.extensions import figure_pairs, table_extensions
-from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, combined
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
 from mimctr.evaluate.paper.slices import (
     figure_6,
     figure_6_findings,
@@ -374,15 +374,6 @@ def test_newest_minus_oldest_and_sensitive_minus_others(made):
     sensitive = np.mean([gain(f"category:{name}") for name in ("Clothes", "Home Decoration", "Toys")])
     others = np.mean([gain(f"category:{name}") for name in ("Sports", "Pets", "Cars")])
     assert findings["sensitive_categories_gain_most"] == pytest.approx(sensitive - others)
-
-
-def test_a_weighted_sum_adds_variances():
-    parts = [(0.5, Estimate(mean=2.0, sd=None, low=2 - 1.96 * 3, high=2 + 1.96 * 3, p_value=0.5))]
-    parts.append((-1.0, Estimate(mean=1.0, sd=None, low=1 - 1.96 * 2, high=1 + 1.96 * 2, p_value=0.5)))
-    found = combined(parts)
-    assert found.mean == 0.0
-    assert found.high - found.mean == pytest.approx(1.96 * np.hypot(1.5, 2.0))
-    assert combined([(1.0, exact(1.0))]) is None
 
 
 def test_extensions_are_compared_with_base_and_with_mim(made):

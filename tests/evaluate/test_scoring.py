@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from mimctr.errors import DataError
 from mimctr.evaluate.compare import Measurements, compare, measure_content_use
+from mimctr.evaluate.contrasts import between_categories
 from mimctr.evaluate.delong import delong, placements
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 
@@ -183,6 +184,61 @@ def test_the_contrast_of_two_slices_is_the_difference_of_their_gains():
     (oldest,) = find(found, slice="age:S10")
     assert contrast.difference == pytest.approx(newest.difference - oldest.difference)
     assert contrast.relative_improvement is None
+
+
+GROUPS = between_categories(("A", "B"), ("C",))
+
+
+def by_category(part, models, groups=GROUPS):
+    measured = Measurements(part, models, num_resamples=20, seed=0)
+    return find(compare(measured, by_category=groups), slice="category:A, B", minus_slice="category:C")
+
+
+def test_the_contrast_of_two_groups_is_the_difference_of_their_mean_gains():
+    places = np.arange(NUM_ROWS) % 4
+    slices = {f"category:{name}": places == place for place, name in enumerate("ABC")}
+    part = make_part(slices={"all": np.ones(NUM_ROWS, dtype=bool), **slices})
+    models = [
+        model(part, variant, seed, encoder=encoder, strength=strength)
+        for seed in (0, 1)
+        for variant, strength, encoder in [("base", 0.2, None), ("mim", 1.0, "csft")]
+    ]
+    (contrast,) = by_category(part, models)
+    gain = {item.slice[-1]: item for item in compared(part, models) if item.slice.startswith("category:")}
+    expected = (gain["A"].difference + gain["B"].difference) / 2 - gain["C"].difference
+    assert contrast.difference == pytest.approx(expected)
+    assert contrast.relative_improvement is None
+    errors = [gain[name].delong_standard_error * share for name, share in (("A", 0.5), ("B", 0.5), ("C", 1))]
+    assert contrast.delong_standard_error == pytest.approx(np.sqrt(np.square(errors).sum()))
+    assert by_category(part, models, between_categories(("A", "B"), ("elsewhere",))) == []
+
+
+def test_what_two_groups_share_drops_out_of_their_contrast():
+    """The same users, clicks and scores in every category: the gains vary over users and seeds, their contrast not.
+
+    Mutant: groups are resampled each for itself, as if they were independent.
+    """
+    half = make_part()
+    slices = {
+        f"category:{name}": np.arange(3 * NUM_ROWS) // NUM_ROWS == place for place, name in enumerate("ABC")
+    }
+    part = make_part(
+        clicks=np.tile(half.clicks, 3),
+        users=np.tile(half.users, 3),
+        queries=np.tile(half.queries, 3),
+        true_probability=np.tile(half.true_probability, 3),
+        slices=slices,
+    )
+    models = [
+        replace(one, logits=np.tile(one.logits, 3))
+        for seed in (0, 1)
+        for one in (model(half, "base", seed, strength=0.2), model(half, "mim", seed, encoder="csft"))
+    ]
+    (contrast,) = by_category(part, models)
+    assert contrast.difference == pytest.approx(0)
+    assert contrast.standard_error == pytest.approx(0)
+    (alone,) = find(compared(part, models), slice="category:A", minus_slice=None)
+    assert alone.standard_error > 0.005
 
 
 def test_the_untrained_cosine_meets_every_model_whatever_its_own_seed():

@@ -15,14 +15,16 @@ from mimctr.evaluate.ab_test import (
     Market,
     Ratios,
     Resampled,
+    changes_by_seed,
     draw_uniforms,
     earn,
     level,
+    pooled_change,
     rank,
-    relative_change,
     shared,
 )
 from mimctr.evaluate.cohorts import ALL
+from mimctr.evaluate.contrasts import BY_SENSITIVITY, CATEGORY, Contrast, possible
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Change, Count, Measure, Outcome, Ranking
 
 RANKINGS: tuple[Ranking, ...] = ("probability", "revenue")
@@ -49,6 +51,7 @@ def compare_policies(
     click_seeds: Sequence[int],
     num_resamples: int,
     resample_seed: int,
+    by_category: Contrast = BY_SENSITIVITY,
 ) -> Compared:
     """Return what every policy earned, overall and by category, under both rankings.
 
@@ -62,12 +65,14 @@ def compare_policies(
         click_seeds: One draw of clicks each.
         num_resamples: Of users, behind every interval.
         resample_seed: Of the resamples.
+        by_category: Two groups of categories whose changes are contrasted.
     """
     uniforms = draw_uniforms(market, click_seeds)
     ratios = Ratios(market, num_resamples=num_resamples, seed=resample_seed)
     slices = {ALL: np.ones(len(categories), bool)} | {
-        f"category:{name}": np.array([one == name for one in categories]) for name in sorted(set(categories))
+        f"{CATEGORY}{name}": np.array([one == name for one in categories]) for name in sorted(set(categories))
     }
+    contrasts = [*(Contrast((name,)) for name in slices), *possible([by_category], slices)]
     base = next(iter(scores))
     outcomes, changes, shared_with_base = [], [], {}
     for ranking in RANKINGS:
@@ -75,17 +80,19 @@ def compare_policies(
         if ranking == "probability":
             shared_with_base = _shared(pages, base)
         earned = {name: [earn(market, page, uniforms) for page in own] for name, own in pages.items()}
-        for name, sessions in slices.items():
-            found = {
-                (policy, measure, count): [ratios.of(one, measure, count, sessions) for one in own]
-                for policy, own in earned.items()
-                for measure, count in product(MEASURES, COUNTS)
-            }
-            outcomes += [
-                _outcome(policy, ranking, name, market, sessions, own, found)
-                for policy, own in earned.items()
-            ]
-            changes += _changes(list(earned), ranking, name, found)
+        found = {
+            (name, policy, measure, count): [ratios.of(one, measure, count, sessions) for one in own]
+            for name, sessions in slices.items()
+            for policy, own in earned.items()
+            for measure, count in product(MEASURES, COUNTS)
+        }
+        outcomes += [
+            _outcome(policy, ranking, name, market, sessions, own, found)
+            for name, sessions in slices.items()
+            for policy, own in earned.items()
+        ]
+        for contrast in contrasts:
+            changes += _changes(list(earned), ranking, contrast, found)
     return Compared(outcomes, changes, shared_with_base)
 
 
@@ -98,7 +105,8 @@ def make_pages(market: Market, scores: Scores, ranking: Ranking) -> Pages:
     return own | {AS_LOGGED: [rank(market, as_found)], TRUTH: [rank(market, truth * worth)]}
 
 
-Found = Mapping[tuple[str, Measure, Count], Sequence[Resampled]]
+Found = Mapping[tuple[str, str, Measure, Count], Sequence[Resampled]]
+"""By slice, policy, and what is measured: one a seed."""
 
 
 def _outcome(
@@ -124,27 +132,34 @@ def _outcome(
         expected_clicks=total("clicks", "expected"),
         revenue=total("revenue", "clicks"),
         expected_revenue=total("revenue", "expected"),
-        ctr=level(found[policy, "ctr", "clicks"]),
-        rpm=level(found[policy, "rpm", "clicks"]),
+        ctr=level(found[name, policy, "ctr", "clicks"]),
+        rpm=level(found[name, policy, "rpm", "clicks"]),
     )
 
 
-def _changes(policies: Sequence[str], ranking: Ranking, name: str, found: Found) -> list[Change]:
-    """Return every policy against every one before it."""
+def _changes(policies: Sequence[str], ranking: Ranking, contrast: Contrast, found: Found) -> list[Change]:
+    """Return every policy against every one before it that earned something on every slice."""
     changes = []
     for place, policy in enumerate(policies):
         for against, measure, count in product(policies[:place], MEASURES, COUNTS):
-            relative = relative_change(found[policy, measure, count], found[against, measure, count])
-            if relative is not None:
+            relative = {
+                name: changes_by_seed(
+                    found[name, policy, measure, count], found[name, against, measure, count]
+                )
+                for name in contrast.all_slices
+            }
+            known = {name: values for name, values in relative.items() if values is not None}
+            if len(known) == len(relative):
                 changes.append(
                     Change(
                         policy=policy,
                         against=against,
                         ranking=ranking,
-                        slice=name,
+                        slice=contrast.name,
+                        minus_slice=contrast.minus_name,
                         measure=measure,
                         count=count,
-                        relative=relative,
+                        relative=pooled_change(*contrast.of(known.__getitem__)),
                     )
                 )
     return changes

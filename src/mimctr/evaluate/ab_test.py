@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from mimctr.evaluate.contrasts import Seeds
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.online import Count, Measure
 from mimctr.evaluate.significance import Difference, pool, resample_users
@@ -127,9 +128,13 @@ def level(seeds: Sequence[Resampled]) -> Estimate:
 
 
 def relative_change(policy: Sequence[Resampled], base: Sequence[Resampled]) -> Estimate | None:
-    """Return how much larger a ratio is than another policy's, as a share of that, with its interval and p-value.
+    """Return what :func:`changes_by_seed` does, mean over seeds, with its interval and p-value."""
+    by_seed = changes_by_seed(policy, base)
+    return None if by_seed is None else pooled_change(*by_seed)
 
-    None where the other one earned nothing at all.
+
+def changes_by_seed(policy: Sequence[Resampled], base: Sequence[Resampled]) -> Seeds | None:
+    """Return how much larger a ratio is than another policy's, as a share of that; None where that earned nothing.
 
     Args:
         policy: One a seed; or one alone, of a policy without seeds, that is compared with every seed of the other.
@@ -140,7 +145,11 @@ def relative_change(policy: Sequence[Resampled], base: Sequence[Resampled]) -> E
     if not all(other.value for _, other in pairs):
         return None
     values = np.array([one.value / other.value - 1 for one, other in pairs])
-    draws = np.stack([_divide(one.draws, other.draws) - 1 for one, other in pairs])
+    return values, np.stack([_divide(one.draws, other.draws) - 1 for one, other in pairs])
+
+
+def pooled_change(values: Float[ndarray, "seeds"], draws: Float[ndarray, "seeds resamples"]) -> Estimate:
+    """Return a relative change, mean over seeds, with its interval over users and seeds and its p-value."""
     return _estimate(pool(values, draws), tested=True)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from mimctr.evaluate.cohorts import ALL
-from mimctr.evaluate.delong import DeLong, Placements, delong, placements
+from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS
+from mimctr.evaluate.contrasts import BY_SENSITIVITY, Contrast, Seeds, possible
+from mimctr.evaluate.delong import DeLong, Placements, contrasted, delong, placements
 from mimctr.evaluate.metrics import auc, relative_improvement
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse
 from mimctr.evaluate.scoring import Predictions, TestPart
@@ -112,20 +113,17 @@ class Measurements:
         return ubm, contender, seed
 
 
-def compare(measured: Measurements) -> list[Comparison]:
-    """Return every comparison that the models allow, on every slice; between newest and oldest, unseen and seen items.
+def compare(measured: Measurements, *, by_category: Contrast = BY_SENSITIVITY) -> list[Comparison]:
+    """Return every comparison that the models allow, on every slice, and where its difference is larger.
 
     Each variant is compared with ``base``, with the untrained cosine of the same encoder, and with the same variant
     on the vectors of the encoders before it in the predictions; an ablation also with the whole, MIM+ with Base+MIM.
+
+    Args:
+        measured: AUC of all models.
+        by_category: Two groups of categories, which are contrasted as newest and oldest, unseen and seen items are.
     """
-    there = measured.part.slices
-    ages = [name for name in there if name.startswith("age:")]
-    contrasts = [
-        pair
-        for pair in (("age:S1", ages[-1] if ages else ""), ("item:unseen", "item:seen"))
-        if all(name in there for name in pair) and pair[0] != pair[1]
-    ]
-    slices: list[tuple[str, str | None]] = [*((name, None) for name in there), *contrasts]
+    contrasts = [*(Contrast((name,)) for name in measured.part.slices), *_contrasts(measured, by_category)]
     comparisons = []
     for other, base in _pairings(measured.contenders()):
         ubms = [ubm for ubm in measured.ubms() if measured.seeds(ubm, other) & measured.seeds(ubm, base)]
@@ -138,7 +136,7 @@ def compare(measured: Measurements) -> list[Comparison]:
             )
             if seeds:
                 versus = Versus(measured, members, seeds, other, base)
-                comparisons += [_comparison(name, versus, *pair) for pair in slices]
+                comparisons += [_comparison(name, versus, contrast) for contrast in contrasts]
     return comparisons
 
 
@@ -178,7 +176,7 @@ class Versus(NamedTuple):
     other: Contender
     base: Contender
 
-    def differences(self, name: str) -> tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]:
+    def differences(self, name: str) -> Seeds:
         """Return the difference of AUC per seed (mean over ``ubms``), and the same in each resample."""
         at = self.measured.at
         pairs = [
@@ -219,16 +217,21 @@ def _pairings(contenders: Sequence[Contender]) -> list[tuple[Contender, Contende
     return pairs
 
 
-def _comparison(name: str, versus: Versus, first: str, second: str | None) -> Comparison:
-    """Return the difference on the slice ``first``, minus that on ``second`` if there is one."""
-    values, draws = versus.differences(first)
-    tested = versus.delong(first)
-    if second is not None:
-        values_second, draws_second = versus.differences(second)
-        values, draws = values - values_second, draws - draws_second
-        tested = tested.minus(versus.delong(second))
-    pooled, level = pool(values, draws), versus.level(first)
-    relative = relative_improvement(level + pooled.mean, level) if second is None and level > 0.5 else None
+def _contrasts(measured: Measurements, by_category: Contrast) -> list[Contrast]:
+    """Return what is contrasted, as far as its slices are there."""
+    there = measured.part.slices
+    ages = [name for name in there if name.startswith("age:")]
+    wanted = [Contrast(("age:S1",), (ages[-1],))] if len(ages) > 1 else []
+    return possible([*wanted, Contrast((UNSEEN_ITEMS,), (SEEN_ITEMS,)), by_category], there)
+
+
+def _comparison(name: str, versus: Versus, contrast: Contrast) -> Comparison:
+    pooled = pool(*contrast.of(versus.differences))
+    tested = contrasted(*(map(versus.delong, names) for names in contrast))
+    relative = None
+    if len(contrast.all_slices) == 1:
+        level = versus.level(contrast.slices[0])
+        relative = relative_improvement(level + pooled.mean, level) if level > 0.5 else None
     return Comparison(
         dataset=versus.measured.part.dataset,
         ubm=name,
@@ -236,8 +239,8 @@ def _comparison(name: str, versus: Versus, first: str, second: str | None) -> Co
         encoder=versus.other.encoder,
         against=versus.base.variant,
         against_encoder=versus.base.encoder,
-        slice=first,
-        minus_slice=second,
+        slice=contrast.name,
+        minus_slice=contrast.minus_name,
         seeds=list(versus.seeds),
         difference=pooled.mean,
         sd=pooled.sd,

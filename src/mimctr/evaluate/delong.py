@@ -45,11 +45,16 @@ class DeLong(NamedTuple):
         """Two-sided, for "no difference"."""
         return None if self.standard_error is None else two_sided(self.difference, self.standard_error)
 
-    def minus(self, other: "DeLong") -> "DeLong":
-        """Return the difference to that on other impressions, which is independent of it."""
-        errors = self.standard_error, other.standard_error
-        both = None if errors[0] is None or errors[1] is None else math.hypot(errors[0], errors[1])
-        return DeLong(self.difference - other.difference, both)
+
+def contrasted(first: Iterable[DeLong], second: Iterable[DeLong] = ()) -> DeLong:
+    """Return the mean difference of ``first`` minus that of ``second``; no two share an impression."""
+    groups = [list(first), list(second)]
+    parts = [(sign / len(group), one) for sign, group in zip((1, -1), groups, strict=True) for one in group]
+    errors = [weight * one.standard_error for weight, one in parts if one.standard_error is not None]
+    return DeLong(
+        sum(weight * one.difference for weight, one in parts),
+        math.hypot(*errors) if len(errors) == len(parts) else None,
+    )
 
 
 def placements(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Placements:

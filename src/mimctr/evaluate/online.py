@@ -55,10 +55,13 @@ class Change(Record):
     against: str
     ranking: Ranking
     slice: str
+    """``category:A, B`` is the mean over two slices."""
+    minus_slice: str | None = None
+    """Null, or the slice whose change is subtracted."""
     measure: Measure
     count: Count
     relative: Estimate
-    """0.05 is 5 % more; paired, over users and seeds."""
+    """0.05 is 5 % more, or 5 points more than on ``minus_slice``; paired, over users and seeds."""
 
 
 class Online(Record):
@@ -99,12 +102,14 @@ class Online(Record):
         *,
         ranking: Ranking,
         name: str = "all",
+        minus: str | None = None,
         count: Count = "clicks",
     ) -> Estimate | None:
         """Return how much more a policy earned than another one; None where that was not compared."""
-        wanted = (policy, against, measure, ranking, name, count)
+        wanted = (policy, against, measure, ranking, name, minus, count)
         for one in self.changes:
-            if (one.policy, one.against, one.measure, one.ranking, one.slice, one.count) == wanted:
+            where = (one.slice, one.minus_slice)
+            if (one.policy, one.against, one.measure, one.ranking, *where, one.count) == wanted:
                 return one.relative
         return None
 

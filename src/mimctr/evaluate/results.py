@@ -74,8 +74,9 @@ class Comparison(Record):
     """The variant that is subtracted."""
     against_encoder: str | None
     slice: str
+    """``category:A, B`` is the mean over two slices."""
     minus_slice: str | None
-    """Null, or the slice whose difference is subtracted (does the gain differ between the two slices?)."""
+    """Null, or the slice whose difference is subtracted (does the gain differ between the two?)."""
     seeds: list[int]
     difference: float
     sd: float | None
@@ -240,7 +241,8 @@ class Machine(Record):
     num_cores: int
     memory_bytes: int | None
     has_bfloat16: bool | None = None
-    """Whether its processor has products in bfloat16; else what asks for them ran in float32. Null: not known."""
+    """Whether its GPU, or its processor where it has none, has products in bfloat16; else what asks for them ran in
+    float32. Null: not known."""
 
 
 class Results(Record):

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
@@ -46,6 +46,7 @@ from mimctr.evaluate.results import (
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 from mimctr.evaluate.variants import ablated, labeled
 from mimctr.files import read_json
+from mimctr.recipes.category_groups import CategoryGroups
 from mimctr.recipes.embed import ITEMS, open_content
 from mimctr.recipes.export import export_predictions
 from mimctr.recipes.neighbors import draw_neighbors
@@ -60,10 +61,8 @@ MODEL_RECORD = "model.json"
 INTERESTS = get_args(InterestName)
 
 
-class Config(BaseModel):
+class Config(CategoryGroups):
     """Settings of ``mimctr evaluate``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset_name: str = Field("", description="As shown in the report; empty takes the run folder's name.")
     models: tuple[str, ...] = Field(
@@ -120,7 +119,7 @@ def main(run: Path, out: Path, config: Config) -> Results:
     results = Results(
         dataset=describe_dataset(dataset, name),
         rows=score(part, predictions),
-        comparisons=compare(measured),
+        comparisons=compare(measured, by_category=config.contrast),
         content_use=measure_content_use(measured),
         reliability=measure_reliability(predictions, part.clicks),
         skipped_slices=skipped,

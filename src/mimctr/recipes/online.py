@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import DataError
@@ -21,6 +21,7 @@ from mimctr.evaluate.ab_test import Market
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Online, Policy, write_online
 from mimctr.progress import track
+from mimctr.recipes.category_groups import CategoryGroups
 from mimctr.recipes.online_models import Trained, describe_models
 from mimctr.recipes.online_scores import Histories, open_scorer, score_offers
 from mimctr.sources.bazaar.serving import Offers, World, serve_sessions
@@ -31,10 +32,8 @@ logger = logging.getLogger(__name__)
 RECORD = "online.json"
 
 
-class Config(BaseModel):
+class Config(CategoryGroups):
     """How many sessions are served, and how clicks are drawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_sessions: int = Field(
         20_000, ge=1, description="Of the test part; of more, so many at even distances are served."
@@ -100,6 +99,7 @@ def main(
         click_seeds=config.click_seeds,
         num_resamples=config.num_resamples,
         resample_seed=config.resample_seed,
+        by_category=config.contrast,
     )
     times, num_offered = offers.asked["time"].to_numpy(), market.offered.sum(axis=1)
     online = Online(

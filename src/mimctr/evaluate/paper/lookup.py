@@ -1,6 +1,5 @@
 """Numbers of ``results.json`` as tables want them: means over seeds, differences whichever way they were taken."""
 
-import math
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -8,7 +7,6 @@ from mimctr.evaluate.cohorts import ALL
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.encoder_results import Estimate, alone
 from mimctr.evaluate.results import Comparison, Results
-from mimctr.evaluate.significance import two_sided
 
 NO_CONTENT = Contender(BASE, None)
 DEVIATION = "± is the standard deviation over seeds."
@@ -91,30 +89,6 @@ def is_sure(difference: Estimate) -> bool:
 def mean_of(values: list[float]) -> Estimate:
     """Return the mean of one value a seed, without an interval."""
     return alone(fmean(values), stdev(values) if len(values) > 1 else None)
-
-
-def combined(parts: list[tuple[float, Estimate]]) -> Estimate | None:
-    """Return a weighted sum of independent estimates with its 95 % interval, normal; None where one has no interval.
-
-    Args:
-        parts: Weight and estimate.
-    """
-    errors = [standard_error(estimate) for _, estimate in parts]
-    known = [error for error in errors if error is not None]
-    if len(known) < len(errors):
-        return None
-    mean = sum(weight * estimate.mean for weight, estimate in parts)
-    error = math.sqrt(sum((weight * error) ** 2 for (weight, _), error in zip(parts, known, strict=True)))
-    return Estimate(
-        mean=mean, sd=None, low=mean - 1.96 * error, high=mean + 1.96 * error, p_value=two_sided(mean, error)
-    )
-
-
-def standard_error(estimate: Estimate) -> float | None:
-    """Return the normal standard error that an estimate's 95 % interval stands for; None without an interval."""
-    if estimate.low is None or estimate.high is None:
-        return None
-    return (estimate.high - estimate.low) / (2 * 1.96)
 
 
 def _estimate(item: Comparison, sign: int) -> Estimate:

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 
 from mimctr.evaluate.compare import MIM, Contender
-from mimctr.evaluate.encoder_results import Estimate
+from mimctr.evaluate.contrasts import BY_SENSITIVITY, CATEGORY, CONTENT_SENSITIVE, LESS_SENSITIVE
+from mimctr.evaluate.online import Change
 from mimctr.evaluate.paper.findings import finding
-from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, combined
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
 from mimctr.evaluate.paper.numbers import ALL_CATEGORIES, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Finding, Point, Series, Table, TableRow
-from mimctr.evaluate.results import POOLED
+from mimctr.evaluate.results import POOLED, Comparison
 from mimctr.evaluate.written import signed
 
-CONTENT_SENSITIVE = ("Clothes", "Home Decoration", "Toys")
-LESS_SENSITIVE = ("Sports", "Pets", "Cars")
-"""The categories whose clicks gained most and least online (Table 7)."""
 FEWEST_IMPRESSIONS = 500
 """Test impressions of a place on the axis of support: of fewer an AUC is mostly chance."""
 MOST_CATEGORIES = 20
@@ -182,18 +180,28 @@ def _read_support(points: list[Point]) -> list[str]:
 
 def table_7_findings(found: Lookup, encoder: str) -> list[Finding]:
     """Return what Table 7 claims."""
-    groups = (CONTENT_SENSITIVE, LESS_SENSITIVE)
-    printed = [sum(TABLE_7[name].auc for name in group) / len(group) for group in groups]
+    content = Contender(MIM, encoder)
+    first, second = contrasted_groups(found.results.comparisons)
+    printed = [
+        sum(TABLE_7[name].auc for name in group) / len(group) for group in (CONTENT_SENSITIVE, LESS_SENSITIVE)
+    ]
     return [
         finding(
             "sensitive_categories_gain_most",
             source="Table 7",
-            claim=f"{', '.join(CONTENT_SENSITIVE)} gain more than {', '.join(LESS_SENSITIVE)}",
+            claim=f"{first.removeprefix(CATEGORY)} gain more than {second.removeprefix(CATEGORY)}",
             paper=" against ".join(f"{signed(mean)}" for mean in printed),
-            difference=_by_sensitivity(found, Contender(MIM, encoder)),
-            note="The interval takes the categories as independent.",
+            difference=found.difference(whom(found, content), content, NO_CONTENT, first, minus=second),
         )
     ]
+
+
+def contrasted_groups(records: Sequence[Comparison] | Sequence[Change]) -> tuple[str, str]:
+    """Return the two groups of categories that were contrasted; the paper's where none were."""
+    for one in records:
+        if one.minus_slice is not None and one.slice.startswith(CATEGORY):
+            return one.slice, one.minus_slice
+    return BY_SENSITIVITY.name, str(BY_SENSITIVITY.minus_name)
 
 
 def figure_6_findings(found: Lookup, encoder: str) -> list[Finding]:
@@ -235,18 +243,6 @@ def whom(found: Lookup, content: Contender) -> str:
 def _compared(found: Lookup, content: Contender) -> list[str]:
     """Return the user behavior models that there are without and with content."""
     return [ubm for ubm in found.ubms() if found.difference(ubm, content, NO_CONTENT) is not None]
-
-
-def _by_sensitivity(found: Lookup, content: Contender) -> Estimate | None:
-    """Return the mean gain of the sensitive categories minus that of the others, as if slices were independent."""
-    parts = []
-    for group, sign in ((CONTENT_SENSITIVE, 1), (LESS_SENSITIVE, -1)):
-        for name in group:
-            gain = found.difference(whom(found, content), content, NO_CONTENT, f"category:{name}")
-            if gain is None:
-                return None
-            parts.append((sign / len(group), gain))
-    return combined(parts)
 
 
 def _support(name: str) -> str:
