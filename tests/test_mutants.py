@@ -31,15 +31,15 @@ MUTANTS = [
     Mutant(
         "an encoder of two parts is two points",
         "evaluate/paper/join.py",
-        "{point.label: point for point in reversed(points)}.values()",
-        "dict(enumerate(points)).values()",
+        "if value not in found:",
+        "if True:",
         "tests/recipes/test_join.py::test_joined_it_is_as_made_at_once",
     ),
     Mutant(
         "parts of other data go together",
         "evaluate/paper/join.py",
-        '("data", model.data, other.data)',
-        '("data", model.data, model.data)',
+        "if one.data != other.data:",
+        "if one.data != one.data:",
         "tests/recipes/test_join.py::test_parts_of_other_settings_or_data_do_not_go_together",
     ),
     Mutant(

@@ -3,11 +3,13 @@
 import logging
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mimctr import precision
+from mimctr.evaluate.machine import describe_machine
 from mimctr.precision import autocast, has_bfloat16
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -22,8 +24,9 @@ def _nothing_known():
     precision._cpu_has_bfloat16.cache_clear()
 
 
-def pretend(monkeypatch, *, onednn: bool, capabilities: dict[str, bool] | None) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+def pretend(monkeypatch, *, onednn: bool | None, capabilities: dict[str, bool] | None) -> None:
+    there = {} if onednn is None else {"_is_mkldnn_bf16_supported": lambda: onednn}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**there))
     if capabilities is None:
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
@@ -45,6 +48,7 @@ def pretend(monkeypatch, *, onednn: bool, capabilities: dict[str, bool] | None) 
         (False, {}, False),
         (True, None, True),  # an older PyTorch, which knows no more than oneDNN
         (False, None, False),
+        (None, {"bf16": True}, False),  # a PyTorch without oneDNN, as on macOS
     ],
 )
 def test_a_cpu_needs_both_instructions_and_kernels(monkeypatch, onednn, capabilities, expected):
@@ -72,6 +76,14 @@ def test_a_gpu_counts_where_it_is_not_emulated(monkeypatch, native):
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: emulated[including_emulation]
     )
     assert has_bfloat16(GPU) == native
+
+
+def test_a_machine_is_its_gpu_where_it_has_one(monkeypatch):
+    pretend(monkeypatch, onednn=True, capabilities={"avx512_bf16": True})
+    assert describe_machine().has_bfloat16 is True
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    assert describe_machine().has_bfloat16 is False
 
 
 def test_a_warning_says_once_that_it_is_float32(monkeypatch, caplog):

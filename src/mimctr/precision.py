@@ -39,7 +39,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @cache
 def _cpu_has_bfloat16() -> bool:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN, which has PyTorch's kernels for them
+    has_kernels = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # they are in oneDNN
+    if has_kernels is None or not has_kernels():  # PyTorch for macOS is built without oneDNN
         return False
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is None:  # an older PyTorch; oneDNN's answer is wrong for AVX-512 without bfloat16 only

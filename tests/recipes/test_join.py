@@ -15,7 +15,7 @@ from mimctr.evaluate.paper.schema import read_reproduction, write_reproduction
 from mimctr.recipes.reproduction import join
 from mimctr.recipes.reproduction import main as reproduction
 
-from .test_reproduction import QUICK, recipe, write_world
+from .test_reproduction import CSFT, QUICK, TRAIN, recipe, write_world
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PARTS = (
@@ -123,6 +123,8 @@ def test_parts_can_be_joined_one_by_one(made, tmp_path):
     join.main(folders[:2], tmp_path / "two", command="c")
     step_by_step = join.main([tmp_path / "two", folders[2]], tmp_path / "both", command="c").reproduction
     assert step_by_step == at_once
+    again = join.main([tmp_path / "two", *folders[1:]], tmp_path / "both", command="c").reproduction
+    assert again == at_once
 
 
 def test_the_same_of_two_parts_is_taken_once_and_something_else_is_refused(made, tmp_path):
@@ -143,15 +145,19 @@ def test_the_same_of_two_parts_is_taken_once_and_something_else_is_refused(made,
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"csft": {"num_steps": 1, "dim": 4, "hidden": 3, "device": "cpu", "bf16": False}}, "settings"),
-        ({"seeds": [1]}, "settings"),
-        ({"prepare": {"test_fraction": 0.25}}, "data"),
+        (
+            {"csft": CSFT | {"num_steps": 1, "seed": 5, "device": "auto"}, "ubm": "mean"},
+            r"csft\.num_steps = 1, which is 2, csft\.seed = 5, which is the default, ubm = \"mean\", which is "
+            "the default in",
+        ),
+        ({"seeds": [1]}, "seeds 1, which are 0 in"),
+        ({"prepare": {"test_fraction": 0.25}}, "other data than what is in"),
     ],
 )
 def test_parts_of_other_settings_or_data_do_not_go_together(made, world, tmp_path, changed, told):
     *_, folders = made
     make(world, tmp_path / "other", ["table 1"], **changed)
-    with pytest.raises(DataError, match=rf"other: made with other {told} than .*part0\. Parts of one"):
+    with pytest.raises(DataError, match=rf"other: made with {told} .*part0\. Parts of one"):
         join.main([folders[0], tmp_path / "other"], tmp_path / "out", command="c")
 
 
@@ -159,8 +165,56 @@ def test_seeds_that_one_part_has_not_are_refused(made, tmp_path):
     *_, folders = made
     cut = read_reproduction(folders[1] / "reproduction.json").model_copy(update={"seeds": [1]})
     write_reproduction(tmp_path / "cut" / "reproduction.json", cut)
-    with pytest.raises(DataError, match="cut: made with other seeds than"):
+    with pytest.raises(DataError, match="cut: made with seeds 1, which are 0 in "):
         join.main([folders[0], tmp_path / "cut"], tmp_path / "out", command="c")
+
+
+def test_weights_and_devices_may_be_elsewhere(world, tmp_path):
+    found = []
+    for name, weights in (("here", b"same"), ("there", b"same"), ("other", b"other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+        given = {"image_weights": str(tmp_path / name), "text_weights": "minilm"}
+        found.append(recipe(world, foundation=given, train=TRAIN | {"device": name}).settings())
+    here, there, other = found
+    assert here == there
+    assert {name for name in here if here[name] != other[name]} == {"foundation.image_weights"}
+    assert here["foundation.text_weights"] == "minilm"
+    assert here["train.hidden_dims"] == [8]
+
+
+def test_an_encoder_that_parts_measured_otherwise_is_a_point_of_each(made, tmp_path):
+    *_, folders = made
+    one, other = (json.loads((folder / "reproduction.json").read_text()) for folder in folders[:2])
+    points, others = (
+        next(figure for figure in part["figures"] if figure["key"] == "exchange rate")["series"][0]["points"]
+        for part in (one, other)
+    )
+    moved = next(point for point in others if point in points)
+    label, before = moved["label"], moved["y"]
+    moved["y"] += 0.01
+    shutil.copytree(folders[1], tmp_path / "other")
+    (tmp_path / "other" / "reproduction.json").write_text(json.dumps(other))
+    orders = [[folders[0], tmp_path / "other"], [tmp_path / "other", folders[0]]]
+    for number, parts in enumerate(orders):
+        joined = join.main(parts, tmp_path / f"out{number}", command="c").reproduction
+        (series,) = next(figure for figure in joined.figures if figure.key == "exchange rate").series
+        assert [point.y for point in series.points if point.label == label] == [before, moved["y"]]
+
+
+def test_a_finding_that_was_run_stands_before_one_that_was_not(made, tmp_path):
+    *_, folders = made
+    part = read_reproduction(folders[1] / "reproduction.json")
+    run = next(finding for finding in part.findings if finding.verdict != "not run")
+    lost = [
+        one.model_copy(update={"verdict": "not run", "difference": None}) if one == run else one
+        for one in part.findings
+    ]
+    shutil.copytree(folders[1], tmp_path / "lost")
+    write_reproduction(tmp_path / "lost" / "reproduction.json", part.model_copy(update={"findings": lost}))
+    for number, parts in enumerate([[folders[1], tmp_path / "lost"], [tmp_path / "lost", folders[1]]]):
+        joined = join.main(parts, tmp_path / f"out{number}", command="c").reproduction
+        assert [one for one in joined.findings if one.key == run.key] == [run]
 
 
 def test_what_one_part_lacks_another_may_have(made, tmp_path):
@@ -188,8 +242,9 @@ def test_what_cannot_be_joined_is_told_in_a_line(made, tmp_path):
     assert "one part alone is nothing to join" in told(folders[:1])
     assert "named twice" in told([folders[0], record])
     assert "is one of the parts, which would be lost" in told(folders[:2], folders[1])
+    assert "holds a reproduction that was made there" in told(folders[:2], folders[2])
     assert re.search(r"nowhere/reproduction\.json", told([folders[0], tmp_path / "nowhere"]))
-    old = read_reproduction(record).model_copy(update={"data": "", "settings": ""})
+    old = read_reproduction(record).model_copy(update={"data": "", "settings": None})
     write_reproduction(tmp_path / "old" / "reproduction.json", old)
     assert "does not say what it was made from" in told([tmp_path / "old", folders[1]])
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mimctr.errors import ConfigError, RunError
 from mimctr.files import hash_path
+from mimctr.recipes import sources
 from mimctr.sources.bazaar import BazaarSummary, write_bazaar
 
 PARTS = ["style", "collaborative", "quality", "query", "position"]
@@ -46,6 +47,14 @@ def auc(score: np.ndarray, label: np.ndarray) -> float:
     """All pairs, ties one half."""
     difference = score[label][:, None] - score[~label][None, :]
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def test_a_setting_that_came_later_leaves_what_was_made_before(tmp_path: Path) -> None:
+    """Mutant: every run from before --random-pages is made anew."""
+    plain, random = (sources.Bazaar(kind="bazaar", size="tiny", random_pages=on) for on in (False, True))
+    assert plain.model_dump(mode="json") == {"kind": "bazaar", "size": "tiny", "seed": 0}
+    assert sources.Bazaar.model_validate(random.model_dump(mode="json")) == random
+    assert sources.stage(plain, tmp_path).config == plain
 
 
 def test_the_same_seed_writes_the_same_bytes(folder: Path, summary: BazaarSummary, tmp_path: Path) -> None:

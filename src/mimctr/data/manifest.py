@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimctr.data.split import Split
 from mimctr.errors import RunError
-from mimctr.files import read_json
+from mimctr.files import hash_json, read_json
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +53,12 @@ class Manifest(BaseModel):
     def split(self) -> Split:
         """The boundaries of the parts."""
         return Split(self.train_start, self.validation_start, self.test_start, self.test_end)
+
+    def data_hash(self) -> str:
+        """Return the hash of what the dataset was made of, and how it is split; the same on every machine."""
+        return hash_json(
+            self.model_dump(mode="json", exclude={"schema_version", "problem_counts", "checksums"})
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

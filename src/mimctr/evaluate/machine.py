@@ -16,13 +16,13 @@ PHYSICAL_MEMORY = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
 
 
 def describe_machine() -> Machine:
-    """Return system, processor, usable cores and memory."""
+    """Return system, processor, usable cores, memory, and whether what computes here multiplies in bfloat16."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory(),
-        has_bfloat16=has_bfloat16(torch.device("cpu")),
+        has_bfloat16=has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
     )
 
 

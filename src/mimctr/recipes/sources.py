@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mimctr.errors import ConfigError
 from mimctr.files import read_json
@@ -26,6 +26,14 @@ class Bazaar(BaseModel):
         False,
         description="Every page stands in random order, with position and propensity: for estimates from a log.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``random_pages`` where it is off: what was made before there was such a setting stays."""
+        values: dict[str, Any] = dump(self)
+        if not self.random_pages:
+            values.pop("random_pages", None)
+        return values
 
 
 class Fashion(BaseModel):

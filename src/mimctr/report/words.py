@@ -31,7 +31,8 @@ ONE_SEED = (
 """What has to be said of a reproduction with one seed."""
 
 TWO_PRECISIONS = (
-    "Some parts were made with bfloat16, some without: encoders of one name are not the same in all tables."
+    "Some parts come from machines with products in bfloat16 and some do not: where the recipe asks for them, encoders "
+    "of one name are not the same in all tables."
 )
 """What has to be said where parts come from both kinds of processor."""
 

@@ -1,13 +1,15 @@
 """Reproductions of parts of the paper, made on several machines, as one."""
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from mimctr.errors import DataError
+from mimctr.errors import DataError, first_of
 from mimctr.evaluate.paper.encoders import EXCHANGE, exchange_figure
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Part, Point, Reproduction, Step, Table
 
 Shown = TypeVar("Shown", Table, Figure)
+Value = TypeVar("Value")
 ORDER = (
     "table 1",
     "age profile",
@@ -37,7 +39,8 @@ def join(parts: Mapping[str, Reproduction], *, command: str) -> Reproduction:
     """Return reproductions of different experiments, of the same data, settings and seeds, as one.
 
     A table or figure is in one of them, or the same in all that have it. The figure that compares all encoders gets the
-    points of all; of an encoder in several, those of the first. Pictures are the first's that has them.
+    points of all; an encoder that parts made each for itself, with other numbers, is a point of each. Pictures are
+    those of the first part that has them.
 
     Args:
         parts: By what they are called in errors.
@@ -51,16 +54,12 @@ def join(parts: Mapping[str, Reproduction], *, command: str) -> Reproduction:
     (first, model), *others = parts.items()
     _refuse_unknown(parts)
     for name, other in others:
-        for what, one, two in (
-            ("data", model.data, other.data),
-            ("settings", model.settings, other.settings),
-            ("seeds", model.seeds, other.seeds),
-        ):
-            if one != two:
-                raise DataError(
-                    f"{name}: made with other {what} than {first}. Parts of one reproduction share recipe and data "
-                    "(docs/reproduction.md)."
-                )
+        changed = _changed(model, other)
+        if changed:
+            raise DataError(
+                f"{name}: made with {first_of(changed)} in {first}. Parts of one reproduction share recipe and data "
+                "(docs/reproduction.md)."
+            )
     all_parts = list(parts.values())
     tables = _once({name: part.tables for name, part in parts.items()})
     figures = _once({name: _plain_figures(part) for name, part in parts.items()})
@@ -69,13 +68,12 @@ def join(parts: Mapping[str, Reproduction], *, command: str) -> Reproduction:
         figures.append(exchange_figure(points))
     lacking = dict.fromkeys(name for part in all_parts for name in part.lacking)
     keys = {table.key for table in tables} | {figure.key for figure in figures}
-    findings = {finding.key: finding for part in all_parts for finding in part.findings}
     return Reproduction(
         dataset=model.dataset,
         seeds=model.seeds,
         tables=_ordered(tables),
         figures=_ordered(figures),
-        findings=sorted(findings.values(), key=_place_of_finding),
+        findings=sorted(_findings(all_parts), key=_place_of_finding),
         galleries=_galleries(all_parts),
         lacking=[name for name in lacking if name not in keys],
         steps=_steps(all_parts),
@@ -84,18 +82,37 @@ def join(parts: Mapping[str, Reproduction], *, command: str) -> Reproduction:
         machine=model.machine,
         data=model.data,
         settings=model.settings,
-        parts=[one for part in all_parts for one in (part.parts or [_described(part)])],
+        parts=_distinct(one for part in all_parts for one in (part.parts or [_described(part)])),
     )
 
 
 def _refuse_unknown(parts: Mapping[str, Reproduction]) -> None:
     """Raise where a part does not say what it was made from."""
     for name, part in parts.items():
-        if not part.data or not part.settings:
+        if not part.data or part.settings is None:
             raise DataError(
                 f"{name}: does not say what it was made from, as files of before did not. Run 'mimctr reproduce' on "
                 "its folder again: what is made is kept."
             )
+
+
+def _changed(one: Reproduction, other: Reproduction) -> list[str]:
+    """Return in words what ``other`` was made with, and what ``one`` has in place of it."""
+    if one.data != other.data:
+        return ["other data than what is"]
+    if one.seeds != other.seeds:
+        return [f"seeds {_listed(other.seeds)}, which are {_listed(one.seeds)}"]
+    settings, others = one.settings or {}, other.settings or {}
+    values = {name: (_written(others, name), _written(settings, name)) for name in {**settings, **others}}
+    return [f"{name} = {its}, which is {first}" for name, (its, first) in values.items() if its != first]
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _written(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name]) if name in settings else "the default"
 
 
 def _once(parts: Mapping[str, Sequence[Shown]]) -> list[Shown]:
@@ -121,16 +138,34 @@ def _plain_figures(part: Reproduction) -> list[Figure]:
 
 
 def _exchange_points(parts: Sequence[Reproduction]) -> list[Point]:
-    """Return the points of all encoders, each once."""
-    points = [
+    """Return the points of all encoders; what parts have alike, once."""
+    return _distinct(
         point
         for part in parts
         for figure in part.figures
         if figure.key == EXCHANGE
         for series in figure.series
         for point in series.points
-    ]
-    return list({point.label: point for point in reversed(points)}.values())
+    )
+
+
+def _findings(parts: Sequence[Reproduction]) -> list[Finding]:
+    """Return every finding once; one that was run rather than one that was not."""
+    found: dict[str, Finding] = {}
+    for part in parts:
+        for one in part.findings:
+            if found.setdefault(one.key, one).verdict == "not run":
+                found[one.key] = one
+    return list(found.values())
+
+
+def _distinct(values: Iterable[Value]) -> list[Value]:
+    """Return ``values`` without what was there before."""
+    found: list[Value] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def _ordered(shown: Sequence[Shown]) -> list[Shown]:

@@ -5,7 +5,7 @@ only writes them down. A value that does not exist is null, never a made-up numb
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -190,9 +190,9 @@ class Reproduction(Record):
     versions: dict[str, str]
     machine: Machine
     data: str = ""
-    """Key of the dataset, of raw tables and split; empty: not known."""
-    settings: str = ""
-    """Hash of the settings that decide numbers; empty: not known."""
+    """Hash of what the dataset was made of: raw tables, pictures, split; empty: not known."""
+    settings: dict[str, Any] | None = None
+    """That decide numbers and are not the default, by name; null: not known."""
     parts: list[Part] = Field([])
     """That it was joined from; none where it was made at once."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.data.manifest import Manifest
 from mimctr.distributed import is_main
 from mimctr.errors import DataError
 from mimctr.evaluate.cost import read_cost
@@ -49,7 +50,7 @@ from mimctr.recipes.reproduction.steps import COST, EMBED, OF_ENCODERS, OF_SLICE
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.statistics import count_dataset
 from mimctr.report.wording import UBM_NAMES
-from mimctr.train.stage import input_key, read_record
+from mimctr.train.stage import read_record
 
 EVALUATE = "evaluate"
 PEERS = "peers.json"
@@ -107,8 +108,8 @@ def assemble(planning: Planning, reasons: Mapping[Path, str], *, command: str) -
         command=command,
         versions=describe_versions(),
         machine=describe_machine(),
-        data=input_key(planning.out / "dataset"),
-        settings=recipe.fingerprint(),
+        data=Manifest.read(planning.out / "dataset").data_hash(),
+        settings=recipe.settings(),
     )
 
 

@@ -21,7 +21,8 @@ def main(parts: Sequence[Path], out: Path, *, command: str) -> Finished:
         command: That joins them.
 
     Raises:
-        RunError: a part or a picture is missing, one is named twice, or ``out`` is one of them.
+        RunError: a part or a picture is missing, one is named twice, or ``out`` holds what was not
+            joined.
         DataError: a part does not follow the schema, or they do not go together.
     """
     files = [part / report.JSON if part.is_dir() or not part.suffix else part for part in parts]
@@ -31,6 +32,8 @@ def main(parts: Sequence[Path], out: Path, *, command: str) -> Finished:
             raise RunError(f"{parts[number]}: named twice.")
     if (out / report.JSON).resolve() in resolved:
         raise RunError(f"{out}: is one of the parts, which would be lost. Choose another folder.")
+    if (out / report.JSON).exists() and not read_reproduction(out / report.JSON).parts:
+        raise RunError(f"{out}: holds a reproduction that was made there. Choose another folder.")
     made = [read_reproduction(file) for file in files]
     joined = join(dict(zip(map(str, parts), made, strict=True)), command=command)
     drawn = next((n for n, one in enumerate(made) if one.galleries), None)

@@ -1,11 +1,12 @@
 """Settings of a reproduction, and what can be asked of it."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from mimctr.files import hash_json
+from mimctr.files import hash_path
 from mimctr.recipes import cost as cost_recipe
 from mimctr.recipes import embed as embed_recipe
 from mimctr.recipes import evaluate as evaluate_recipe
@@ -74,16 +75,34 @@ class Recipe(EncoderRecipe):
             raise ValueError("Input should name each once")
         return values
 
-    def fingerprint(self) -> str:
-        """Return the hash of the settings that decide numbers; the dataset, which has a key of its own, apart."""
-        elsewhere = {"name", "source", "prepare", "quick", "num_workers", "num_pictures"}
-        return hash_json(self.model_dump(mode="json", exclude=elsewhere))
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that decide numbers where they are not the default, as ``--set`` names them.
+
+        Of weights in a folder it is the hash of what they are. Without seeds, devices and what decides the dataset.
+        """
+        elsewhere = {"name", "seeds", "source", "prepare", "quick", "num_workers", "num_pictures"}
+        given = _dotted(self.model_dump(mode="json", exclude=elsewhere, exclude_defaults=True))
+        for name in ("image_weights", "text_weights"):
+            weights = getattr(self.foundation, name)
+            if weights is not None and weights.exists():  # else a name of the hub
+                given[f"foundation.{name}"] = hash_path(weights)
+        return {name: value for name, value in given.items() if not name.endswith(".device")}
 
     @model_validator(mode="after")
     def _the_main_ubm_is_in_table_2(self) -> "Recipe":
         if self.ubm not in self.ubms:
             raise ValueError(f"ubm = '{self.ubm}' is not among ubms. Name it there too")
         return self
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings in one level, with the names of their tables in front."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return flat
 
 
 def share_row(share: float) -> Row:
