@@ -29,6 +29,27 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "groups of categories are resampled each for itself",
+        "evaluate/contrasts.py",
+        "return values - less_values, draws - less_draws",
+        "return values - less_values, draws - less_draws[:, ::-1]",
+        "tests/evaluate/test_scoring.py::test_what_two_groups_share_drops_out_of_their_contrast",
+    ),
+    Mutant(
+        "runs from before there were random pages are made anew",
+        "recipes/sources.py",
+        "if not self.random_pages:",
+        "if False:",
+        "tests/sources/test_bazaar.py::test_a_setting_that_came_later_leaves_what_was_made_before",
+    ),
+    Mutant(
+        "a joined reproduction takes the place of one that was made",
+        "recipes/reproduction/join.py",
+        "if (out / report.JSON).exists() and not",
+        "if False and not",
+        "tests/recipes/test_join.py::test_what_cannot_be_joined_is_told_in_a_line",
+    ),
+    Mutant(
         "an encoder of two parts is two points",
         "evaluate/paper/join.py",
         "if value not in found:",
