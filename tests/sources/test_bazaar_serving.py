@@ -40,6 +40,13 @@ def log(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "impressions").filter(pl.col("time") >= FIRST)
 
 
+def assert_same(again: pl.DataFrame, log: pl.DataFrame) -> None:
+    """Assert that all is equal, but for how a product of matrices rounds, which depends on how many rows it has."""
+    names = sorted(set(again.columns) - {"true_probability"})
+    assert again.select(names).equals(log.select(names))
+    np.testing.assert_allclose(again["true_probability"], log["true_probability"], atol=1e-6, rtol=0)
+
+
 def test_the_first_ten_candidates_are_the_impressions_of_the_log(offers: Offers, log: pl.DataFrame) -> None:
     """Mutants: another random stream; candidates in another order; the probability of another position."""
     session, position = np.nonzero(offers.offered[:, :10])
@@ -50,7 +57,7 @@ def test_the_first_ten_candidates_are_the_impressions_of_the_log(offers: Offers,
         pl.Series("context_position", position, dtype=pl.Int8),
         pl.Series("true_probability", offers.probability[session, position, position]),
     )
-    assert again.select(sorted(again.columns)).equals(log.select(sorted(again.columns)))
+    assert_same(again, log)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,7 @@ def test_random_pages_are_served_as_they_stood(random_folder: Path, num_candidat
     log = pl.read_parquet(random_folder / "impressions").filter(
         pl.col("time") >= FIRST, pl.col("position") < num_candidates
     )
-    assert again.select(sorted(again.columns)).equals(log.select(sorted(again.columns)))
+    assert_same(again, log)
 
 
 def test_random_pages_are_the_same_pages_in_uniformly_random_order(folder: Path, random_folder: Path) -> None:
