@@ -18,7 +18,7 @@ SECONDS: Mapping[str, float] = {
     "dma": 0.0016,
     "csft": 0.0008,
     "cost": 200.0,
-    "online": 30.0,
+    "online": 0.006,
     "train mean base": 4e-5,
     "train mean content": 8e-5,
     "train din base": 1.4e-4,

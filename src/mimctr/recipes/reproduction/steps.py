@@ -83,6 +83,7 @@ class Reproduction:
         if MIM in self.not_run:
             raise RunError(f"{dataset}: {self.not_run[MIM]}, so there is no C-SFT and no Base+MIM.")
         self._dataset, self._num_items = dataset, data.num_items
+        self._num_test = len(data.rows("test"))
         self._has_propensities = off_policy.has_propensities(data)
         self._encoders = EncoderPlan(
             self.plan, recipe, dataset=dataset, tables=tables, num_items=data.num_items
@@ -179,7 +180,9 @@ class Reproduction:
             make = lambda: stages.online(tables, self._dataset, models, out, self.recipe.online)  # noqa: E731
         else:
             make = lambda: stages.off_policy(self._dataset, models, out, named)  # noqa: E731
-        self.plan.add(Step(out, "online", 1, needs, make), (ONLINE,))
+        online = self.recipe.online
+        pages = min(-(-self._num_test // online.num_shown), online.max_sessions)
+        self.plan.add(Step(out, "online", len(needs) * pages, needs, make), (ONLINE,))
 
     def _asked(self, experiments: Collection[str]) -> list[str]:
         return [name for name in self.wanted if name in experiments]
