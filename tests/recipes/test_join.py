@@ -64,7 +64,7 @@ def test_joined_it_is_as_made_at_once(made, tmp_path):
     assert whole.galleries
 
 
-@pytest.mark.parametrize("name", ["bazaar_small", "fashion"])
+@pytest.mark.parametrize("name", ["bazaar_small", "bazaar_medium", "fashion"])
 def test_the_order_is_that_of_a_whole_report(name):
     whole = read_reproduction(RESULTS / f"{name}.json")
     for shown in (whole.tables, whole.figures):
