@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mimctr.evaluate.contrasts import Seeds
+from mimctr.evaluate.contrasts import BySeed
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.online import Count, Measure
 from mimctr.evaluate.significance import Difference, pool, resample_users
@@ -133,7 +133,7 @@ def relative_change(policy: Sequence[Resampled], base: Sequence[Resampled]) -> E
     return None if by_seed is None else pooled_change(*by_seed)
 
 
-def changes_by_seed(policy: Sequence[Resampled], base: Sequence[Resampled]) -> Seeds | None:
+def changes_by_seed(policy: Sequence[Resampled], base: Sequence[Resampled]) -> BySeed | None:
     """Return how much larger a ratio is than another policy's, as a share of that; None where that earned nothing.
 
     Args:

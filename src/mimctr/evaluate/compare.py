@@ -5,7 +5,7 @@ untrained cosine has neither UBM nor seed, so it meets all of them. ``pooled`` i
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS
-from mimctr.evaluate.contrasts import BY_SENSITIVITY, Contrast, Seeds, possible
+from mimctr.evaluate.contrasts import BY_SENSITIVITY, BySeed, Contrast, possible
 from mimctr.evaluate.delong import DeLong, Placements, contrasted, delong, placements
 from mimctr.evaluate.metrics import auc, relative_improvement
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse
@@ -124,7 +124,22 @@ def compare(measured: Measurements, *, by_category: Contrast = BY_SENSITIVITY) -
         by_category: Two groups of categories, which are contrasted as newest and oldest, unseen and seen items are.
     """
     contrasts = [*(Contrast((name,)) for name in measured.part.slices), *_contrasts(measured, by_category)]
+    groups = list(_groups(measured))
     comparisons = []
+    for name, versus in track(
+        groups,
+        total=sum(versus.num_pairs for _, versus in groups),
+        description="compare: differences",
+        unit="pairs of models",
+        size=lambda group: group[1].num_pairs,
+    ):
+        tested = {place: versus.delong(place) for place in measured.part.slices}
+        comparisons += [_comparison(name, versus, contrast, tested) for contrast in contrasts]
+    return comparisons
+
+
+def _groups(measured: Measurements) -> Iterator[tuple[str, "Versus"]]:
+    """Yield whose models are compared with whose: of every user behavior model, and of all together."""
     for other, base in _pairings(measured.contenders()):
         ubms = [ubm for ubm in measured.ubms() if measured.seeds(ubm, other) & measured.seeds(ubm, base)]
         groups = [(ubm, [ubm]) for ubm in ubms] + ([(POOLED, ubms)] if len(ubms) > 1 else [])
@@ -135,9 +150,7 @@ def compare(measured: Measurements, *, by_category: Contrast = BY_SENSITIVITY) -
                 )
             )
             if seeds:
-                versus = Versus(measured, members, seeds, other, base)
-                comparisons += [_comparison(name, versus, contrast) for contrast in contrasts]
-    return comparisons
+                yield name, Versus(measured, members, seeds, other, base)
 
 
 def measure_content_use(measured: Measurements) -> list[ContentUse]:
@@ -176,7 +189,12 @@ class Versus(NamedTuple):
     other: Contender
     base: Contender
 
-    def differences(self, name: str) -> Seeds:
+    @property
+    def num_pairs(self) -> int:
+        """How many models are compared with one other each."""
+        return len(self.ubms) * len(self.seeds)
+
+    def differences(self, name: str) -> BySeed:
         """Return the difference of AUC per seed (mean over ``ubms``), and the same in each resample."""
         at = self.measured.at
         pairs = [
@@ -225,9 +243,9 @@ def _contrasts(measured: Measurements, by_category: Contrast) -> list[Contrast]:
     return possible([*wanted, Contrast((UNSEEN_ITEMS,), (SEEN_ITEMS,)), by_category], there)
 
 
-def _comparison(name: str, versus: Versus, contrast: Contrast) -> Comparison:
+def _comparison(name: str, versus: Versus, contrast: Contrast, by_slice: Mapping[str, DeLong]) -> Comparison:
     pooled = pool(*contrast.of(versus.differences))
-    tested = contrasted(*(map(versus.delong, names) for names in contrast))
+    tested = contrasted(*([by_slice[place] for place in names] for names in contrast))
     relative = None
     if len(contrast.all_slices) == 1:
         level = versus.level(contrast.slices[0])

@@ -15,7 +15,7 @@ CONTENT_SENSITIVE = ("Clothes", "Home Decoration", "Toys")
 LESS_SENSITIVE = ("Sports", "Pets", "Cars")
 """The categories whose clicks gained most and least online (paper Table 7)."""
 
-Seeds = tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]
+BySeed = tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]
 """A difference per seed, and the same in each resample of users."""
 
 
@@ -40,7 +40,7 @@ class Contrast(NamedTuple):
         """Both sides."""
         return self.slices + self.minus
 
-    def of(self, measure: Callable[[str], Seeds]) -> Seeds:
+    def of(self, measure: Callable[[str], BySeed]) -> BySeed:
         """Return what ``measure`` says of each slice, contrasted."""
         values, draws = _mean(self.slices, measure)
         if not self.minus:
@@ -68,6 +68,6 @@ def _together(names: Sequence[str]) -> str:
     return ", ".join([names[0], *(name.partition(":")[2] for name in names[1:])])
 
 
-def _mean(names: Sequence[str], measure: Callable[[str], Seeds]) -> Seeds:
+def _mean(names: Sequence[str], measure: Callable[[str], BySeed]) -> BySeed:
     values, draws = zip(*(measure(name) for name in names), strict=True)
     return np.mean(values, axis=0), np.mean(draws, axis=0)
