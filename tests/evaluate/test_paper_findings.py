@@ -5,11 +5,12 @@ from scipy.stats import norm
 
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.paper.findings import confidence, finding
+from mimctr.evaluate.paper.lookup import is_sure
 
 
 def estimate(mean: float, error: float) -> Estimate:
     p_value = 2 * norm.sf(abs(mean) / error)
-    return Estimate(mean=mean, sd=None, low=mean - error, high=mean + error, p_value=p_value)
+    return Estimate(mean=mean, sd=None, low=mean - 1.96 * error, high=mean + 1.96 * error, p_value=p_value)
 
 
 @pytest.mark.parametrize("mean", [-0.03, -0.01, -0.0001, 0.0, 0.0001, 0.01, 0.03])
@@ -18,11 +19,14 @@ def test_confidence_is_the_probability_of_a_true_difference_above_zero(mean):
 
 
 @pytest.mark.parametrize(
-    ("mean", "verdict"), [(0.02, "held"), (0.01, "undecided"), (-0.01, "undecided"), (-0.02, "not held")]
+    ("mean", "verdict"),
+    [(0.0197, "held"), (0.0195, "undecided"), (-0.0195, "undecided"), (-0.0197, "not held")],
 )
-def test_a_verdict_needs_95_percent(mean, verdict):
-    found = finding("k", source="Table 9", claim="c", difference=estimate(mean, 0.01))
+def test_a_verdict_is_where_the_95_percent_interval_lies(mean, verdict):
+    difference = estimate(mean, 0.01)
+    found = finding("k", source="Table 9", claim="c", difference=difference)
     assert found.verdict == verdict
+    assert is_sure(difference) == (verdict != "undecided")
 
 
 def test_what_was_not_run_and_what_has_no_error_are_not_judged():

@@ -131,8 +131,8 @@ class Finding(Record):
     """``held`` from :data:`SURE` on, ``not held`` where the opposite is as sure, else ``undecided``."""
 
 
-SURE = 0.95
-"""Confidence from which a finding has held."""
+SURE = 0.975
+"""Confidence from which a finding has held: where its two-sided 95 % interval lies above 0."""
 
 
 class Gallery(Record):
