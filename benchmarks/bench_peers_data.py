@@ -34,7 +34,7 @@ from mimctr.evaluate.machine import describe_machine
 from mimctr.evaluate.metrics import auc, grouped_auc
 from mimctr.evaluate.paper.peers import PeerResults, PeerRow, best_peer, group_of, peers_table, write_peers
 from mimctr.evaluate.paper.schema import Table
-from mimctr.evaluate.significance import pool, resample_users, resampled_auc
+from mimctr.evaluate.significance import by_seed, pool, resample_users, resampled_auc
 
 ROWS = {"din": ("fuxictr", "deepctr_torch", "recbole"), "bst": (), "dien": (), "sim": (), "twin": ()}
 """Model -> peers whose own is right on histories of unequal length (docs/peers.md)."""
@@ -92,12 +92,11 @@ class Judge:
     def difference(self, entry: Entry, base: Entry) -> Estimate:
         """Return test AUC minus that of ``base``, paired over seeds and resamples of users."""
         clicks = self.clicks["test"]
-        draws = [
-            [resampled_auc(clicks, scores, self.drawn, self.counts) for scores in one.scores]
+        ours, others = (
+            by_seed([resampled_auc(clicks, scores, self.drawn, self.counts) for scores in one.scores])
             for one in (entry, base)
-        ]
-        values = [auc(clicks, a) - auc(clicks, b) for a, b in zip(entry.scores, base.scores, strict=True)]
-        pooled = pool(np.array(values), np.stack(draws[0]) - np.stack(draws[1]))
+        )
+        pooled = pool(ours.minus(others))
         return Estimate(
             mean=pooled.mean, sd=pooled.sd, low=pooled.low, high=pooled.high, p_value=pooled.p_value
         )

@@ -30,9 +30,9 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "groups of categories are resampled each for itself",
-        "evaluate/contrasts.py",
-        "return values - less_values, draws - less_draws",
-        "return values - less_values, draws - less_draws[:, ::-1]",
+        "evaluate/significance.py",
+        "self.values - other.values, self.draws - other.draws, min",
+        "self.values - other.values, self.draws - other.draws[:, ::-1], min",
         "tests/evaluate/test_scoring.py::test_what_two_groups_share_drops_out_of_their_contrast",
     ),
     Mutant(
@@ -142,10 +142,31 @@ MUTANTS = [
     ),
     Mutant(
         "a user who is drawn twice counts once",
-        "evaluate/ab_test.py",
-        "(one * values).sum() for one in self._counts",
-        "values[one > 0].sum() for one in self._counts",
+        "evaluate/significance.py",
+        '"ru,u->r", counts, values',
+        '"ru,u->r", counts > 0, values',
         "tests/evaluate/test_ab_test.py::test_a_ratio_is_resampled_as_a_ratio",
+    ),
+    Mutant(
+        "a user's non-clicks do not move the AUC",
+        "evaluate/placements.py",
+        "(placed.non_clicks, users_of_non_clicks)):",
+        "(placed.clicks, users_of_clicks)):",
+        "tests/evaluate/test_placements.py::test_an_influence_is_the_derivative_of_the_auc_by_the_users_weight",
+    ),
+    Mutant(
+        "a tie counts as won",
+        "evaluate/placements.py",
+        "2 * (np.cumsum(own) - own) + own, lengths",
+        "2 * np.cumsum(own), lengths",
+        "tests/evaluate/test_placements.py::test_placements_are_the_means_of_a_double_loop_and_average_to_the_auc",
+    ),
+    Mutant(
+        "three users are as good as a million",
+        "evaluate/significance.py",
+        "(1 / (num_users - 1) + 1 / (known.sum() - 1))",
+        "(1 / (known.sum() - 1))",
+        "tests/evaluate/test_significance.py::test_few_users_do_not_make_a_difference_sure",
     ),
     Mutant(
         "an item is clicked at any place as at the first",
@@ -199,8 +220,8 @@ MUTANTS = [
     Mutant(
         "equal scores keep the order of the log",
         "evaluate/reranking.py",
-        "np.lexsort((pages.item, -values), axis=1)",
-        'np.argsort(-values, axis=1, kind="stable")',
+        "np.lexsort((pages.item, -scores[pages.row], pages.page))",
+        "np.lexsort((-scores[pages.row], pages.page))",
         "tests/evaluate/test_reranking.py::test_rates_are_those_of_a_loop",
     ),
     Mutant(

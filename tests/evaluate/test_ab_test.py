@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from mimctr.evaluate.ab_results import compare_policies, make_pages
@@ -9,7 +10,6 @@ from mimctr.evaluate.ab_test import (
     NOBODY,
     Market,
     Ratios,
-    Resampled,
     draw_uniforms,
     earn,
     level,
@@ -19,7 +19,7 @@ from mimctr.evaluate.ab_test import (
 )
 from mimctr.evaluate.contrasts import between_categories
 from mimctr.evaluate.online import AS_LOGGED, TRUTH
-from mimctr.evaluate.significance import resample_users
+from mimctr.evaluate.significance import Resampled, resample_users
 
 SLOPE = -0.07
 """Of the bazaar's logit, from one position to the next."""
@@ -108,7 +108,7 @@ def test_a_ratio_is_resampled_as_a_ratio():
 
 
 def resampled(value: float, draws: list[float]) -> Resampled:
-    return Resampled(value, np.array(draws))
+    return Resampled(value, np.array(draws), 10**6)
 
 
 def test_a_change_is_a_share_of_the_other_policy_seed_by_seed():
@@ -121,7 +121,8 @@ def test_a_change_is_a_share_of_the_other_policy_seed_by_seed():
     error = np.sqrt(np.var(np.mean(draws, axis=0), ddof=1) + found.sd**2 / 2)
     assert found.low < found.mean - 1.96 * error  # wider than normal: two seeds
     alone = relative_change(policy[:1], base[:1])
-    assert alone.high - alone.low == pytest.approx(2 * 1.959964 * np.std(draws[0], ddof=1))
+    reach = stats.t.ppf(0.975, 2) * np.std(draws[0], ddof=1)  # three resamples
+    assert alone.high - alone.low == pytest.approx(2 * reach, rel=1e-4)
 
 
 def test_a_policy_without_seeds_meets_every_seed():

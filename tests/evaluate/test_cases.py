@@ -86,6 +86,53 @@ def test_items_are_ranked_by_how_far_their_clicks_rose(log, min_impressions, min
     np.testing.assert_allclose([case.gain for case in found], [gain for gain, *_ in expected])
 
 
+class Watched(np.ndarray):
+    """Notes how often all of it is compared with something."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        type(self).compared += 1
+        return np.asarray(self) == other
+
+
+def test_many_items_are_compared_exactly_and_in_one_pass():
+    """Mutants: a pass for each item; a click without a standing counts."""
+    generator = np.random.default_rng(8)
+    targets = generator.integers(2, 900, 6000)
+    groups, clicks = targets % 7, generator.random(6000) < 0.3
+    clicks[groups == 3] = True
+    logits = generator.normal(size=6000), generator.normal(size=6000)
+    chosen = targets % 4 > 0
+    found = compare_items(
+        clicks, targets.view(Watched), groups, logits, chosen=chosen, min_impressions=4, min_clicks=2
+    )
+    assert Watched.compared <= 2
+    standings = [click_standings(clicks, groups, scores) for scores in logits]
+    losses = [impression_losses(clicks, scores) for scores in logits]
+    expected = []
+    for item in range(2, 900):
+        own = targets == item
+        placed = own & ~np.isnan(standings[0])
+        if (own & chosen).any() and own.sum() >= 4 and placed.sum() >= 2:
+            means = [values[placed].mean() for values in standings] + [
+                values[own].mean() for values in losses
+            ]
+            expected.append((item, own.sum(), placed.sum(), *means))
+    assert len(expected) > 100
+    assert sorted(found) == expected
+    assert [(-case.gain, case.item) for case in found] == sorted((-case.gain, case.item) for case in found)
+
+
+def test_nothing_chosen_compares_nothing(log):
+    clicks, targets, groups, base, mim = log
+    nothing = np.zeros(ROWS, dtype=bool)
+    assert (
+        compare_items(clicks, targets, groups, (base, mim), chosen=nothing, min_impressions=1, min_clicks=1)
+        == []
+    )
+
+
 def test_only_values_above_zero_are_ranked():
     values = np.array([0.2, -1.0, 0.5, 0.0, 0.5, 0.9])
     assert largest(values, np.array([1, 1, 1, 1, 1, 0], dtype=bool)).tolist() == [2, 4, 0]

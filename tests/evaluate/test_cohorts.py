@@ -51,6 +51,23 @@ def test_categories_partition_the_impressions_and_missing_ones_have_a_name():
     }
 
 
+def test_the_largest_categories_are_kept_and_those_that_are_asked_for(caplog):
+    """Mutants: all; the first by name; ties by the last name; what is asked for must be large."""
+    caplog.set_level("INFO")
+    names = [None, None, "Tiny", "Big", "Even", "Also even", "Not shown", None]
+    targets = np.repeat([2, 3, 4, 5, 7], [1, 9, 4, 4, 2])
+    slices = category_slices(targets, names, most=2)
+    assert {name: mask.sum() for name, mask in slices.items()} == {"category:Also even": 4, "category:Big": 9}
+    assert "2 of 5 categories, with 65.0 % of the impressions, are measured" in caplog.text
+    besides = category_slices(targets, names, most=2, besides=("Tiny", "Big", "Not shown", "Nowhere"))
+    assert list(besides) == ["category:Also even", "category:Big", "category:Tiny"]
+    many = [None, None, *(f"{number:03}" for number in range(80))]
+    assert len(category_slices(np.arange(2, 82), many)) == 50
+    caplog.clear()
+    assert len(category_slices(targets, names)) == 5
+    assert caplog.text == ""
+
+
 def test_unseen_items_are_those_without_an_occurrence_in_training():
     slices = seen_slices(np.array([2, 3, 2]), np.array([0, 0, 4, 0]))
     assert slices["item:unseen"].tolist() == [False, True, False]

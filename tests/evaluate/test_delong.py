@@ -11,7 +11,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from mimctr.errors import DataError
-from mimctr.evaluate.delong import DeLong, contrasted, delong, placements
+from mimctr.evaluate.delong import DeLong, contrasted, delong
+from mimctr.evaluate.placements import placements
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.integers(-2, 2), st.integers(-2, 2)), min_size=4, max_size=30
@@ -57,16 +58,6 @@ def jackknifed(labels, scores, other):
         num = len(left_out)
         variance += (num - 1) / num * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)
     return math.sqrt(variance)
-
-
-@settings(max_examples=200, deadline=None)
-@given(rows)
-def test_placements_are_the_means_of_a_double_loop_and_average_to_the_auc(values):
-    labels, scores, _ = (np.array(column) for column in zip(*values, strict=True))
-    found, expected = placements(labels, scores.astype(np.float32)), kernel(labels, scores)
-    np.testing.assert_allclose(found.clicks, expected.mean(axis=1), rtol=0, atol=1e-15)
-    np.testing.assert_allclose(found.non_clicks, expected.mean(axis=0), rtol=0, atol=1e-15)
-    assert found.clicks.mean() == pytest.approx(roc_auc_score(labels, scores))
 
 
 @settings(max_examples=200, deadline=None)

@@ -126,8 +126,20 @@ def test_bins_are_those_of_a_loop_over_sorted_predictions(num_rows):
     for number, size in enumerate(found.num_rows.tolist()):
         rows = ranked[first : first + size]
         assert found.predicted[number] == pytest.approx(np.mean(probabilities[rows].astype(float)))
-        assert found.observed[number] == pytest.approx(np.mean(labels[rows]))
+        of_equals = [labels[probabilities == probabilities[row]].mean() for row in rows]
+        assert found.observed[number] == pytest.approx(np.mean(of_equals))
         first += size
+
+
+def test_of_equal_probabilities_the_order_of_the_rows_is_nothing():
+    """A constant that is right on average is calibrated, also where all clicks come first."""
+    labels = np.repeat([1, 0], [30, 70])
+    found = calibration(labels, np.full(100, 0.3))
+    assert found.ece == pytest.approx(0, abs=1e-12)
+    mixed = np.where(np.arange(100) % 2, 0.2, 0.4)
+    shuffled = np.random.default_rng(0).permutation(100)
+    one, other = (calibration(labels[rows], mixed[rows]) for rows in (np.arange(100), shuffled))
+    assert one.ece == pytest.approx(other.ece)
 
 
 def test_more_bins_than_rows_gives_one_bin_per_row():

@@ -19,6 +19,7 @@ from mimctr.evaluate.online import (
     write_online,
 )
 from mimctr.evaluate.paper.online import agreement, offline_gain, online_findings, online_table
+from mimctr.evaluate.paper.schema import Finding
 from mimctr.evaluate.results import Comparison
 from mimctr.evaluate.significance import two_sided
 
@@ -172,6 +173,26 @@ def test_what_the_paper_claims_holds_where_content_gains():
     assert by_key["online:rpm"] == pytest.approx(0.05)
     assert by_key["online:sensitive_categories"] == pytest.approx(0.10)
     assert by_key["online:ceiling_ctr"] == pytest.approx(0.30 / 0.22 - 1)  # over the best of the others
+
+
+def test_the_papers_numbers_stand_only_beside_the_papers_categories():
+    """Mutant: what the paper found in Clothes and Sports beside a shop's own groups."""
+
+    def of_categories(made: Online) -> Finding:
+        found = online_findings(made, None)
+        return next(one for one in found if one.key == "online:sensitive_categories")
+
+    papers = of_categories(online())
+    assert (papers.paper, papers.ours) == ("+4.44 % to +8.69 % against +2.54 % to +3.48 %", False)
+    changes = [
+        one.model_copy(update={"slice": "category:Books", "minus_slice": "category:Tools"})
+        if one.minus_slice
+        else one
+        for one in online().changes
+    ]
+    ours = of_categories(online().model_copy(update={"changes": changes}))
+    assert (ours.claim, ours.paper, ours.ours) == ("Clicks grow more in Books than in Tools", "", True)
+    assert ours.difference == papers.difference
 
 
 def test_a_loss_is_told_as_one():

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from mimctr.evaluate.cohorts import age_slices, category_slices, seen_slices, whole
 from mimctr.evaluate.compare import BASE, MIM, MIM_PLUS, Contender, Measurements, compare
+from mimctr.evaluate.contrasts import BY_SENSITIVITY
 from mimctr.evaluate.encoder_results import EncoderResults, Estimate, Measure, RowResult
 from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.paper import slices as paper_slices
@@ -227,7 +228,28 @@ def test_tables_3_and_4_count_from_base(made, encoders):
     assert printed(row_of(table_4(encoders), "v4: click, contrastive"))[:2] == [None, None]
     assert row_of(table_3(encoders), "MIM, EVA").not_run == "no weights"
     (sentence,) = table_4(encoders).reading
-    assert "so it was with v4: click, contrastive (1 of 2 seeds)." in sentence
+    assert sentence.endswith(
+        "never got better. So it was with v4: click, contrastive (1 of 2 seeds). "
+        "These rows say partly what DDA and DMA are worth, not their signal."
+    )
+
+
+def test_a_row_of_table_4_is_its_start_only_where_every_seed_kept_it(encoders):
+    """Mutant: one seed that kept its start speaks for all."""
+    rows = [
+        row.model_copy(update={"kept_steps": [0, 0]}) if row.name == MIM else row
+        for row in encoders.searched.rows
+    ]
+    changed = encoders._replace(searched=encoders.searched.model_copy(update={"rows": rows}))
+    (sentence,) = table_4(changed).reading
+    assert sentence.partition("better. ")[2] == (
+        "So it was with v5 (2 of 2 seeds). These rows say what DDA and DMA are worth, not their signal. "
+        "So it was with v4: click, contrastive (1 of 2 seeds). "
+        "These rows say partly what DDA and DMA are worth, not their signal."
+    )
+    never = [row.model_copy(update={"kept_steps": [100, 0]}) for row in rows if 4 not in row.labels]
+    none = encoders._replace(searched=encoders.searched.model_copy(update={"rows": never}))
+    assert table_4(none).reading == []
 
 
 def test_table_5_counts_what_leaving_out_costs(made, encoders):
@@ -310,6 +332,63 @@ def test_gains_by_support_are_those_of_the_slice(made):
         assert lines[label] == pytest.approx(np.mean(aucs))
     ceiling = roc_auc_score(made.part.clicks[mask], made.part.true_probability[mask])
     assert lines["ceiling"] == pytest.approx(ceiling)
+
+
+@pytest.mark.parametrize(
+    ("new", "known", "told"),
+    [
+        ((0.02, 0.01, 0.03), (-0.02, -0.03, -0.01), "+0.0200 AUC on {}, and −0.0200 on {}."),
+        (
+            (0.02, -0.01, 0.05),
+            (0.01, -0.01, 0.03),
+            "+0.0200 AUC (not told from 0) on {}, and +0.0100 (not told from 0) on {}.",
+        ),
+        ((0.02, None, None), (0.01, 0.005, 0.015), "+0.0200 AUC (not told from 0) on {}, and +0.0100 on {}."),
+    ],
+)
+def test_a_gain_by_support_is_told_from_0_where_its_interval_lies_on_one_side(made, new, known, told):
+    """Mutants: a certain loss is one that is not told from 0; the unseen items' interval is not looked at."""
+    gain = next(one for one in made.found.results.comparisons if one.slice == "item:unseen")
+    row = next(one for one in made.found.results.rows if one.slice == "item:unseen")
+    pair = {"ubm": "sim", "variant": MIM, "encoder": MIM, "against": BASE, "against_encoder": None}
+    comparisons = [
+        gain.model_copy(update=pair | {"slice": name, "difference": mean, "low": low, "high": high})
+        for name, (mean, low, high) in (("item:unseen", new), ("support:10-99", known), ("all", known))
+    ]
+    rows = [row.model_copy(update={"slice": name, "ubm": "sim"}) for name in ("item:unseen", "support:10-99")]
+    found = Lookup(made.found.results.model_copy(update={"comparisons": comparisons, "rows": rows}))
+    on = ("items that training has never shown", "those that it has shown 10-99 times")
+    assert figure_support(found, MIM).reading == [f"Content adds {told.format(*on)}"]
+
+
+def test_there_is_no_way_to_a_ceiling_below_base(made):
+    """Mutant: a share of a way that leads down, or of none."""
+
+    def read(ceiling):
+        changed = [row.model_copy(update={"ceiling_auc": ceiling}) for row in made.found.results.rows]
+        return table_2(Lookup(made.found.results.model_copy(update={"rows": changed})), NAMES, MIM).reading
+
+    bases = [made.auc(ubm, BASE, None) for ubm in ("din", "sim")]
+    gains = [made.auc(ubm, MIM, MIM) - base for ubm, base in zip(("din", "sim"), bases, strict=True)]
+    base, gain = np.mean(bases), np.mean(gains)
+    assert read(base + 2 * gain)[1].startswith("That is 50 % of the way from Base to the ceiling")
+    assert len(read(base - 0.01)) == 1
+
+
+def test_the_papers_numbers_stand_only_beside_the_papers_categories(made):
+    """Mutant: Table 7's means beside a shop's own groups."""
+    [papers] = table_7_findings(made.found, MIM)
+    assert (papers.paper, papers.ours) == ("+0.0036 against +0.0027", False)
+    comparisons = [
+        one.model_copy(update={"slice": "category:Books", "minus_slice": "category:Tools"})
+        if one.slice == BY_SENSITIVITY.name
+        else one
+        for one in made.found.results.comparisons
+    ]
+    own = made.found.results.model_copy(update={"comparisons": comparisons})
+    [ours] = table_7_findings(Lookup(own), MIM)
+    assert (ours.claim, ours.paper, ours.ours) == ("Books gain more than Tools", "", True)
+    assert ours.difference == papers.difference
 
 
 def test_a_place_with_few_impressions_is_named_and_not_drawn(made, monkeypatch):

@@ -1,12 +1,13 @@
 """Estimates from propensities: against plain loops, against the truth of a market, and where a log cannot say."""
 
+import tracemalloc
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 
 from mimctr.evaluate.off_policy_results import estimate_policies
-from mimctr.evaluate.reranking import NOTHING, Estimator, Log, find_pages, weigh_placements
+from mimctr.evaluate.reranking import Estimator, Log, find_pages, weigh_placements
 
 
 def make_log(rows: list[tuple]) -> Log:
@@ -38,7 +39,7 @@ def pages_by_loop(log: Log) -> dict[tuple, list[int]]:
 
 
 def rate_by_loop(log: Log, scores: np.ndarray, depth: int) -> float:
-    weights, clicks, shown = np.zeros(50), np.zeros(50), np.zeros(50)
+    weights, clicks, shown = np.zeros((3, 2000))
     for rows in pages_by_loop(log).values():
         chosen = sorted(rows, key=lambda row: (-scores[row], log.item[row]))
         for place, (row, wanted) in enumerate(zip(rows, chosen, strict=True)):
@@ -53,13 +54,13 @@ def rate_by_loop(log: Log, scores: np.ndarray, depth: int) -> float:
 def test_pages_are_those_of_a_loop():
     log = random_log(np.random.default_rng(0))
     pages, expected = find_pages(log), pages_by_loop(log)
-    assert len(pages.row) == len(expected)
-    for row, rows in zip(pages.row, expected.values(), strict=True):
-        assert row[row != NOTHING].tolist() == rows
-    np.testing.assert_array_equal(pages.item[pages.there], log.item[pages.row[pages.there]])
-    np.testing.assert_array_equal(pages.click[pages.there], log.click[pages.row[pages.there]])
-    np.testing.assert_array_equal(pages.propensity[pages.there], log.propensity[pages.row[pages.there]])
-    assert (pages.propensity[~pages.there] == 1).all()
+    assert pages.num_pages == len(expected)
+    for page, rows in enumerate(expected.values()):
+        assert pages.row[pages.page == page].tolist() == rows
+        assert pages.place[pages.page == page].tolist() == list(range(len(rows)))
+    assert pages.num_places == max(map(len, expected.values()))
+    for name in ("user", "item", "click", "propensity"):
+        np.testing.assert_array_equal(getattr(pages, name), getattr(log, name)[pages.row])
     assert pages.left_out == {
         "one item": len({(u, t) for u, t in zip(log.user, log.time, strict=True)}) - len(expected)
     }
@@ -80,13 +81,31 @@ def test_pages_that_say_nothing_are_left_out_and_counted():
         ]
     )
     pages = find_pages(log)
-    assert pages.row.tolist() == [[0, 1]]
+    assert (pages.row.tolist(), pages.num_pages) == ([0, 1], 1)
     assert pages.left_out == {"one item": 1, "no position or propensity": 2, "two items in one place": 1}
+
+
+def test_one_long_page_costs_its_own_rows_alone():
+    """Mutant: every page is as long as the longest, here 4 million places of 6,000 impressions."""
+    rows = [(page % 50 + 2, page, 0, place, place, 0.5, 1) for page in range(2000) for place in range(2)]
+    rows += [(7, 5000, 0, place, place, 0.5, 0) for place in range(2000)]
+    log = make_log(rows)
+    scores = np.random.default_rng(0).normal(size=len(rows))
+    tracemalloc.start()
+    try:
+        pages = find_pages(log)
+        [found] = Estimator(pages, num_resamples=2, seed=0).of(weigh_placements(pages, scores), [2])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (pages.num_pages, pages.num_places, len(pages.row)) == (2001, 2000, 6000)
+    assert found.value == pytest.approx(rate_by_loop(log, scores, 2), rel=1e-12)
+    assert peak < 10e6
 
 
 def test_a_log_without_any_page_gives_none():
     pages = find_pages(make_log([(2, 1, 0, 5, 0, 1.0, 1)]))
-    assert pages.row.shape == (0, 0)
+    assert (pages.num_pages, pages.num_places, len(pages.row)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -139,8 +158,8 @@ def test_the_logs_own_order_has_the_logs_click_rate():
     log = random_log(np.random.default_rng(3))
     pages = find_pages(log)
     first, whole = Estimator(pages, num_resamples=2, seed=0).of(weigh_placements(pages, None), [1, 5])
-    assert whole.value == pytest.approx(pages.click.sum() / pages.there.sum())
-    assert first.value == pytest.approx(pages.click[:, 0].mean())
+    assert whole.value == pytest.approx(pages.click.mean())
+    assert first.value == pytest.approx(pages.click[pages.place == 0].mean())
 
 
 class Shop:
@@ -232,7 +251,7 @@ def test_a_log_with_one_order_only_supports_no_other():
         "other": False,
     }
     assert {one.policy for one in found.outcomes} == {"as logged", "same"}
-    assert {(one.policy, one.against) for one in found.changes} == {("same", "as logged")}
+    assert {(one.policy, one.against) for one in found.changes} == {("as logged", "same")}
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
@@ -242,7 +261,7 @@ def test_propensities_that_are_not_true_are_noticed(factor):
     found = estimate_policies(
         find_pages(wrong), {"mine": [log.item * 1.0]}, depths=[1], num_resamples=20, resample_seed=0
     )
-    assert [one.supported for one in found.support] == [True, False]
+    assert {one.policy: one.supported for one in found.support} == {"mine": False, "as logged": True}
 
 
 def test_a_policy_that_the_log_never_follows_is_not_supported():
@@ -252,7 +271,7 @@ def test_a_policy_that_the_log_never_follows_is_not_supported():
     support = Estimator(pages, num_resamples=5, seed=0).support(weigh_placements(pages, log.item * 1.0))
     assert (support.matched, support.effective, support.mean_weight.value) == (0, 0.0, 0.0)
     found = estimate_policies(pages, {"x": [log.item * 1.0]}, depths=[1], num_resamples=5, resample_seed=0)
-    assert not found.support[1].supported
+    assert [one.policy for one in found.support if not one.supported] == ["x"]
 
 
 def test_changes_are_paired_over_seeds_and_worth_is_kishs():
@@ -269,7 +288,7 @@ def test_changes_are_paired_over_seeds_and_worth_is_kishs():
     assert support.effective == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
     assert support.matched == np.count_nonzero(weights)
     assert support.largest_weight == weights.max()
-    assert support.mean_weight.value == pytest.approx(weights.sum() / pages.there.sum())
+    assert support.mean_weight.value == pytest.approx(weights.mean())
 
 
 def test_places_where_the_log_never_did_what_the_policy_does_are_not_estimated():
@@ -283,8 +302,8 @@ def test_places_where_the_log_never_did_what_the_policy_does_are_not_estimated()
     scores = np.where(log.item == 9, 5.0, -log.item.astype(float))
     found = estimate_policies(find_pages(log), {"x": [scores]}, depths=[1], num_resamples=10, resample_seed=0)
     assert [(one.policy, one.depth) for one in found.outcomes] == [
+        ("x", 1),
         ("as logged", 1),
         ("as logged", None),
-        ("x", 1),
     ]
-    assert [(one.policy, one.depth) for one in found.changes] == []
+    assert [(one.policy, one.against, one.depth) for one in found.changes] == []

@@ -9,8 +9,16 @@ from sklearn.metrics import roc_auc_score
 from mimctr.errors import DataError
 from mimctr.evaluate.compare import Measurements, compare, measure_content_use
 from mimctr.evaluate.contrasts import between_categories
-from mimctr.evaluate.delong import delong, placements
-from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
+from mimctr.evaluate.delong import delong
+from mimctr.evaluate.placements import placements
+from mimctr.evaluate.scoring import (
+    Predictions,
+    TestPart,
+    measure_reliability,
+    refuse_unusable,
+    score,
+    split_off_one_class,
+)
 
 NUM_ROWS = 1200
 
@@ -136,13 +144,25 @@ def test_predictions_of_another_test_part_are_refused():
         ubm="din", variant="base", encoder=None, seed=0, logits=np.zeros(3), probabilistic=True
     )
     with pytest.raises(DataError, match=r"predicts \(3,\) rows but the test part has 1,200 impressions"):
-        score(part, [short])
+        refuse_unusable(part, [short])
 
 
 def test_two_models_of_one_name_are_refused():
     part = make_part()
     with pytest.raises(DataError, match="two models are called"):
-        score(part, [model(part, "base"), model(part, "base")])
+        refuse_unusable(part, [model(part, "base"), model(part, "base")])
+
+
+@pytest.mark.parametrize("field", ["logits", "shuffled_logits"])
+def test_a_model_that_diverged_is_named(field):
+    part = make_part()
+    one = model(part, "mim", 3, encoder="csft")
+    values = one.logits.copy()
+    values[[7, 300]] = np.nan
+    with pytest.raises(
+        DataError, match=r"\('din', 'mim', 'csft', 3\) predicts NaN for 2 of 1,200 impressions"
+    ):
+        refuse_unusable(part, [model(part, "base"), replace(one, **{field: values})])
 
 
 def test_a_comparison_is_the_mean_of_the_differences_of_equal_seeds():

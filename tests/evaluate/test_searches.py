@@ -51,14 +51,16 @@ def test_a_resample_has_the_mean_of_its_copied_users():
     rng = np.random.default_rng(0)
     values, users = rng.random(50), rng.integers(0, 9, 50)
     counts = resample_users(9, num_resamples=20, seed=1)
-    for mean, count in zip(resampled_mean(values, users, counts), counts, strict=True):
+    found = resampled_mean(values, users, counts)
+    assert (found.value, found.num_users) == (pytest.approx(values.mean()), len(np.unique(users)))
+    for mean, count in zip(found.draws, counts, strict=True):
         assert mean == pytest.approx(np.repeat(values, count[users]).mean())
 
 
 def test_a_resample_without_pairs_has_no_mean():
     found = resampled_mean(np.array([1.0]), np.array([0]), np.array([[0, 2], [1, 1]]))
-    assert np.isnan(found[0])
-    assert found[1] == 1.0
+    assert np.isnan(found.draws[0])
+    assert found.draws[1] == 1.0
 
 
 @pytest.mark.parametrize("name", ["all", "item:unseen", "item:seen"])
@@ -93,8 +95,9 @@ def test_a_difference_is_paired_by_user_and_seed(rows):
     counts = resample_users(NUM_USERS, num_resamples=200, seed=0)
     gain = (hits["mim"].astype(float) - hits["plain"]).mean(0)  # over seeds, by pair
     draws = [np.repeat(gain, count[users]).mean() for count in counts]
-    of_users, of_seeds = np.var(draws, ddof=1), measured.sd**2 / 3
-    degrees = 2 * ((of_users + of_seeds) / of_seeds) ** 2
+    drawn = len(np.unique(users))
+    of_users, of_seeds = np.var(draws, ddof=1) * drawn / (drawn - 1), measured.sd**2 / 3
+    degrees = (of_users + of_seeds) ** 2 / (of_seeds**2 / 2 + of_users**2 * (1 / (drawn - 1) + 1 / 199))
     reach = stats.t.ppf(0.975, degrees) * np.sqrt(of_users + of_seeds)
     assert measured.low == pytest.approx(measured.mean - reach, abs=1e-6)
     assert measured.high == pytest.approx(measured.mean + reach, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The bootstrap against brute force and against known truths; Student's distribution against SciPy."""
+"""Resamples of users against copies of them and known truths; Student's distribution against SciPy."""
 
 import math
 
@@ -9,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from mimctr.errors import DataError
 from mimctr.evaluate.significance import (
+    BySeed,
+    by_seed,
     pool,
     resample_users,
     resampled_auc,
@@ -26,23 +28,30 @@ def test_resamples_draw_as_many_users_as_there_are():
 
 
 @pytest.mark.parametrize("digits", [0, 6])  # many ties, none
-def test_a_resample_scores_as_if_its_users_were_copied(digits):
+def test_resamples_spread_as_if_users_were_copied(digits):
+    """Mutants: impressions count as users; clicks alone; a user's two classes apart."""
     generator = np.random.default_rng(0)
-    labels = generator.integers(0, 2, 400)
-    scores = np.round(generator.normal(size=400) + labels, digits)
-    users = generator.integers(0, 30, 400)
-    counts = resample_users(30, num_resamples=8, seed=3)
+    users = generator.integers(0, 150, 1500)
+    taste = generator.normal(size=150)[users]
+    labels = (generator.random(1500) < 1 / (1 + np.exp(-taste))).astype(int)
+    scores = np.round(generator.normal(size=1500) + 0.5 * labels - 0.5 * taste, digits)
+    counts = resample_users(150, num_resamples=400, seed=3)
     found = resampled_auc(labels, scores, users, counts)
-    for value, count in zip(found, counts, strict=True):
-        copies = np.repeat(np.arange(400), count[users])
-        assert value == pytest.approx(roc_auc_score(labels[copies], scores[copies]), abs=1e-12)
+    copied = []
+    for count in counts:
+        copies = np.repeat(np.arange(1500), count[users])
+        copied.append(roc_auc_score(labels[copies], scores[copies]))
+    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert np.corrcoef(found.draws, copied)[0, 1] > 0.995
+    assert found.draws.std() == pytest.approx(np.std(copied), rel=0.03)
+    assert found.num_users == min(len(np.unique(users[labels == one])) for one in (0, 1))
 
 
-def test_a_resample_of_one_class_has_no_auc():
-    counts = np.array([[2, 0], [1, 1]])
-    found = resampled_auc(np.array([1, 0]), np.array([1.0, 0.0]), np.array([0, 1]), counts)
-    assert math.isnan(found[0])
-    assert found[1] == 1.0
+def test_an_auc_rests_on_the_fewer_of_users_with_clicks_and_with_others():
+    labels = np.array([1, 1, 0, 0, 0])
+    counts = resample_users(4, num_resamples=10, seed=0)
+    assert resampled_auc(labels, np.arange(5.0), np.array([0, 0, 1, 2, 3]), counts).num_users == 1
+    assert resampled_auc(labels, np.arange(5.0), np.array([0, 1, 1, 2, 3]), counts).num_users == 2
 
 
 def _differences(generator, gain):
@@ -54,9 +63,8 @@ def _differences(generator, gain):
     base = taste + 1.5 * shared + 0.5 * generator.normal(size=3000)
     other = (1 + gain) * taste + 1.5 * shared + 0.5 * generator.normal(size=3000)
     counts = resample_users(200, num_resamples=100, seed=0)
-    value = roc_auc_score(labels, other) - roc_auc_score(labels, base)
-    draws = resampled_auc(labels, other, users, counts) - resampled_auc(labels, base, users, counts)
-    return pool(np.array([value]), draws[None])
+    first, second = (by_seed([resampled_auc(labels, scores, users, counts)]) for scores in (other, base))
+    return pool(first.minus(second))
 
 
 def test_the_interval_covers_zero_where_there_is_no_difference():
@@ -77,9 +85,9 @@ def test_the_variances_of_users_and_seeds_add():
     generator = np.random.default_rng(0)
     draws = 0.01 + 0.002 * generator.normal(size=(1, 1000)).repeat(3, axis=0)  # same users for every seed
     values = np.array([0.008, 0.010, 0.012])
-    found = pool(values, draws)
-    of_users, of_seeds = draws[0].var(ddof=1), 0.002**2 / 3
-    degrees = (of_users + of_seeds) ** 2 / (of_seeds**2 / 2)
+    found = pool(BySeed(values, draws, 41))
+    of_users, of_seeds = draws[0].var(ddof=1) * 41 / 40, 0.002**2 / 3
+    degrees = (of_users + of_seeds) ** 2 / (of_seeds**2 / 2 + of_users**2 * (1 / 40 + 1 / 999))
     reach = stats.t.ppf(0.975, degrees) * math.sqrt(of_users + of_seeds)
     assert found.mean == pytest.approx(0.01)
     assert found.sd == pytest.approx(0.002)
@@ -89,25 +97,51 @@ def test_the_variances_of_users_and_seeds_add():
 
 
 def test_two_disagreeing_seeds_make_a_wide_interval():
-    same = pool(np.array([0.01, 0.01]), np.random.default_rng(0).normal(0.01, 0.001, (2, 500)))
-    apart = pool(np.array([0.0, 0.02]), np.random.default_rng(0).normal(0.01, 0.001, (2, 500)))
+    draws = np.random.default_rng(0).normal(0.01, 0.001, (2, 500))
+    same, apart = (pool(BySeed(np.array(values), draws, 900)) for values in ([0.01, 0.01], [0.0, 0.02]))
     assert apart.high - apart.low > 20 * (same.high - same.low)
 
 
-def test_no_interval_is_made_up_where_resamples_lack_a_class():
-    draws = np.full((1, 100), 0.01)
-    draws[0, :20] = np.nan
-    assert pool(np.array([0.01]), draws)[2:] == (None, None, None, None)
-    assert pool(np.array([0.01]), np.empty((1, 0)))[2:] == (None, None, None, None)
+def test_no_interval_is_made_up_where_resamples_say_nothing():
+    draws = np.random.default_rng(0).normal(0.01, 0.001, (1, 100))
+    without = draws.copy()
+    without[0, :20] = np.nan
+    value = np.array([0.01])
+    assert None not in pool(BySeed(value, draws, 2))[2:]
+    for nothing in (
+        BySeed(value, without, 900),
+        BySeed(value, np.empty((1, 0)), 900),
+        BySeed(value, draws, 1),
+    ):
+        assert pool(nothing)[2:] == (None, None, None, None)
+
+
+@pytest.mark.parametrize("num_users", [3, 8])
+def test_few_users_do_not_make_a_difference_sure(num_users):
+    """No true difference; a user's impressions are alike, so that users are what counts. Mutant: normal intervals."""
+    generator = np.random.default_rng(num_users)
+    counts = resample_users(num_users, num_resamples=500, seed=0)
+    users = np.repeat(np.arange(num_users), 40)
+    sure = 0
+    for _ in range(300):
+        labels = generator.integers(0, 2, len(users))
+        leaning = generator.normal(size=(2, num_users)) * (2 * labels[:, None, None] - 1)
+        own = leaning[np.arange(len(users)), :, users]  # each user likes one of the models, on both classes
+        first, second = (
+            by_seed([resampled_auc(labels, generator.normal(size=len(users)) + own[:, one], users, counts)])
+            for one in (0, 1)
+        )
+        sure += pool(first.minus(second)).p_value < 0.05
+    assert sure <= 27  # 15 expected; P(more) < 0.2 %
 
 
 def test_identical_models_differ_by_exactly_nothing():
-    assert pool(np.zeros(2), np.zeros((2, 50))) == (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    assert pool(BySeed(np.zeros(2), np.zeros((2, 50)), 9)) == (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def test_nothing_cannot_be_pooled():
     with pytest.raises(DataError, match="there is no difference to pool"):
-        pool(np.array([]), np.empty((0, 10)))
+        pool(BySeed(np.array([]), np.empty((0, 10)), 9))
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3.7, 30, 5000, 9e5, math.inf])

@@ -254,6 +254,33 @@ def test_coverage_counts_what_a_loop_counts(run):
     }
 
 
+def test_no_vectors_are_looked_at_where_none_are_named(run):
+    """Models of Base alone. Mutant: none named is all, also a folder that is only half made."""
+    (run / "embed" / "half").mkdir()
+    (run / "embed" / "half" / "stage.started.json").write_text("{}")
+    config = CONFIG.model_copy(update={"models": ("mean-base-seed0", "mean-base-seed1"), "embeds": ()})
+    record = stages.evaluate(run, run / "evaluate", config).run()
+    assert not any(name.startswith("embed") for name in record.inputs)
+    assert read_results(run / "evaluate" / "results.json").coverage == []
+    with pytest.raises(RunError, match="half: the stage that makes it was interrupted"):
+        stages.evaluate(run, run / "evaluate", CONFIG.model_copy(update={"models": config.models})).run()
+
+
+def test_the_largest_categories_and_those_of_the_contrast_are_measured(run, caplog):
+    """Mutants: every category is; those of the contrast are left out where they are small."""
+    caplog.set_level("INFO")
+    dataset = CtrDataset.open(run / "dataset")
+    targets = dataset.impressions.target[np.array(dataset.rows("test"))]
+    sizes = [int((targets % 3 == (2 + number) % 3).sum()) for number in range(3)]  # item_index 2 is of c0
+    largest, _, least = sorted(range(3), key=lambda number: -sizes[number])
+    config = CONFIG.model_copy(update={"max_categories": 1, "content_sensitive": (f"c{least}",)})
+    results = evaluate.main(run, run / "evaluate", config)
+    names = {row.slice for row in results.rows if row.slice.startswith("category:")}
+    assert names == {f"category:c{largest}", f"category:c{least}"}
+    share = 100 * (sizes[largest] + sizes[least]) / sum(sizes)
+    assert f"2 of 3 categories, with {share:.1f} % of the impressions, are measured" in caplog.text
+
+
 def test_the_report_of_an_evaluated_run_is_one_page(run):
     evaluate.main(run, run / "evaluate", CONFIG)
     page = report.main(run, run / "report").read_text()

@@ -14,7 +14,7 @@ from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError, StaleSnapshot
 from mimctr.evaluate.metrics import sigmoid
-from mimctr.recipes import embed, galleries, prepare
+from mimctr.recipes import embed, galleries, prepare, relevances
 from mimctr.recipes.embed import open_content
 from mimctr.recipes.galleries import choose_changed, choose_failures, compare_cold_items, draw_galleries
 from mimctr.recipes.neighbors import Encoded
@@ -152,6 +152,29 @@ def test_weights_equal_a_double_loop_over_the_snapshot(run):
         assert np.isnan(found.relevance[place, len(newest) :]).all()
     assert missing > 20
     assert compared > 100
+
+
+def test_in_chunks_weights_are_as_at_once(run, monkeypatch):
+    """Mutants: all impressions of an item at once; chunks as wide as their own longest history."""
+    dataset = CtrDataset.open(run / "dataset")
+    table = open_content(dataset, run / "embed")
+    rows = np.array(dataset.rows("test"))[::7]
+    whole = weigh(dataset, table, rows, max_length=MAX_LENGTH)
+    sizes, batch = [], dataset.batch
+
+    def watched(rows, **options):
+        sizes.append(len(rows))
+        return batch(rows, **options)
+
+    monkeypatch.setattr(dataset, "batch", watched)
+    monkeypatch.setattr(relevances, "CHUNK", 5)
+    chunked = weigh(dataset, table, rows, max_length=MAX_LENGTH)
+    assert max(sizes) == 5
+    assert sum(sizes) == len(rows)
+    for one, other in zip(chunked, whole, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert weigh(dataset, table, rows[:0], max_length=MAX_LENGTH).items.shape[0] == 0
 
 
 def test_behaviors_are_the_newest_clicks_of_the_raw_table(run):

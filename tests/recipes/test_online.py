@@ -18,9 +18,9 @@ from mimctr.data.prepare import prepare_tables
 from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Online, read_online
 from mimctr.files import read_json
-from mimctr.recipes import online, stages
+from mimctr.recipes import evaluate, online, stages
 from mimctr.recipes.embed import ITEMS
-from mimctr.recipes.online_models import Trained, find_models
+from mimctr.recipes.online_models import Trained, describe_models, find_models, find_offline_gain
 from mimctr.recipes.online_scores import Histories, open_scorer, score_offers
 from mimctr.sources.bazaar import write_bazaar
 from mimctr.sources.bazaar.serving import World, serve_sessions
@@ -210,6 +210,37 @@ def test_models_of_a_run_are_found_by_what_they_say_of_themselves(run, models):
         find_models(run / "nowhere", ubm="sim", encoder="csft")
     with pytest.raises(RunError, match=r"'plain' \(models found: base: 2; mim: 0\)"):
         find_models(run, ubm="sim", encoder="plain")
+
+
+def test_several_models_of_one_seed_are_refused_by_name(run, tmp_path):
+    """Mutant: the one whose folder comes last ranks."""
+    again = tmp_path / "run"
+    (again / "embed").mkdir(parents=True)
+    (again / "embed" / "csft").symlink_to(run / "embed" / "csft")
+    shutil.copytree(run / "train", again / "train")
+    shutil.copytree(run / "train" / "sim-base-seed1", again / "train" / "tuned")
+    told = (
+        r"train: 2 models of sim, base, seed 1: sim-base-seed1, tuned\. .* move the others out of this folder"
+    )
+    with pytest.raises(RunError, match=told):
+        find_models(again, ubm="sim", encoder="csft")
+
+
+def test_the_offline_gain_is_that_of_the_seeds_that_ranked(run, models, tmp_path):
+    """Mutant: the first evaluation of the user behavior model and the encoder, whatever its seeds."""
+    evaluated = tmp_path / "run"
+    policies, _ = describe_models(models)
+    for folder in ("dataset", "train", "embed"):
+        (evaluated / folder).parent.mkdir(exist_ok=True)
+        (evaluated / folder).symlink_to(run / folder)
+    assert find_offline_gain(evaluated, policies, ubm="sim", encoder="csft") is None
+    config = evaluate.Config(num_resamples=10, num_pictures=0, num_age_sets=2)
+    one_seed = config.model_copy(update={"models": ("sim-base-seed0", "sim-mim-csft-seed0")})
+    evaluate.main(evaluated, evaluated / "evaluate" / "a", one_seed)
+    assert find_offline_gain(evaluated, policies, ubm="sim", encoder="csft") is None
+    evaluate.main(evaluated, evaluated / "evaluate" / "b", config)
+    found = find_offline_gain(evaluated, policies, ubm="sim", encoder="csft")
+    assert (found.seeds, found.ubm, found.variant, found.encoder) == ([0, 1], "sim", "mim", "csft")
 
 
 def mimctr(*words: object):

@@ -14,7 +14,6 @@ from mimctr.evaluate.ab_test import (
     Earned,
     Market,
     Ratios,
-    Resampled,
     changes_by_seed,
     draw_uniforms,
     earn,
@@ -26,6 +25,7 @@ from mimctr.evaluate.ab_test import (
 from mimctr.evaluate.cohorts import ALL
 from mimctr.evaluate.contrasts import BY_SENSITIVITY, CATEGORY, Contrast, possible
 from mimctr.evaluate.online import AS_LOGGED, TRUTH, Change, Count, Measure, Outcome, Ranking
+from mimctr.evaluate.significance import Resampled
 
 RANKINGS: tuple[Ranking, ...] = ("probability", "revenue")
 
@@ -159,7 +159,7 @@ def _changes(policies: Sequence[str], ranking: Ranking, contrast: Contrast, foun
                         minus_slice=contrast.minus_name,
                         measure=measure,
                         count=count,
-                        relative=pooled_change(*contrast.of(known.__getitem__)),
+                        relative=pooled_change(contrast.of(known.__getitem__)),
                     )
                 )
     return changes

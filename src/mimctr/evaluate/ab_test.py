@@ -12,10 +12,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mimctr.evaluate.contrasts import BySeed
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.online import Count, Measure
-from mimctr.evaluate.significance import Difference, pool, resample_users
+from mimctr.evaluate.significance import (
+    BySeed,
+    Difference,
+    Resampled,
+    by_seed,
+    pool,
+    resample_users,
+    resampled_sum,
+)
 
 NOBODY = -1
 """In the place of a candidate: the page is shorter."""
@@ -86,13 +93,6 @@ def earn(
     )
 
 
-class Resampled(NamedTuple):
-    """A ratio of one policy and seed, and the same in each resample of users."""
-
-    value: float
-    draws: Float[ndarray, "resamples"]
-
-
 class Ratios:
     """Clicks per impression and revenue per thousand of what policies earned, on the same resamples of users.
 
@@ -112,8 +112,8 @@ class Ratios:
         """Return a measure of some sessions."""
         above = earned.clicks[count] if measure == "ctr" else 1000 * earned.revenue[count]
         top, bottom = (self._by_user(values, sessions) for values in (above, earned.impressions))
-        tops, bottoms = (np.array([(one * values).sum() for one in self._counts]) for values in (top, bottom))
-        return Resampled(top.sum() / bottom.sum(), _divide(tops, bottoms))
+        tops, bottoms = (resampled_sum(values, self._counts) for values in (top, bottom))
+        return Resampled(top.sum() / bottom.sum(), _divide(tops, bottoms), int((bottom > 0).sum()))
 
     def _by_user(
         self, values: Float[ndarray, "sessions"], sessions: Bool[ndarray, "sessions"]
@@ -123,14 +123,13 @@ class Ratios:
 
 def level(seeds: Sequence[Resampled]) -> Estimate:
     """Return a ratio, mean over the seeds of a policy, with its interval over users and seeds."""
-    pooled = pool(np.array([one.value for one in seeds]), np.stack([one.draws for one in seeds]))
-    return _estimate(pooled, tested=False)
+    return _estimate(pool(by_seed(seeds)), tested=False)
 
 
 def relative_change(policy: Sequence[Resampled], base: Sequence[Resampled]) -> Estimate | None:
     """Return what :func:`changes_by_seed` does, mean over seeds, with its interval and p-value."""
-    by_seed = changes_by_seed(policy, base)
-    return None if by_seed is None else pooled_change(*by_seed)
+    changes = changes_by_seed(policy, base)
+    return None if changes is None else pooled_change(changes)
 
 
 def changes_by_seed(policy: Sequence[Resampled], base: Sequence[Resampled]) -> BySeed | None:
@@ -144,13 +143,21 @@ def changes_by_seed(policy: Sequence[Resampled], base: Sequence[Resampled]) -> B
     pairs = [(policy[seed % len(policy)], base[seed % len(base)]) for seed in range(num_seeds)]
     if not all(other.value for _, other in pairs):
         return None
-    values = np.array([one.value / other.value - 1 for one, other in pairs])
-    return values, np.stack([_divide(one.draws, other.draws) - 1 for one, other in pairs])
+    return by_seed(
+        [
+            Resampled(
+                one.value / other.value - 1,
+                _divide(one.draws, other.draws) - 1,
+                min(one.num_users, other.num_users),
+            )
+            for one, other in pairs
+        ]
+    )
 
 
-def pooled_change(values: Float[ndarray, "seeds"], draws: Float[ndarray, "seeds resamples"]) -> Estimate:
+def pooled_change(changes: BySeed) -> Estimate:
     """Return a relative change, mean over seeds, with its interval over users and seeds and its p-value."""
-    return _estimate(pool(values, draws), tested=True)
+    return _estimate(pool(changes), tested=True)
 
 
 def shared(page: Int[ndarray, "sessions positions"], other: Int[ndarray, "sessions positions"]) -> float:

@@ -4,13 +4,16 @@ A slice is a bool mask over impressions under a name ``kind:value``; ``all`` is 
 not overlap. They are slices of one run's predictions, never separate trainings.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from mimctr.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Slices = dict[str, Bool[ndarray, "rows"]]
 
@@ -54,16 +57,38 @@ def age_slices(
     return {f"age:S{index + 1}": number == index for index in range(num_sets)}
 
 
-def category_slices(targets: Int[ndarray, "rows"], categories: Sequence[str | None]) -> Slices:
-    """Return ``category:<name>`` for every category that has an impression, by name; items without one: ``(none)``.
+def category_slices(
+    targets: Int[ndarray, "rows"],
+    categories: Sequence[str | None],
+    *,
+    most: int = 50,
+    besides: Collection[str] = (),
+) -> Slices:
+    """Return ``category:<name>`` for the largest categories that have an impression; items without one: ``(none)``.
+
+    They are in the order of their names. How many are left out is logged: each is a mask and a round of all measures.
 
     Args:
         targets: ``item_index`` of each impression's target.
         categories: Name by ``item_index``.
+        most: As many are kept, of most impressions, ties by name.
+        besides: Names that are kept however small.
     """
     names, code = np.unique(["(none)" if name is None else name for name in categories], return_inverse=True)
     number = code[targets]
-    return {f"category:{names[index]}": number == index for index in np.unique(number)}
+    sizes = np.bincount(number, minlength=len(names))
+    shown = np.flatnonzero(sizes)
+    largest = shown[np.argsort(-sizes[shown], kind="stable")[:most]]
+    kept = np.union1d(largest, shown[np.isin(names[shown], list(besides))])
+    if len(kept) < len(shown):
+        logger.info(
+            "slices: %d of %d categories, with %.1f %% of the impressions, are measured on their own; the "
+            "smallest are not.",
+            len(kept),
+            len(shown),
+            100 * sizes[kept].sum() / len(targets),
+        )
+    return {f"category:{names[index]}": number == index for index in kept}
 
 
 def seen_slices(targets: Int[ndarray, "rows"], item_train_counts: Int[ndarray, "items"]) -> Slices:

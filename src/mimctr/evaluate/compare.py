@@ -9,16 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS
-from mimctr.evaluate.contrasts import BY_SENSITIVITY, BySeed, Contrast, possible
-from mimctr.evaluate.delong import DeLong, Placements, contrasted, delong, placements
-from mimctr.evaluate.metrics import auc, relative_improvement
+from mimctr.evaluate.contrasts import BY_SENSITIVITY, Contrast, possible
+from mimctr.evaluate.delong import DeLong, contrasted, delong
+from mimctr.evaluate.metrics import relative_improvement
+from mimctr.evaluate.placements import Placements, Ranking
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse
 from mimctr.evaluate.scoring import Predictions, TestPart
-from mimctr.evaluate.significance import pool, resample_users, resampled_auc
+from mimctr.evaluate.significance import (
+    BySeed,
+    Resampled,
+    by_seed,
+    mean_of,
+    pool,
+    resample_users,
+    resampled_placements,
+)
 from mimctr.evaluate.variants import split_ablated, split_labeled
 from mimctr.progress import track
 
@@ -37,20 +44,13 @@ Key = tuple[str, Contender, int]
 """User behavior model, contender, seed."""
 
 
-class Measured(NamedTuple):
-    """AUC of one model on one slice, and in each resample of users."""
-
-    auc: float
-    draws: Float[ndarray, "resamples"]
-
-
 class Measurements:
     """AUC of every model on every slice.
 
     Args:
         part: The test impressions.
         predictions: Of all models.
-        num_resamples: Bootstrap resamples of users, shared by all models and slices.
+        num_resamples: Of users, shared by all models and slices.
         seed: Of the resamples.
     """
 
@@ -60,20 +60,20 @@ class Measurements:
         self.part = part
         _, self._users = np.unique(part.users, return_inverse=True)
         self._counts = resample_users(int(self._users.max()) + 1, num_resamples=num_resamples, seed=seed)
-        self._predictions: dict[Key, Predictions] = {}
-        self._table: dict[Key, dict[str, Measured]] = {}
-        self._shuffled: dict[Key, Measured] = {}
+        self._rankings: dict[Key, Ranking] = {}
+        self._table: dict[Key, dict[str, Resampled]] = {}
+        self._shuffled: dict[Key, Resampled] = {}
         for model in track(predictions, total=len(predictions), description="compare", unit="models"):
             key = (model.ubm, Contender(model.variant, model.encoder), model.seed)
-            self._predictions[key] = model
-            self._table[key] = {name: self._measure(model.logits, name) for name in part.slices}
+            self._rankings[key] = Ranking(part.clicks, model.logits)
+            self._table[key] = {name: self._measure(self._rankings[key], name) for name in part.slices}
             if model.shuffled_logits is not None:
-                self._shuffled[key] = self._measure(model.shuffled_logits, ALL)
+                self._shuffled[key] = self._measure(Ranking(part.clicks, model.shuffled_logits), ALL)
 
-    def _measure(self, logits: Float[ndarray, "rows"], name: str) -> Measured:
-        mask = self.part.slices[name]
-        clicks, scores = self.part.clicks[mask], logits[mask]
-        return Measured(auc(clicks, scores), resampled_auc(clicks, scores, self._users[mask], self._counts))
+    def _measure(self, ranking: Ranking, name: str) -> Resampled:
+        mask, clicks = self.part.slices[name], self.part.clicks
+        users = self._users[mask & clicks], self._users[mask & ~clicks]
+        return resampled_placements(ranking.placements(mask), *users, self._counts)
 
     def contenders(self) -> list[Contender]:
         """Return every contender once, in the order of the predictions."""
@@ -89,20 +89,17 @@ class Measurements:
             return {seed for name, other, seed in self._table if name == ubm and other.variant != UNTRAINED}
         return {seed for name, other, seed in self._table if (name, other) == (ubm, contender)}
 
-    def at(self, ubm: str, contender: Contender, seed: int, name: str) -> Measured:
+    def at(self, ubm: str, contender: Contender, seed: int, name: str) -> Resampled:
         """Return the AUC of one model on the slice ``name``."""
         return self._table[self._key(ubm, contender, seed)][name]
 
     def placements(self, ubm: str, contender: Contender, seed: int, name: str) -> Placements:
         """Return where one model ranks the impressions of the slice ``name``; made anew, they are too many to keep."""
-        mask = self.part.slices[name]
-        return placements(
-            self.part.clicks[mask], self._predictions[self._key(ubm, contender, seed)].logits[mask]
-        )
+        return self._rankings[self._key(ubm, contender, seed)].placements(self.part.slices[name])
 
-    def shuffled(self) -> dict[tuple[str, Contender], dict[int, Measured]]:
+    def shuffled(self) -> dict[tuple[str, Contender], dict[int, Resampled]]:
         """Return, by UBM and contender and then by seed, the AUC on shuffled vectors where it was measured."""
-        found: dict[tuple[str, Contender], dict[int, Measured]] = {}
+        found: dict[tuple[str, Contender], dict[int, Resampled]] = {}
         for (ubm, contender, seed), measured in self._shuffled.items():
             found.setdefault((ubm, contender), {})[seed] = measured
         return found
@@ -156,19 +153,19 @@ def _groups(measured: Measurements) -> Iterator[tuple[str, "Versus"]]:
 def measure_content_use(measured: Measurements) -> list[ContentUse]:
     """Return, for every model with content, the AUC on all impressions that shuffling its vectors costs."""
     found = []
-    for (ubm, contender), by_seed in measured.shuffled().items():
-        own = {seed: measured.at(ubm, contender, seed, ALL) for seed in by_seed}
-        drops = np.array([own[seed].auc - by_seed[seed].auc for seed in by_seed])
-        pooled = pool(drops, np.stack([own[seed].draws - by_seed[seed].draws for seed in by_seed]))
+    for (ubm, contender), shuffled in measured.shuffled().items():
+        own = by_seed([measured.at(ubm, contender, seed, ALL) for seed in shuffled])
+        without = by_seed(list(shuffled.values()))
+        pooled = pool(own.minus(without))
         found.append(
             ContentUse(
                 dataset=measured.part.dataset,
                 ubm=ubm,
                 variant=contender.variant,
                 encoder=contender.encoder,
-                seeds=list(by_seed),
-                auc=float(np.mean([one.auc for one in own.values()])),
-                shuffled_auc=float(np.mean([one.auc for one in by_seed.values()])),
+                seeds=list(shuffled),
+                auc=float(own.values.mean()),
+                shuffled_auc=float(without.values.mean()),
                 drop=pooled.mean,
                 sd=pooled.sd,
                 standard_error=pooled.standard_error,
@@ -196,14 +193,9 @@ class Versus(NamedTuple):
 
     def differences(self, name: str) -> BySeed:
         """Return the difference of AUC per seed (mean over ``ubms``), and the same in each resample."""
-        at = self.measured.at
-        pairs = [
-            [(at(ubm, self.other, seed, name), at(ubm, self.base, seed, name)) for ubm in self.ubms]
-            for seed in self.seeds
-        ]
-        values = np.array([np.mean([a.auc - b.auc for a, b in row]) for row in pairs])
-        draws = np.stack([np.mean([a.draws - b.draws for a, b in row], axis=0) for row in pairs])
-        return values, draws
+        return mean_of(
+            [self._of(ubm, self.other, name).minus(self._of(ubm, self.base, name)) for ubm in self.ubms]
+        )
 
     def delong(self, name: str) -> DeLong:
         """Return the mean difference of AUC with its uncertainty over impressions."""
@@ -211,8 +203,10 @@ class Versus(NamedTuple):
 
     def level(self, name: str) -> float:
         """Return the mean AUC of ``base``."""
-        aucs = [self.measured.at(ubm, self.base, seed, name).auc for ubm in self.ubms for seed in self.seeds]
-        return float(np.mean(aucs))
+        return float(mean_of([self._of(ubm, self.base, name) for ubm in self.ubms]).values.mean())
+
+    def _of(self, ubm: str, contender: Contender, name: str) -> BySeed:
+        return by_seed([self.measured.at(ubm, contender, seed, name) for seed in self.seeds])
 
     def _placements(self, name: str) -> Iterator[tuple[Placements, Placements]]:
         at = self.measured.placements
@@ -244,7 +238,7 @@ def _contrasts(measured: Measurements, by_category: Contrast) -> list[Contrast]:
 
 
 def _comparison(name: str, versus: Versus, contrast: Contrast, by_slice: Mapping[str, DeLong]) -> Comparison:
-    pooled = pool(*contrast.of(versus.differences))
+    pooled = pool(contrast.of(versus.differences))
     tested = contrasted(*([by_slice[place] for place in names] for names in contrast))
     relative = None
     if len(contrast.all_slices) == 1:

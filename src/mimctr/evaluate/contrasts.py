@@ -6,17 +6,12 @@ Both sides are taken on the same resamples of users and with the same seeds, so 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
+from mimctr.evaluate.significance import BySeed, mean_of
 
 CATEGORY = "category:"
 CONTENT_SENSITIVE = ("Clothes", "Home Decoration", "Toys")
 LESS_SENSITIVE = ("Sports", "Pets", "Cars")
 """The categories whose clicks gained most and least online (paper Table 7)."""
-
-BySeed = tuple[Float[ndarray, "seeds"], Float[ndarray, "seeds resamples"]]
-"""A difference per seed, and the same in each resample of users."""
 
 
 class Contrast(NamedTuple):
@@ -42,11 +37,8 @@ class Contrast(NamedTuple):
 
     def of(self, measure: Callable[[str], BySeed]) -> BySeed:
         """Return what ``measure`` says of each slice, contrasted."""
-        values, draws = _mean(self.slices, measure)
-        if not self.minus:
-            return values, draws
-        less_values, less_draws = _mean(self.minus, measure)
-        return values - less_values, draws - less_draws
+        found = mean_of([measure(name) for name in self.slices])
+        return found.minus(mean_of([measure(name) for name in self.minus])) if self.minus else found
 
 
 def between_categories(first: Sequence[str], second: Sequence[str]) -> Contrast:
@@ -66,8 +58,3 @@ def possible(contrasts: Sequence[Contrast], there: Collection[str]) -> list[Cont
 
 def _together(names: Sequence[str]) -> str:
     return ", ".join([names[0], *(name.partition(":")[2] for name in names[1:])])
-
-
-def _mean(names: Sequence[str], measure: Callable[[str], BySeed]) -> BySeed:
-    values, draws = zip(*(measure(name) for name in names), strict=True)
-    return np.mean(values, axis=0), np.mean(draws, axis=0)

@@ -1,13 +1,12 @@
 """DeLong's test: is a difference of AUC real for these very models, if impressions were independent?
 
-DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), in O(n log n) by midranks as in Sun and Xu (IEEE Signal
-Processing Letters 21, 2014). A click's placement is the share of non-clicks that it ranks above, a non-click's the
-share of clicks that rank above it, a tie one half; AUC is the mean of either. For a difference of AUC, or a mean of
-such differences, with ``d`` the same difference of the placements,
+DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), in O(n log n) as in Sun and Xu (IEEE Signal Processing Letters
+21, 2014). For a difference of AUC, or a mean of such differences, with ``d`` the same difference of the placements
+(:mod:`mimctr.evaluate.placements`),
 
     se^2 = var(d over clicks) / num_clicks + var(d over non-clicks) / num_non_clicks
 
-It knows nothing of seeds, and a user's impressions are not independent: the bootstrap over users
+It knows nothing of seeds, and a user's impressions are not independent: the spread over users
 (:mod:`mimctr.evaluate.significance`) is what the report's intervals rest on.
 """
 
@@ -16,21 +15,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
-from numpy import ndarray
 
 from mimctr.errors import DataError
-from mimctr.evaluate.metrics import doubled_ranks
+from mimctr.evaluate.placements import Placements
 from mimctr.evaluate.significance import two_sided
-
-
-class Placements(NamedTuple):
-    """Where one model ranks every impression; the mean of either field is its AUC."""
-
-    clicks: Float[ndarray, "clicks"]
-    """Share of the non-clicks below each click, a tie one half."""
-    non_clicks: Float[ndarray, "non_clicks"]
-    """Share of the clicks above each non-click, a tie one half."""
 
 
 class DeLong(NamedTuple):
@@ -42,8 +30,10 @@ class DeLong(NamedTuple):
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided, for "no difference"."""
-        return None if self.standard_error is None else two_sided(self.difference, self.standard_error)
+        """Two-sided, for "no difference"; None where a difference has no spread, as of a handful of impressions."""
+        if self.standard_error is None or (self.standard_error == 0 and self.difference != 0):
+            return None
+        return two_sided(self.difference, self.standard_error)
 
 
 def contrasted(first: Iterable[DeLong], second: Iterable[DeLong] = ()) -> DeLong:
@@ -54,27 +44,6 @@ def contrasted(first: Iterable[DeLong], second: Iterable[DeLong] = ()) -> DeLong
     return DeLong(
         sum(weight * one.difference for weight, one in parts),
         math.hypot(*errors) if len(errors) == len(parts) else None,
-    )
-
-
-def placements(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Placements:
-    """Return the placement of every impression under one model, ties exact. O(n log n).
-
-    Args:
-        labels: 0/1 or bool, both there.
-        scores: Anything increasing in the click probability.
-    """
-    clicked = labels.astype(bool)
-    of_class = clicked.astype(np.int64)
-    passed = np.empty(len(scores), dtype=np.int64)
-    order, ranks = doubled_ranks(scores, np.zeros_like(of_class))
-    passed[order] = ranks
-    order, ranks = doubled_ranks(scores, of_class)
-    passed[order] -= ranks  # twice how many of the other class are below, a tie one half
-    num_clicks = int(of_class.sum())
-    return Placements(
-        clicks=passed[clicked] / (2 * (len(scores) - num_clicks)),
-        non_clicks=1 - passed[~clicked] / (2 * num_clicks),
     )
 
 

@@ -171,20 +171,25 @@ def calibration_bins(
     Args:
         labels: 0/1 or bool.
         probabilities: Predicted click probabilities in [0, 1].
-        num_bins: Bins of equal count, up to one, by predicted probability; equal probabilities may be split. With
-            fewer rows than bins each row is a bin.
+        num_bins: Bins of equal count, up to one, by predicted probability. Rows of equal probabilities that are split
+            bring each bin their common click rate, so that the order of the rows is nothing. With fewer rows than bins
+            each row is a bin.
 
     Raises:
         DataError: as :func:`log_loss`.
     """
     positive = _checked_probabilities("calibration", labels, probabilities)
     order = np.argsort(probabilities, kind="stable")
+    ranked = probabilities[order]
+    ties = np.flatnonzero(_rises(ranked))
+    lengths = np.diff(np.append(ties, len(ranked)))
+    clicked = np.repeat(np.add.reduceat(positive[order].astype(np.float64), ties) / lengths, lengths)
     starts = np.unique(np.arange(num_bins) * len(order) // num_bins)
     num_rows = np.diff(np.r_[starts, len(order)])
     return Bins(
         num_rows=num_rows,
-        predicted=np.add.reduceat(probabilities[order].astype(np.float64), starts) / num_rows,
-        observed=np.add.reduceat(positive[order].astype(np.float64), starts) / num_rows,
+        predicted=np.add.reduceat(ranked.astype(np.float64), starts) / num_rows,
+        observed=np.add.reduceat(clicked, starts) / num_rows,
     )
 
 
@@ -208,14 +213,18 @@ def sigmoid(logits: Float[ndarray, "rows"]) -> Float[ndarray, "rows"]:
 def doubled_ranks(scores: Num[ndarray, "rows"], group: Int[ndarray, "rows"]) -> DoubledRanks:
     """Return the rank of each score within its group, a tie at its mean rank. Exact: integers only."""
     order = np.lexsort((scores, group))
-    score, name = scores[order], group[order]
-    new_group = np.r_[True, name[1:] != name[:-1]]
-    new_run = new_group | np.r_[True, score[1:] != score[:-1]]  # a run shares group and score
+    new_group = _rises(group[order])
+    new_run = new_group | _rises(scores[order])  # a run shares group and score
     run = np.cumsum(new_run) - 1
     start = np.flatnonzero(new_run)
     length = np.diff(np.r_[start, len(order)])
     group_start = np.flatnonzero(new_group)[np.cumsum(new_group) - 1]
     return DoubledRanks(order, 2 * (start[run] - group_start) + length[run] + 1)
+
+
+def _rises(values: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:
+    """Return where sorted values begin a run of equal ones."""
+    return np.concatenate([[True], values[1:] != values[:-1]])
 
 
 def _checked(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mimctr.evaluate import reranking
-from mimctr.evaluate.ab_test import Resampled, level, relative_change
+from mimctr.evaluate.ab_test import level, relative_change
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.off_policy import AS_LOGGED, Change, Outcome, Support
 from mimctr.evaluate.reranking import Estimator, Pages, weigh_placements
+from mimctr.evaluate.significance import Resampled
 
 MOST_OFF = 0.1
 """A mean weight that is nearer to 1 is right, however well it was measured."""
@@ -45,11 +46,11 @@ def estimate_policies(
         resample_seed: Of the resamples.
     """
     estimator = Estimator(pages, num_resamples=num_resamples, seed=resample_seed)
-    places = pages.row.shape[1]
+    places = pages.num_places
     asked = [*(depth for depth in dict.fromkeys(depths) if depth < places), None]
     support, outcomes, changes = [], [], []
     found: dict[str, dict[int | None, list[Resampled]]] = {}
-    for policy, own in {AS_LOGGED: [None], **scores}.items():
+    for policy, own in {**scores, AS_LOGGED: [None]}.items():
         weights = [weigh_placements(pages, one) for one in own]
         support.append(_support(policy, [estimator.support(one) for one in weights]))
         if not support[-1].supported:

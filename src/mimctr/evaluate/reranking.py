@@ -15,14 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
-from mimctr.evaluate.ab_test import Resampled
-from mimctr.evaluate.significance import resample_users
-
-NOTHING = -1
-"""In the place of a row: the page is shorter."""
+from mimctr.evaluate.significance import Resampled, resample_users
 
 
 class Log(NamedTuple):
@@ -40,22 +36,30 @@ class Log(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """Impressions of one user, time and query stand together, the topmost first."""
+    """Impressions of one user, time and query stand together, page after page, the topmost of each first."""
 
-    row: Int[ndarray, "pages places"]
-    """Of the log; -1 behind the last item of a page."""
-    user: Int[ndarray, "pages"]
-    item: Int[ndarray, "pages places"]
-    propensity: Float[ndarray, "pages places"]
-    """1 where there is nothing."""
-    click: Float[ndarray, "pages places"]
+    row: Int[ndarray, "shown"]
+    """Of the log."""
+    page: Int[ndarray, "shown"]
+    """From 0, rising."""
+    place: Int[ndarray, "shown"]
+    """On its page, 0 on top."""
+    user: Int[ndarray, "shown"]
+    item: Int[ndarray, "shown"]
+    propensity: Float[ndarray, "shown"]
+    click: Float[ndarray, "shown"]
     left_out: dict[str, int]
     """Why pages are not among these -> how many."""
 
     @property
-    def there(self) -> Bool[ndarray, "pages places"]:
-        """True where there is an item."""
-        return self.row != NOTHING
+    def num_pages(self) -> int:
+        """How many there are."""
+        return int(self.page.max(initial=-1)) + 1
+
+    @property
+    def num_places(self) -> int:
+        """Of the longest page."""
+        return int(self.place.max(initial=-1)) + 1
 
 
 def find_pages(log: Log) -> Pages:
@@ -84,27 +88,22 @@ def find_pages(log: Log) -> Pages:
         if wrong.any():
             left_out[name] = int(wrong.sum())
     size = of_page["size"].to_numpy().astype(np.int64)
-    start = np.cumsum(size) - size
-    length = int(size[kept].max(initial=0))
-    place = start[kept][:, None] + np.arange(length)  # (P, K)
-    there = np.arange(length) < size[kept][:, None]
-    place = np.where(there, place, 0)
-
-    def take(name: str, fill: float) -> ndarray:
-        values = rows[name].to_numpy()
-        return np.where(there, values[place], fill) if len(values) else np.full(place.shape, fill)
-
+    place = np.arange(rows.height) - np.repeat(np.cumsum(size) - size, size)
+    shown = np.repeat(kept, size)
+    rows = rows.filter(shown)
     return Pages(
-        row=take("row", NOTHING).astype(np.int64),
-        user=of_page["user"].to_numpy()[kept],
-        item=take("item", NOTHING),
-        propensity=take("propensity", 1.0),
-        click=take("click", 0.0).astype(np.float64),
+        row=rows["row"].to_numpy(),
+        page=np.repeat(np.cumsum(kept) - 1, size)[shown],
+        place=place[shown],
+        user=rows["user"].to_numpy(),
+        item=rows["item"].to_numpy(),
+        propensity=rows["propensity"].to_numpy(),
+        click=rows["click"].to_numpy().astype(np.float64),
         left_out=left_out,
     )
 
 
-def weigh_placements(pages: Pages, scores: Float[ndarray, "rows"] | None) -> Float[ndarray, "pages places"]:
+def weigh_placements(pages: Pages, scores: Float[ndarray, "rows"] | None) -> Float[ndarray, "shown"]:
     """Return what each impression counts for a policy: 0 where the policy would have put another item there.
 
     Args:
@@ -112,20 +111,10 @@ def weigh_placements(pages: Pages, scores: Float[ndarray, "rows"] | None) -> Flo
         scores: Of each row of the log; the policy puts the highest of a page first, equal ones in the order of their
             items, which knows nothing of the log's. They must not depend on where the item stood. None: the log's own.
     """
-    there = pages.there
     if scores is None:
-        return there.astype(np.float64)
-    values = np.where(there, scores[pages.row], -np.inf)
-    order = np.lexsort((pages.item, -values), axis=1)  # (P, K): what the policy puts at each place
-    return np.where(there & (order == np.arange(order.shape[1])), 1 / pages.propensity, 0.0)
-
-
-class Weighted(NamedTuple):
-    """What counts for a policy, summed up by user."""
-
-    weight: Float[ndarray, "users places"]
-    clicks: Float[ndarray, "users places"]
-    """Each times its weight."""
+        return np.ones(len(pages.row))
+    order = np.lexsort((pages.item, -scores[pages.row], pages.page))  # what the policy puts at each place
+    return np.where(order == np.arange(len(order)), 1 / pages.propensity, 0.0)
 
 
 class Support(NamedTuple):
@@ -151,46 +140,47 @@ class Estimator:
 
     def __init__(self, pages: Pages, *, num_resamples: int, seed: int) -> None:
         self.pages = pages
-        users, self._user = np.unique(pages.user, return_inverse=True)
+        users, user = np.unique(pages.user, return_inverse=True)
         self._counts = resample_users(len(users), num_resamples=num_resamples, seed=seed)
-        self._shown = self._by_user(pages.there.astype(np.float64))
+        cells, self._cell = np.unique(user * pages.num_places + pages.place, return_inverse=True)
+        self._user, self._place = np.divmod(cells, pages.num_places)
+        self._shown = self._by_cell(np.ones(len(user)))
         self._resampled_shown = self._resample(self._shown)
 
-    def of(self, weights: Float[ndarray, "pages places"], depths: Sequence[int]) -> list[Resampled]:
+    def of(self, weights: Float[ndarray, "shown"], depths: Sequence[int]) -> list[Resampled]:
         """Return the clicks per impression of a policy in the first places of every page, for each of ``depths``.
 
         NaN where the log never did at some place what the policy does.
         """
-        weight, clicks = self._by_user(weights), self._by_user(weights * self.pages.click)
-        drawn = self._resample(weight), self._resample(clicks)
+        weight, clicks = self._by_cell(weights), self._by_cell(weights * self.pages.click)
+        whole = self._by_place(weight), self._by_place(clicks), self._by_place(self._shown)
+        drawn = self._resample(weight), self._resample(clicks), self._resampled_shown
         return [
-            Resampled(
-                float(_rate(weight.sum(axis=0), clicks.sum(axis=0), self._shown.sum(axis=0), depth)),
-                _rate(*drawn, self._resampled_shown, depth),
-            )
+            Resampled(float(_rate(*whole, depth)), _rate(*drawn, depth), self._counts.shape[1])
             for depth in depths
         ]
 
-    def support(self, weights: Float[ndarray, "pages places"]) -> Support:
+    def support(self, weights: Float[ndarray, "shown"]) -> Support:
         """Return how much the log knows of a policy."""
-        weight = self._by_user(weights).sum(axis=1)
-        shown = self._shown.sum(axis=1)
-        drawn = self._resample(weight[:, None])[:, 0] / self._resampled_shown.sum(axis=1)
+        weight = self._by_cell(weights)
+        drawn = self._resample(weight).sum(axis=1) / self._resampled_shown.sum(axis=1)
         squares = float((weights**2).sum())
         return Support(
-            mean_weight=Resampled(float(weight.sum() / shown.sum()), drawn),
+            mean_weight=Resampled(float(weight.sum() / len(weights)), drawn, self._counts.shape[1]),
             matched=int((weights > 0).sum()),
             effective=float(weights.sum()) ** 2 / squares if squares else 0.0,
             largest_weight=float(weights.max()),
         )
 
-    def _by_user(self, values: Float[ndarray, "pages places"]) -> Float[ndarray, "users places"]:
-        sums = np.zeros((self._counts.shape[1], values.shape[1]))
-        np.add.at(sums, self._user, values)
-        return sums
+    def _by_cell(self, values: Float[ndarray, "shown"]) -> Float[ndarray, "cells"]:
+        """Return sums by user and place, of those that occur."""
+        return np.bincount(self._cell, weights=values)
 
-    def _resample(self, values: Float[ndarray, "users columns"]) -> Float[ndarray, "resamples columns"]:
-        return np.stack([count.astype(np.float64) @ values for count in self._counts])
+    def _by_place(self, values: Float[ndarray, "cells"]) -> Float[ndarray, "places"]:
+        return np.bincount(self._place, weights=values)
+
+    def _resample(self, values: Float[ndarray, "cells"]) -> Float[ndarray, "resamples places"]:
+        return np.stack([self._by_place(count[self._user] * values) for count in self._counts])
 
 
 def _rate(

@@ -64,11 +64,11 @@ def split_off_one_class(slices: Slices, clicks: Bool[ndarray, "rows"]) -> tuple[
     return kept, skipped
 
 
-def score(part: TestPart, predictions: Sequence[Predictions]) -> list[Row]:
-    """Return one row per model and slice, every metric exact over the slice's impressions.
+def refuse_unusable(part: TestPart, predictions: Sequence[Predictions]) -> None:
+    """Raise where predictions cannot be judged; before anything is, as judging takes long.
 
     Raises:
-        DataError: a model's predictions are not one per test impression, or two models have one name.
+        DataError: a model's predictions are not one number per test impression, or two models have one name.
     """
     seen: set[tuple[str, str, str | None, int]] = set()
     for model in predictions:
@@ -83,6 +83,21 @@ def score(part: TestPart, predictions: Sequence[Predictions]) -> list[Row]:
                 f"evaluate: model {name} predicts {model.logits.shape} rows but the test part has "
                 f"{len(part.clicks):,} impressions. Train it again on this dataset."
             )
+        for values in (model.logits, model.shuffled_logits):
+            if values is not None and np.isnan(values).any():
+                raise DataError(
+                    f"evaluate: model {name} predicts NaN for {int(np.isnan(values).sum()):,} of {len(values):,} "
+                    "impressions. It diverged, or its input is damaged: train it again, or leave it out (models)."
+                )
+
+
+def score(part: TestPart, predictions: Sequence[Predictions]) -> list[Row]:
+    """Return one row per model and slice, every metric exact over the slice's impressions.
+
+    Args:
+        part: The test impressions.
+        predictions: That :func:`refuse_unusable` lets pass.
+    """
     ceilings = {name: _ceiling(part, mask) for name, mask in part.slices.items()}
     return [
         _row(part, model, name=name, mask=mask, ceiling=ceilings[name])

@@ -14,8 +14,14 @@ from numpy import ndarray
 from mimctr.errors import DataError
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS
 from mimctr.evaluate.encoder_results import Estimate, Measure
-from mimctr.evaluate.metrics import auc
-from mimctr.evaluate.significance import Difference, pool, resample_users, resampled_auc
+from mimctr.evaluate.significance import (
+    Resampled,
+    by_seed,
+    pool,
+    resample_users,
+    resampled_auc,
+    resampled_sum,
+)
 
 DEPTHS = (1, 10, 100)
 SLICES = (ALL, UNSEEN_ITEMS, SEEN_ITEMS)
@@ -35,11 +41,10 @@ class Searched(NamedTuple):
     impression_user: Int[ndarray, "impressions"]
 
 
-class Drawn(NamedTuple):
-    """A metric, and the metric in each resample of users."""
+class Measured(NamedTuple):
+    """A metric of one part and slice."""
 
-    value: float
-    draws: Float[ndarray, "resamples"]
+    metric: Resampled
     size: int
     """Pairs or impressions."""
 
@@ -63,7 +68,7 @@ def measure(
     measures = []
     for row, seeds in found.items():
         for key in seeds[0]:
-            drawn = [seed[key] for seed in seeds]
+            measured = [seed[key] for seed in seeds]
             part, name, metric = key
             measures.append(
                 Measure(
@@ -71,9 +76,9 @@ def measure(
                     part=part,
                     slice=name,
                     metric=metric,
-                    num_pairs=drawn[0].size,
-                    by_seed=[one.value for one in drawn],
-                    value=_estimate(drawn, None),
+                    num_pairs=measured[0].size,
+                    by_seed=[one.metric.value for one in measured],
+                    value=_estimate(measured, None),
                     over_base=_against(found, row, base, key),
                     over_best=_against(found, row, best, key),
                 )
@@ -83,8 +88,8 @@ def measure(
 
 def resampled_mean(
     values: Float[ndarray, "pairs"], users: Int[ndarray, "pairs"], counts: Int[ndarray, "resamples users"]
-) -> Float[ndarray, "resamples"]:
-    """Return the mean over pairs in each resample of users; NaN where a resample holds no pair.
+) -> Resampled:
+    """Return the mean over pairs, and that in each resample of users; NaN where a resample holds no pair.
 
     Args:
         values: Of each pair.
@@ -94,8 +99,9 @@ def resampled_mean(
     num_users = counts.shape[1]
     totals = np.bincount(users, weights=values, minlength=num_users)
     sizes = np.bincount(users, minlength=num_users)
-    drawn = (counts * sizes).sum(1)
-    return np.where(drawn > 0, (counts * totals).sum(1) / np.maximum(drawn, 1), np.nan)
+    drawn = resampled_sum(sizes, counts)
+    draws = np.where(drawn > 0, resampled_sum(totals, counts) / np.maximum(drawn, 1), np.nan)
+    return Resampled(float(values.mean()), draws, int((sizes > 0).sum()))
 
 
 def pair_metrics(ranks: Float[ndarray, "pairs"]) -> dict[str, Float[ndarray, "pairs"]]:
@@ -104,7 +110,7 @@ def pair_metrics(ranks: Float[ndarray, "pairs"]) -> dict[str, Float[ndarray, "pa
     return {**found, "mrr": 1 / ranks.astype(np.float64)}
 
 
-def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[str, str, str], Drawn]:
+def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[str, str, str], Measured]:
     """Return (part, slice, metric) -> metric with its resamples."""
     result = {}
     for part, search in by_part.items():
@@ -114,17 +120,17 @@ def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[
             mask = search.slices.get(name)
             if mask is not None and mask.any():
                 for metric, values in pair_metrics(search.rank[mask]).items():
-                    draws = resampled_mean(values, users[mask], counts)
-                    result[part, name, metric] = Drawn(float(values.mean()), draws, int(mask.sum()))
+                    mean = resampled_mean(values, users[mask], counts)
+                    result[part, name, metric] = Measured(mean, int(mask.sum()))
         _, users = np.unique(search.impression_user, return_inverse=True)
         counts = resample_users(int(users.max()) + 1, num_resamples=num_resamples, seed=0)
-        draws = resampled_auc(search.click, search.score, users, counts)
-        result[part, ALL, COSINE_AUC] = Drawn(auc(search.click, search.score), draws, len(search.click))
+        auc = resampled_auc(search.click, search.score, users, counts)
+        result[part, ALL, COSINE_AUC] = Measured(auc, len(search.click))
     return result
 
 
 def _against(
-    found: Mapping[str, Sequence[Mapping[tuple[str, str, str], Drawn]]],
+    found: Mapping[str, Sequence[Mapping[tuple[str, str, str], Measured]]],
     row: str,
     other: str,
     key: tuple[str, str, str],
@@ -135,12 +141,9 @@ def _against(
     return _estimate([seed[key] for seed in found[row]], [seed[key] for seed in found[other]])
 
 
-def _estimate(drawn: Sequence[Drawn], minus: Sequence[Drawn] | None) -> Estimate:
-    values, draws = np.array([one.value for one in drawn]), np.stack([one.draws for one in drawn])
-    if minus is not None:
-        values = values - np.array([one.value for one in minus])
-        draws = draws - np.stack([one.draws for one in minus])
-    pooled: Difference = pool(values, draws)
+def _estimate(measured: Sequence[Measured], minus: Sequence[Measured] | None) -> Estimate:
+    found = by_seed([one.metric for one in measured])
+    pooled = pool(found if minus is None else found.minus(by_seed([one.metric for one in minus])))
     low, high, p_value = pooled.low, pooled.high, pooled.p_value
     if minus is None:  # a level, from 0 to 1 whatever Student's distribution says
         p_value = None

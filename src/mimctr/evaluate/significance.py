@@ -1,4 +1,4 @@
-"""Is a difference of AUC real? A paired bootstrap over users, joined with the spread over seeds.
+"""Is a difference of AUC real? The spread over users, paired, joined with the spread over seeds.
 
 Two things make a measured gain uncertain: which users the test part happens to hold, and which seed the models were
 trained with. The first is measured by resampling users, the same resample for every model (their errors are alike, so
@@ -6,10 +6,13 @@ only a paired test sees small gains). The second is the spread of the gain over 
 
     se^2 = var_users(mean gain) + sd_seeds^2 / num_seeds
 
-and the interval is Student's, with the Welch-Satterthwaite degrees of freedom: wide when it rests on two seeds.
+and the interval is Student's, with the Welch-Satterthwaite degrees of freedom: wide when it rests on two seeds, or on
+five users. In a resample, AUC is what it is to first order in how often each user was drawn
+(:func:`~mimctr.evaluate.placements.influences`): a thousand resamples then cost one sort, and hold both classes.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -18,15 +21,16 @@ from jaxtyping import Float, Int, Num, Shaped
 from numpy import ndarray
 
 from mimctr.errors import DataError
+from mimctr.evaluate.placements import Placements, influences, placements
 
 NORMAL_FROM = 1e6
 """Degrees of freedom from which Student's distribution is taken for the normal one (they differ by 1e-6)."""
 MOST_LOST = 0.1
-"""Share of resamples that may hold one class only before no interval is given."""
+"""Share of resamples that may have no value before no interval is given."""
 
 
 class Difference(NamedTuple):
-    """A pooled difference of AUC between two models, with its uncertainty."""
+    """A pooled difference between two models, with its uncertainty."""
 
     mean: float
     """Mean over seeds."""
@@ -41,13 +45,61 @@ class Difference(NamedTuple):
     """Two-sided, for "no difference"."""
 
 
+class Resampled(NamedTuple):
+    """What was measured of one model or policy, and the same in each resample of users."""
+
+    value: float
+    draws: Float[ndarray, "resamples"]
+    num_users: int
+    """That it rests on; of an AUC the fewer of those with a click and those with a non-click."""
+
+
+class BySeed(NamedTuple):
+    """Something measured, one a seed, in the same resamples of users."""
+
+    values: Float[ndarray, "seeds"]
+    draws: Float[ndarray, "seeds resamples"]
+    num_users: int
+    """That it rests on."""
+
+    def minus(self, other: "BySeed") -> "BySeed":
+        """Return the difference, seed by seed and resample by resample."""
+        return BySeed(
+            self.values - other.values, self.draws - other.draws, min(self.num_users, other.num_users)
+        )
+
+
+def by_seed(seeds: Sequence[Resampled]) -> BySeed:
+    """Return what was measured with each seed, together."""
+    return BySeed(
+        np.array([one.value for one in seeds]),
+        np.stack([one.draws for one in seeds]),
+        min(one.num_users for one in seeds),
+    )
+
+
+def mean_of(parts: Sequence[BySeed]) -> BySeed:
+    """Return the mean of what was measured in several places, seed by seed and resample by resample."""
+    values, draws, num_users = zip(*parts, strict=True)
+    return BySeed(np.mean(values, axis=0), np.mean(draws, axis=0), min(num_users))
+
+
 def resample_users(num_users: int, *, num_resamples: int, seed: int) -> Int[ndarray, "resamples users"]:
-    """Return how often each user is drawn in each bootstrap resample, int16."""
+    """Return how often each user is drawn in each bootstrap resample, uint8."""
     generator = np.random.default_rng(seed)
-    counts = np.empty((num_resamples, num_users), dtype=np.int16)
+    counts = np.empty((num_resamples, num_users), dtype=np.uint8)
     for row in counts:
         row[:] = np.bincount(generator.integers(num_users, size=num_users), minlength=num_users)
     return counts
+
+
+def resampled_sum(
+    values: Float[ndarray, "users"], counts: Int[ndarray, "resamples users"]
+) -> Float[ndarray, "resamples"]:
+    """Return the sum over the users of each resample."""
+    return np.einsum(
+        "ru,u->r", counts, values, dtype=np.float64
+    )  # no BLAS: its threads stall, and counts are bytes
 
 
 def resampled_auc(
@@ -55,65 +107,64 @@ def resampled_auc(
     scores: Num[ndarray, "rows"],
     users: Int[ndarray, "rows"],
     counts: Int[ndarray, "resamples users"],
-) -> Float[ndarray, "resamples"]:
-    """Return the AUC in each resample of users, ties one half; NaN where a resample holds one class only.
-
-    One sort for all resamples; each then costs O(n).
+) -> Resampled:
+    """Return the AUC, ties one half, and to first order that in each resample of users. O(n log n).
 
     Args:
-        labels: 0/1 or bool.
+        labels: 0/1 or bool, both there.
         scores: Anything increasing in the click probability.
         users: Column of ``counts`` of each row's user.
         counts: From :func:`resample_users`. The same counts for two models make the test paired.
     """
-    order = np.argsort(scores, kind="stable")
-    score, user = scores[order], users[order]
-    negative = (labels[order] == 0).astype(np.float64)
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # one run per distinct score
-    result = np.empty(len(counts))
-    for index, count in enumerate(counts):
-        weight = count[user].astype(np.float64)
-        weight_negative = weight * negative
-        weight_positive = weight - weight_negative
-        if len(starts) < len(score):
-            weight_negative = np.add.reduceat(weight_negative, starts)
-            weight_positive = np.add.reduceat(weight_positive, starts)
-        below = np.cumsum(weight_negative) - weight_negative / 2
-        pairs = weight_positive.sum() * weight_negative.sum()
-        result[index] = (
-            (weight_positive * below).sum() / pairs if pairs else np.nan
-        )  # no BLAS: its threads stall
-    return result
+    clicked = labels.astype(bool)
+    return resampled_placements(placements(clicked, scores), users[clicked], users[~clicked], counts)
 
 
-def pool(
-    values: Float[ndarray, "seeds"], draws: Float[ndarray, "seeds resamples"], *, confidence: float = 0.95
-) -> Difference:
-    """Return the mean difference over seeds with its interval over users and seeds.
+def resampled_placements(
+    placed: Placements,
+    users_of_clicks: Int[ndarray, "clicks"],
+    users_of_non_clicks: Int[ndarray, "non_clicks"],
+    counts: Int[ndarray, "resamples users"],
+) -> Resampled:
+    """Return what :func:`resampled_auc` does, of impressions that are ranked already."""
+    num_users = counts.shape[1]
+    changes = influences(placed, users_of_clicks, users_of_non_clicks, num_users)
+    rests_on = min(
+        int((np.bincount(users, minlength=num_users) > 0).sum())
+        for users in (users_of_clicks, users_of_non_clicks)
+    )
+    return Resampled(placed.auc, placed.auc + resampled_sum(changes, counts), rests_on)
 
-    With one seed the interval is over users only. Without resamples, or where more than a tenth of them hold one class
-    only, there is no interval.
+
+def pool(measured: BySeed, *, confidence: float = 0.95) -> Difference:
+    """Return the mean over seeds with its interval over users and seeds.
+
+    With one seed the interval is over users only. Without resamples, with fewer than two users, or where more than a
+    tenth of the resamples have no value, there is no interval.
 
     Args:
-        values: Difference (other minus base) per seed.
-        draws: The same difference in each resample of users; the resamples are shared by the seeds.
+        measured: Differences usually, other minus base.
         confidence: Share of intervals that are to hold the true difference.
 
     Raises:
         DataError: there is no seed.
     """
+    values, draws, num_users = measured
     num_seeds = len(values)
     if num_seeds == 0:
         raise DataError("pool: there is no difference to pool. Give one per seed.")
     mean = float(values.mean())
     sd = float(values.std(ddof=1)) if num_seeds > 1 else None
     known = ~np.isnan(draws).any(axis=0)
-    if known.sum() < 2 or known.mean() < 1 - MOST_LOST:
+    if num_users < 2 or known.sum() < 2 or known.mean() < 1 - MOST_LOST:
         return Difference(mean, sd, None, None, None, None)
-    of_users = float(draws[:, known].mean(axis=0).var(ddof=1))
+    of_users = float(draws[:, known].mean(axis=0).var(ddof=1)) * num_users / (num_users - 1)
     of_seeds = sd**2 / num_seeds if sd is not None else 0.0
     variance = of_users + of_seeds
-    degrees = (num_seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else math.inf
+    doubt = of_users**2 * (1 / (num_users - 1) + 1 / (known.sum() - 1))
+    if of_seeds:
+        doubt += of_seeds**2 / (num_seeds - 1)
+    degrees = variance**2 / doubt if doubt else math.inf
     error = math.sqrt(variance)
     reach = student_quantile(confidence, degrees) * error
     return Difference(mean, sd, error, mean - reach, mean + reach, two_sided(mean, error, degrees))

@@ -43,7 +43,14 @@ from mimctr.evaluate.results import (
     SkippedSlice,
     write_results,
 )
-from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
+from mimctr.evaluate.scoring import (
+    Predictions,
+    TestPart,
+    measure_reliability,
+    refuse_unusable,
+    score,
+    split_off_one_class,
+)
 from mimctr.evaluate.variants import ablated, labeled
 from mimctr.files import read_json
 from mimctr.recipes.category_groups import CategoryGroups
@@ -68,12 +75,19 @@ class Config(CategoryGroups):
     models: tuple[str, ...] = Field(
         (), description="Folders below train that are evaluated; none named: all. A recipe names its own."
     )
-    embeds: tuple[str, ...] = Field(
-        (), description="Folders below embed whose coverage is counted; none named: all."
+    embeds: tuple[str, ...] | None = Field(
+        None, description="Folders below embed whose coverage is counted; where not given, all."
     )
-    num_resamples: int = Field(200, ge=2, description="Bootstrap resamples of users behind every interval.")
+    num_resamples: int = Field(
+        1000, ge=2, description="Resamples of users behind every interval; a byte of memory each and user."
+    )
     resample_seed: int = Field(0, ge=0, description="Of the resamples; all models share them.")
     num_age_sets: int = Field(10, ge=2, description="Sets of items by age. Paper: 10 (Figure 6).")
+    max_categories: int = Field(
+        50,
+        ge=1,
+        description="Categories measured on their own, the largest; those of the two groups besides.",
+    )
     num_pictures: int = Field(
         8, ge=0, description="Held-out pairs whose neighbors are drawn, chosen at random."
     )
@@ -110,11 +124,12 @@ def main(run: Path, out: Path, config: Config) -> Results:
     dataset = CtrDataset.open(run / "dataset")
     name = config.dataset_name or run.resolve().name
     rows = np.array(dataset.rows("test"))
-    part, skipped = read_test_part(dataset, rows, name=name, num_age_sets=config.num_age_sets)
+    part, skipped = read_test_part(dataset, rows, config, name=name)
     folders = model_folders(run / "train", config.models)
     _tell_left_out(run / "train", folders)
     models, predictions = read_models(run, folders, rows, dataset_hash=dataset.manifest.source_hash)
     logger.info("evaluate: %d models on %d impressions", len(models), len(rows))
+    refuse_unusable(part, predictions)
     measured = Measurements(part, predictions, num_resamples=config.num_resamples, seed=config.resample_seed)
     results = Results(
         dataset=describe_dataset(dataset, name),
@@ -146,7 +161,7 @@ def main(run: Path, out: Path, config: Config) -> Results:
 
 
 def read_test_part(
-    dataset: CtrDataset, rows: Int[ndarray, "rows"], *, name: str, num_age_sets: int
+    dataset: CtrDataset, rows: Int[ndarray, "rows"], config: Config, *, name: str
 ) -> tuple[TestPart, list[SkippedSlice]]:
     """Return labels, users and slices of the impressions ``rows``, and the slices that have one class only."""
     impressions = dataset.impressions
@@ -161,11 +176,16 @@ def read_test_part(
     images = np.r_[False, dataset.queries.images.numbers >= 0]
     slices = (
         whole(len(rows))
-        | age_slices(targets, first_seen, num_sets=num_age_sets)
+        | age_slices(targets, first_seen, num_sets=config.num_age_sets)
         | seen_slices(targets, dataset.item_train_counts)
         | support_slices(targets, dataset.item_train_counts)
         | arrival_slices(targets, first_seen, test_start=dataset.manifest.test_start)
-        | category_slices(targets, categories)
+        | category_slices(
+            targets,
+            categories,
+            most=config.max_categories,
+            besides=config.content_sensitive + config.less_sensitive,
+        )
         | history_slices(impressions.end[rows] - dataset.behaviors.offsets[users])
         | query_slices(texts[queries], images[queries])
         | content_slices(targets, pictured, titled)
@@ -381,10 +401,10 @@ def embed_folder(run: Path, encoder: str, seed: int) -> Path:
     return of_seed if of_seed.is_dir() else run / "embed" / encoder
 
 
-def embed_folders(run: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return the folders of vectors below a run, in order; those named, or all."""
+def embed_folders(run: Path, names: Sequence[str] | None = None) -> list[Path]:
+    """Return the folders of vectors below a run, in order; those named, or all for None."""
     return sorted(
-        path for path in (run / "embed").glob("*") if path.is_dir() and (not names or path.name in names)
+        path for path in (run / "embed").glob("*") if path.is_dir() and (names is None or path.name in names)
     )
 
 

@@ -73,7 +73,7 @@ def main(dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, conf
     rows = data.rows("test")
     log = read_log(data, rows)
     pages = find_pages(log)
-    if not len(pages.row):
+    if not pages.num_pages:
         told = ", ".join(f"{number:,} with {reason}" for reason, number in pages.left_out.items())
         raise DataError(
             f"{dataset}: the test part has no page on which several items could stand otherwise (left out: {told}). "
@@ -102,9 +102,9 @@ def main(dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, conf
         ubm=ubm,
         base=policies[0].name,
         policies=[Policy(name=AS_LOGGED), *policies],
-        num_pages=len(pages.row),
+        num_pages=pages.num_pages,
         num_users=len(np.unique(pages.user)),
-        num_impressions=int(pages.there.sum()),
+        num_impressions=len(pages.row),
         left_out=pages.left_out,
         support=found.support,
         outcomes=found.outcomes,

@@ -30,18 +30,18 @@ def find_models(run: Path, *, ubm: str, encoder: str) -> dict[str, list[Trained]
         encoder: Whose vectors Base+MIM reads.
 
     Raises:
-        RunError: there is no such run, or no seed with both.
+        RunError: there is no such run, no seed with both, or a seed with several models of one sort.
     """
     if not (run / "train").is_dir():
         raise RunError(f"{run}: no folder train, so no model. Give the folder of a finished 'mimctr run'.")
-    found: dict[str, dict[int, Trained]] = {BASE: {}, MIM: {}}
+    found: dict[str, dict[int, list[Trained]]] = {BASE: {}, MIM: {}}
     for path in sorted((run / "train").glob(f"*/{MODEL_RECORD}")):
         record = read_model_record(path.parent)
         name = variant_of(record)
         if record.ubm != ubm or name not in found or (name == MIM and record.encoder != encoder):
             continue
         content = embed_folder(run, encoder, record.seed) if name == MIM else None
-        found[name][record.seed] = Trained(path.parent, content)
+        found[name].setdefault(record.seed, []).append(Trained(path.parent, content))
     seeds = sorted(found[BASE].keys() & found[MIM].keys())
     if not seeds:
         there = "; ".join(f"{name}: {len(own)}" for name, own in found.items())
@@ -49,20 +49,30 @@ def find_models(run: Path, *, ubm: str, encoder: str) -> dict[str, list[Trained]
             f"{run / 'train'}: no seed of '{ubm}' has both a model without content and one on the vectors of "
             f"'{encoder}' (models found: {there}). Name another user behavior model or encoder, or train them."
         )
-    return {name: [own[seed] for seed in seeds] for name, own in found.items()}
+    for name, by_seed in found.items():
+        for seed, own in by_seed.items():
+            if len(own) > 1:
+                raise RunError(
+                    f"{run / 'train'}: {len(own)} models of {ubm}, {name}, seed {seed}: "
+                    f"{', '.join(one.folder.name for one in own)}. Which one ranks is not decided here: move the "
+                    "others out of this folder."
+                )
+    return {name: [own[seed][0] for seed in seeds] for name, own in found.items()}
 
 
-def find_offline_gain(run: Path, *, ubm: str, encoder: str) -> Comparison | None:
-    """Return what Base+MIM gains over Base on a run's test impressions; None where nobody has evaluated that.
+def find_offline_gain(run: Path, policies: Sequence[Policy], *, ubm: str, encoder: str) -> Comparison | None:
+    """Return what Base+MIM gains over Base on a run's test impressions; None where nobody has evaluated these seeds.
 
     Args:
         run: Run folder; of a recipe, or of a reproduction, whose evaluations stand in folders of their own.
+        policies: That ranked; their seeds are those of the comparison.
         ubm: Of both.
         encoder: Whose vectors Base+MIM reads.
     """
+    [seeds] = [one.seeds for one in policies if one.name == MIM]
     for path in sorted((run / "evaluate").rglob(RESULTS)):
         gain = offline_gain(read_results(path), ubm, encoder)
-        if gain is not None:
+        if gain is not None and gain.seeds == seeds:
             return gain
     return None
 

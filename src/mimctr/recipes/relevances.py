@@ -11,6 +11,9 @@ from mimctr.center.attach import ContentTable
 from mimctr.data.dataset import CtrDataset
 from mimctr.ubm.content_interest import cosine
 
+CHUNK = 1024
+"""Impressions whose behaviors' vectors are in memory at a time."""
+
 
 class Relevances(NamedTuple):
     """The behaviors of some impressions, newest first, and their weights."""
@@ -34,6 +37,19 @@ def weigh(
         rows: Of its impressions.
         max_length: Newest behaviors that are looked at.
     """
+    chunks = [rows[start : start + CHUNK] for start in range(0, max(len(rows), 1), CHUNK)]
+    parts = [_weigh(dataset, table, chunk, max_length=max_length) for chunk in chunks]
+    length = max(part.mask.shape[1] for part in parts)
+    widened = [
+        [np.pad(array, [(0, 0), (0, length - array.shape[1])], constant_values=fill) for array in arrays]
+        for arrays, fill in zip(zip(*parts, strict=True), (0, False, np.nan), strict=True)
+    ]
+    return Relevances(*map(np.concatenate, widened))
+
+
+def _weigh(
+    dataset: CtrDataset, table: ContentTable, rows: Int[ndarray, "rows"], *, max_length: int
+) -> Relevances:
     batch = table.attach(dataset.batch(rows, max_length=max_length))
     content = batch.content
     assert content is not None, "attach puts it there"

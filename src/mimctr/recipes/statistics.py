@@ -1,7 +1,10 @@
 """Count a dataset for Table 1: how much there is of each category, how old and how popular what is shown is."""
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import polars as pl
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mimctr.batch import FIRST_INDEX
@@ -12,6 +15,20 @@ from mimctr.evaluate.paper.data import CategoryFacts, DataFacts, Profile
 AGE_DAYS = (1.0, 7.0, 28.0, 90.0)
 POPULARITY = (0.01, 0.1, 0.5)
 NO_CATEGORY = "(none)"
+OF_ROWS = {
+    "num_impressions": pl.len(),
+    "num_clicks": pl.col("click").cast(pl.Int64).sum(),
+    "num_users": pl.col("user").n_unique(),
+    "num_queries": pl.col("query").filter(pl.col("query") > 0).n_unique(),
+    "num_shown": pl.col("target").n_unique(),
+}
+"""What is counted of impressions, of all or of a category."""
+OF_ITEMS = {
+    "num_items": pl.len(),
+    "image_share": pl.col("pictured").mean().fill_null(0.0),
+    "title_share": pl.col("titled").mean().fill_null(0.0),
+}
+"""Likewise of the catalogue."""
 
 
 def count_dataset(dataset: CtrDataset) -> DataFacts:
@@ -19,39 +36,37 @@ def count_dataset(dataset: CtrDataset) -> DataFacts:
     impressions = dataset.impressions
     target = np.asarray(impressions.target)
     categories = [NO_CATEGORY if name is None else str(name) for name in dataset.items["category"].to_list()]
-    names, code = np.unique(categories, return_inverse=True)
-    counted = [
-        _count(dataset, str(name), of_items=code == number, of_rows=code[target - FIRST_INDEX] == number)
-        for number, name in enumerate(names)
-    ]
-    whole = _count(
-        dataset, "All", of_items=np.ones(len(code), dtype=bool), of_rows=np.ones(len(target), dtype=bool)
+    names, number = np.unique(categories, return_inverse=True)
+    items = dataset.items.select(
+        number=pl.Series(number),
+        pictured=pl.Series(np.asarray(dataset.item_images.numbers >= 0)),
+        titled=pl.col("title").is_not_null(),
     )
+    rows = pl.DataFrame(
+        {
+            "number": number[target - FIRST_INDEX],
+            "click": np.asarray(impressions.click),
+            "user": np.asarray(impressions.user),
+            "query": np.asarray(impressions.query),
+            "target": target,
+        }
+    )
+    of_rows = rows.group_by("number").agg(**OF_ROWS)
+    counted = items.group_by("number").agg(**OF_ITEMS).join(of_rows, on="number", how="left").fill_null(0)
+    counted = counted.sort("num_impressions", "number", descending=[True, False])
     return DataFacts(
-        all=whole,
-        categories=sorted(counted, key=lambda one: -one.num_impressions),
+        all=CategoryFacts(name="All", **_only(rows.select(**OF_ROWS)), **_only(items.select(**OF_ITEMS))),
+        categories=[
+            CategoryFacts(name=str(names[facts.pop("number")]), **facts)
+            for facts in counted.iter_rows(named=True)
+        ],
         profile=_profile(dataset, target),
     )
 
 
-def _count(
-    dataset: CtrDataset, name: str, *, of_items: Bool[ndarray, "items"], of_rows: Bool[ndarray, "rows"]
-) -> CategoryFacts:
-    impressions = dataset.impressions
-    pictured = np.asarray(dataset.item_images.numbers >= 0)
-    titled = dataset.items["title"].is_not_null().to_numpy()
-    queries = np.unique(impressions.query[of_rows])
-    return CategoryFacts(
-        name=name,
-        num_impressions=int(of_rows.sum()),
-        num_clicks=int(impressions.click[of_rows].sum()),
-        num_users=len(np.unique(impressions.user[of_rows])),
-        num_queries=int((queries > 0).sum()),
-        num_items=int(of_items.sum()),
-        num_shown=len(np.unique(impressions.target[of_rows])),
-        image_share=float(pictured[of_items].mean()) if of_items.any() else 0.0,
-        title_share=float(titled[of_items].mean()) if of_items.any() else 0.0,
-    )
+def _only(frame: pl.DataFrame) -> dict[str, Any]:
+    """Return the one row."""
+    return frame.row(0, named=True)
 
 
 def _profile(dataset: CtrDataset, target: Int[ndarray, "rows"]) -> Profile:

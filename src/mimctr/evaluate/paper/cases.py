@@ -84,14 +84,17 @@ def compare_items(
     """
     standings = [click_standings(clicks, groups, scores) for scores in logits]
     losses = [impression_losses(clicks, scores) for scores in logits]
+    asked = np.flatnonzero(np.isin(targets, targets[chosen]))
+    by_item = asked[np.argsort(targets[asked], kind="stable")]
+    items, starts, sizes = np.unique(targets[by_item], return_index=True, return_counts=True)
     cases = []
-    for item in np.unique(targets[chosen]).tolist():
-        own = targets == item
-        placed = own & ~np.isnan(standings[0])
-        if own.sum() >= min_impressions and placed.sum() >= max(min_clicks, 1):
+    for item, start, size in zip(items.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+        own = by_item[start : start + size]
+        placed = own[~np.isnan(standings[0][own])]
+        if size >= min_impressions and len(placed) >= max(min_clicks, 1):
             base, mim = (float(values[placed].mean()) for values in standings)
             base_loss, mim_loss = (float(values[own].mean()) for values in losses)
-            cases.append(ItemCase(item, int(own.sum()), int(placed.sum()), base, mim, base_loss, mim_loss))
+            cases.append(ItemCase(item, size, len(placed), base, mim, base_loss, mim_loss))
     return sorted(cases, key=lambda case: (-case.gain, case.item))
 
 

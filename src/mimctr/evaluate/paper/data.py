@@ -129,6 +129,7 @@ def figure_profile(facts: DataFacts) -> Figure:
         series=[Series(name="impressions", points=points)],
         note="At the time of the impression. Content counts where this leans to the left.",
         reading=[
-            f"Most impressions, {percent(max(shares))}, are on items of {names[shares.index(max(shares))]} days."
+            f"The largest share of impressions, {percent(max(shares))}, is on items of "
+            f"{names[shares.index(max(shares))]} days."
         ],
     )

@@ -98,17 +98,21 @@ def table_4(encoders: Encoders) -> Table:
 
 
 def _read_table_4(encoders: Encoders) -> list[str]:
-    kept = [
-        f"{row.labels[4]} ({row.kept_steps.count(0)} of {len(row.kept_steps)} seeds)"
-        for row in encoders.searched.rows
-        if 4 in row.labels and 0 in row.kept_steps
+    wholly: list[str] = []
+    partly: list[str] = []
+    for row in encoders.searched.rows:
+        kept, num_seeds = row.kept_steps.count(0), len(row.kept_steps)
+        if 4 in row.labels and kept:
+            (wholly if kept == num_seeds else partly).append(f"{row.labels[4]} ({kept} of {num_seeds} seeds)")
+    sentences = [
+        f"So it was with {'; '.join(rows)}. These rows {say} what DDA and DMA are worth, not their signal."
+        for rows, say in ((wholly, "say"), (partly, "say partly"))
+        if rows
     ]
-    if not kept:
+    if not sentences:
         return []
-    return [
-        "C-SFT is kept where held-out search is best, and its start stands where that never got better: so it was with "
-        f"{'; '.join(kept)}. These rows say what DDA and DMA are worth, not their signal."
-    ]
+    rule = "C-SFT is kept where held-out search is best, and its start stands where that never got better."
+    return [" ".join([rule, *sentences])]
 
 
 def table_5(encoders: Encoders) -> Table:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from mimctr.evaluate.cohorts import ALL
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.encoder_results import Estimate, alone
+from mimctr.evaluate.paper.schema import Point
 from mimctr.evaluate.results import Comparison, Results
 
 NO_CONTENT = Contender(BASE, None)
@@ -77,7 +78,7 @@ class Lookup(NamedTuple):
         return None
 
 
-def is_sure(difference: Estimate) -> bool:
+def is_sure(difference: Estimate | Point) -> bool:
     """Return whether an interval lies on one side of 0; False without an interval."""
     return (
         difference.low is not None

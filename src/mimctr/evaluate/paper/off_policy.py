@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mimctr.evaluate.compare import BASE, MIM
 from mimctr.evaluate.encoder_results import alone
-from mimctr.evaluate.off_policy import OffPolicy
+from mimctr.evaluate.off_policy import OffPolicy, Support
 from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.lookup import DEVIATION
 from mimctr.evaluate.paper.online import LABELS, SOURCE, agreement, level_alone, paper_gain
@@ -127,10 +127,20 @@ def _note(found: OffPolicy, ubm: str) -> str:
     )
 
 
+def _why_nothing(support: Support) -> str:
+    """Return why the log does not support a policy."""
+    nothing = f"The log says nothing of {LABELS.get(support.policy, support.policy)}"
+    if not support.matched_impressions:
+        return f"{nothing}: it never drew such orders."
+    mean = support.mean_weight.mean
+    wrong = ", so the propensities are wrong" if mean > 1 else ""
+    return f"{nothing}: its weights have the mean {mean:.2f} where true propensities give 1{wrong}."
+
+
 def _reading(found: OffPolicy) -> list[str]:
-    unsupported = [LABELS.get(one.policy, one.policy) for one in found.support if not one.supported]
+    unsupported = [_why_nothing(one) for one in found.support if not one.supported]
     if unsupported:
-        return [f"The log says nothing of {' and '.join(unsupported)}: it never drew orders like theirs."]
+        return unsupported
     sentences = []
     for depth in dict.fromkeys((_depths(found)[0], None)):
         change = found.change(MIM, BASE, depth)

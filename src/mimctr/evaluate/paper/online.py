@@ -10,7 +10,7 @@ from mimctr.evaluate.paper.findings import confidence, finding
 from mimctr.evaluate.paper.lookup import DEVIATION, NO_CONTENT
 from mimctr.evaluate.paper.numbers import ONLINE_CTR, ONLINE_RPM, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Finding, Table, TableRow
-from mimctr.evaluate.paper.slices import contrasted_groups
+from mimctr.evaluate.paper.slices import PAPERS_GROUPS, contrasted_groups
 from mimctr.evaluate.results import Comparison, Results
 from mimctr.evaluate.written import percent, signed
 
@@ -78,7 +78,8 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
             None where that was not measured.
     """
     ctr, rpm = (_gain(online, measure) for measure in RANKED_FOR)
-    first, second = contrasted_groups(online.changes)
+    groups = first, second = contrasted_groups(online.changes)
+    ours = groups != PAPERS_GROUPS
     return [
         finding(
             "online:ctr",
@@ -100,9 +101,10 @@ def online_findings(online: Online, offline: Comparison | None) -> list[Finding]
             "online:sensitive_categories",
             source="Table 7",
             claim=f"Clicks grow more in {first.removeprefix(CATEGORY)} than in {second.removeprefix(CATEGORY)}",
-            paper="+4.44 % to +8.69 % against +2.54 % to +3.48 %",
+            paper="" if ours else "+4.44 % to +8.69 % against +2.54 % to +3.48 %",
             difference=_gain(online, "ctr", first, minus=second),
             unit="rate",
+            ours=ours,
         ),
         _ceiling(online, "ctr", "get more clicks"),
         _ceiling(online, "rpm", "and the bids earn more"),

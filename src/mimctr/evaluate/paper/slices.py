@@ -6,7 +6,7 @@ from mimctr.evaluate.compare import MIM, Contender
 from mimctr.evaluate.contrasts import BY_SENSITIVITY, CATEGORY, CONTENT_SENSITIVE, LESS_SENSITIVE
 from mimctr.evaluate.online import Change
 from mimctr.evaluate.paper.findings import finding
-from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup
+from mimctr.evaluate.paper.lookup import NO_CONTENT, Lookup, is_sure
 from mimctr.evaluate.paper.numbers import ALL_CATEGORIES, TABLE_7
 from mimctr.evaluate.paper.schema import Cell, Column, Figure, Finding, Point, Series, Table, TableRow
 from mimctr.evaluate.results import POOLED, Comparison
@@ -16,6 +16,8 @@ FEWEST_IMPRESSIONS = 500
 """Test impressions of a place on the axis of support: of fewer an AUC is mostly chance."""
 MOST_CATEGORIES = 20
 """That a table shows; the largest."""
+PAPERS_GROUPS = (BY_SENSITIVITY.name, str(BY_SENSITIVITY.minus_name))
+"""Slices that the paper's numbers are about."""
 
 
 def table_7(found: Lookup, encoder: str) -> Table:
@@ -171,27 +173,29 @@ def _read_support(points: list[Point]) -> list[str]:
     last = points[-1] if points else None
     if last is None or "0" not in by_place or last.x == "0":
         return []
-    lost = " (not told from 0)" if last.low is not None and last.low <= 0 else ""
+    new, known = ("" if is_sure(point) else " (not told from 0)" for point in (by_place["0"], last))
     return [
-        f"Content adds {signed(by_place['0'].y)} AUC on items that training has never shown, and {signed(last.y)}"
-        f"{lost} on those that it has shown {last.x} times."
+        f"Content adds {signed(by_place['0'].y)} AUC{new} on items that training has never shown, and "
+        f"{signed(last.y)}{known} on those that it has shown {last.x} times."
     ]
 
 
 def table_7_findings(found: Lookup, encoder: str) -> list[Finding]:
     """Return what Table 7 claims."""
     content = Contender(MIM, encoder)
-    first, second = contrasted_groups(found.results.comparisons)
+    groups = first, second = contrasted_groups(found.results.comparisons)
     printed = [
         sum(TABLE_7[name].auc for name in group) / len(group) for group in (CONTENT_SENSITIVE, LESS_SENSITIVE)
     ]
+    ours = groups != PAPERS_GROUPS
     return [
         finding(
             "sensitive_categories_gain_most",
             source="Table 7",
             claim=f"{first.removeprefix(CATEGORY)} gain more than {second.removeprefix(CATEGORY)}",
-            paper=" against ".join(f"{signed(mean)}" for mean in printed),
+            paper="" if ours else " against ".join(f"{signed(mean)}" for mean in printed),
             difference=found.difference(whom(found, content), content, NO_CONTENT, first, minus=second),
+            ours=ours,
         )
     ]
 
@@ -201,7 +205,7 @@ def contrasted_groups(records: Sequence[Comparison] | Sequence[Change]) -> tuple
     for one in records:
         if one.minus_slice is not None and one.slice.startswith(CATEGORY):
             return one.slice, one.minus_slice
-    return BY_SENSITIVITY.name, str(BY_SENSITIVITY.minus_name)
+    return PAPERS_GROUPS
 
 
 def figure_6_findings(found: Lookup, encoder: str) -> list[Finding]:

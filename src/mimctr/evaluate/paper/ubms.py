@@ -81,10 +81,11 @@ def _read_table_2(found: Lookup, names: Mapping[str, str], content: Contender) -
     ]
     pooled, ceiling = found.difference(POOLED, content, NO_CONTENT), found.ceiling()
     bases = [base.mean for base in (found.auc(ubm, NO_CONTENT) for ubm in known) if base is not None]
-    if pooled is not None and pooled.mean > 0 and ceiling is not None and bases:
-        share = pooled.mean / (ceiling - sum(bases) / len(bases))
+    way = ceiling - sum(bases) / len(bases) if ceiling is not None and bases else 0.0
+    if pooled is not None and pooled.mean > 0 and way > 0:
+        share = percent(pooled.mean / way, 0)
         words.append(
-            f"That is {percent(share, 0)} of the way from Base to the ceiling, what a perfect model would reach."
+            f"That is {share} of the way from Base to the ceiling, what a perfect model would reach."
         )
     return words
 
