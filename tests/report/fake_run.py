@@ -1,5 +1,6 @@
 """A made-up run folder with the shape of a real one: the numbers come from generated predictions, not from training."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from mimctr.evaluate.results import (
 )
 from mimctr.evaluate.scoring import Predictions, TestPart, measure_reliability, score, split_off_one_class
 
-CATEGORIES = ["Clothes", "Home Decoration", "Sports", "Toys", "FMCG", "Pets", "Cars"]
+CATEGORIES = ["Clothes", "Home Decoration", "Sports", "Toys", "FMCG", "Pets", "from $5 to $10"]
+"""The last one has two dollar signs: matplotlib would read a formula between them."""
 NUM_ITEMS, NUM_USERS, NUM_ROWS = 300, 150, 6000
 
 
@@ -61,44 +63,48 @@ def make_results(
     ubms: tuple[str, ...] = ("mean", "din", "sim"),
     variants: tuple[str, ...] = ("base", "mim", "mim_plus", "mim_permuted", "untrained_cosine"),
     seeds: tuple[int, ...] = (0, 1),
+    encoders: tuple[str, ...] = ("csft",),
+    without: tuple[tuple[str, str, int], ...] = (),
     full: bool = True,
 ) -> Results:
-    """Results with every part, or (``full`` False) with the optional parts empty."""
+    """Results with every part, or (``full`` False) with the optional parts empty; ``without`` models, by UBM, variant
+    and seed."""
     part, taste, age, skipped = make_part()
     strength = {"base": 0.3 + 0.4 * age, "mim": 0.75, "mim_plus": 0.9, "mim_permuted": 0.3 + 0.4 * age}
     predictions = []
-    for variant in variants:
-        for place, ubm in enumerate(ubms):
-            for seed in seeds:
-                generator = np.random.default_rng([len(variant), place, seed])
-                if variant == "untrained_cosine":
-                    if place or seed:
-                        continue
-                    logits = 0.5 * taste + np.random.default_rng(9).normal(size=NUM_ROWS)
-                else:
-                    noise = np.random.default_rng(place).normal(size=NUM_ROWS)
-                    noise = noise + 0.2 * generator.normal(size=NUM_ROWS) - 1.5
-                    logits = strength[variant] * taste + noise
-                predictions.append(
-                    Predictions(
-                        ubm=ubm,
-                        variant=variant,
-                        encoder=None if variant == "base" else "csft",
-                        seed=seed,
-                        logits=logits.astype(np.float32),
-                        probabilistic=variant != "untrained_cosine",
-                        shuffled_logits=None
-                        if variant == "base"
-                        else (logits - 0.3 * taste).astype(np.float32),
-                    )
+    for variant, (place, ubm), seed in itertools.product(variants, enumerate(ubms), seeds):
+        if (ubm, variant, seed) in without or (variant == "untrained_cosine" and (place or seed)):
+            continue
+        for number, encoder in enumerate([None] if variant == "base" else encoders):
+            generator = np.random.default_rng([len(variant), place, seed])
+            if variant == "untrained_cosine":
+                logits = 0.5 * taste + np.random.default_rng(9).normal(size=NUM_ROWS)
+            else:
+                noise = np.random.default_rng(place).normal(size=NUM_ROWS)
+                noise = noise + 0.2 * generator.normal(size=NUM_ROWS) - 1.5
+                logits = strength[variant] * taste + noise
+            logits = logits + 0.1 * number * generator.normal(size=NUM_ROWS)
+            shuffled = None if variant == "base" else (logits - 0.3 * taste).astype(np.float32)
+            predictions.append(
+                Predictions(
+                    ubm=ubm,
+                    variant=variant,
+                    encoder=encoder,
+                    seed=seed,
+                    logits=logits.astype(np.float32),
+                    probabilistic=variant != "untrained_cosine",
+                    shuffled_logits=shuffled,
                 )
+            )
     models = [
         ModelFacts(
             ubm=model.ubm,
             variant=model.variant,
             seed=model.seed,
             encoder=model.encoder,
-            folder=f"train/{model.ubm}-{model.variant}-seed{model.seed}",
+            folder="-".join(
+                filter(None, [f"train/{model.ubm}", model.variant, model.encoder, f"seed{model.seed}"])
+            ),
             config={"learning_rate": 0.005, "batch_size": 1024},
         )
         for model in predictions

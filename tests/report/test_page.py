@@ -50,6 +50,11 @@ def results():
 
 
 @pytest.fixture(scope="module")
+def two_encoders():
+    return make_results(ubms=("din", "sim"), variants=("base", "mim"), encoders=("plain", "csft"), full=False)
+
+
+@pytest.fixture(scope="module")
 def page(results, tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("run"), results)
     return report.main(run, run / "report").read_text(encoding="utf-8")
@@ -60,7 +65,7 @@ def test_the_page_needs_nothing_from_outside(page):
     checker.feed(page)
     outside = [place for place in checker.references if not place.startswith(("#", "data:image/"))]
     assert outside == []
-    assert re.findall(r"https?:|//\w+\.\w+|@import|<script|<link", page) == []
+    assert re.findall(r"https?:|//\w+\.\w+|@import|<script [^>]|<link", page) == []
 
 
 def test_the_page_is_well_formed_and_every_reference_has_its_one_target(page):
@@ -105,22 +110,23 @@ def test_changed_numbers_change_the_page_and_nothing_else_does(results, page, tm
 
 def test_search_metrics_are_on_the_page_by_encoder(page):
     assert re.search(
-        r"<th>csft</th><td>test</td><td>all</td>\s*<td class=.number.>0\.0387</td><td class=.number.>0\.3100</td>",
+        r">csft</th><td[^>]*>test</td><td[^>]*>all</td>\s*<td [^>]*>0\.0387</td><td [^>]*>0\.3100</td>",
         page,
     )
-    assert "<th>csft, before training</th><td>test</td>" in page
+    assert re.search(r">csft, before training</th><td[^>]*>test</td>", page)
 
 
 def test_what_shuffled_vectors_cost_is_on_the_page_a_line_a_model(results, page):
-    section = page[page.index("Are content vectors used?") :]
+    section = page[page.index("<h3>Are content vectors used?") :]
     section = section[: section.index("</table>")]
-    assert section.count("<tr><th>") - 1 == len(results.content_use) == 3 * 3 + 1
+    assert section.count('<th scope="row"') == len(results.content_use) == 3 * 3 + 1
+    shown = re.sub(r' data-sort="[^"]*"', "", section)
     for item in results.content_use:
         cells = [f"{item.auc:.4f}", f"{item.shuffled_auc:.4f}", f"{item.drop:.4f}"]
         sd = "" if item.variant == "untrained_cosine" else f" ± {item.sd:.4f}"
-        assert '</td><td class="number">'.join(cells[:2]) in section
-        assert f'<td class="number">{cells[2]}{sd}</td>' in section
-    assert '<td class="number">98.3 %</td><td class="number">97.5 %</td>' in section
+        assert '</td><td class="number">'.join(cells[:2]) in shown
+        assert f'<td class="number">{cells[2]}{sd}</td>' in shown
+    assert '<td class="number">98.3 %</td><td class="number">97.5 %</td>' in shown
 
 
 def test_delong_stands_beside_the_bootstrap_on_every_slice(results, page):
@@ -129,7 +135,7 @@ def test_delong_stands_beside_the_bootstrap_on_every_slice(results, page):
         for item in results.comparisons
         if (item.ubm, item.variant, item.against, item.slice) == ("pooled", "mim", "base", "category:Toys")
     )
-    line = page[page.index("<tr><th>Toys</th>") :]
+    line = page[page.index(">Toys</th>") :]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", line[: line.index("</tr>")])
     written = [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (gain.p_value, gain.delong_p_value)]
     assert [html.unescape(cell) for cell in cells[4:6]] == written
@@ -203,6 +209,58 @@ def test_the_share_of_the_way_to_the_ceiling_is_told_only_of_a_gain(results):
     assert any(f"is the best that can be reached; Base has {base:.4f}" in text for text in texts)
 
 
+def test_no_share_of_the_way_is_told_of_a_gain_that_is_not_sure(results):
+    unsure = [item.model_copy(update={"p_value": 0.3}) for item in results.comparisons]
+    (told,) = (
+        text
+        for text in remarks(Summary(results.model_copy(update={"comparisons": unsure})))
+        if "known probabilities" in text
+    )
+    assert told.endswith("is the best that can be reached; Base has 0.6081.")
+
+
+def test_every_table_can_be_sorted_scrolled_by_keyboard_and_read_aloud(page):
+    """A name in every head and in front of every row; a button in every head; a name for every box that scrolls."""
+    tables = re.findall(r"<table.*?</table>", page, flags=re.DOTALL)
+    boxes = re.findall(
+        r'<div class="scroll" tabindex="0" role="region" aria-label="([^"]+)"><table class="sortable">', page
+    )
+    assert len(tables) == len(boxes) == len(set(boxes)) == 9
+    for table in tables:
+        heads, rows = table.split("</thead>")
+        num_columns = heads.count("<th ")
+        assert (
+            len(
+                re.findall(
+                    r'<th scope="col" aria-sort="none"[^>]*><button type="button">[^<]+</button></th>', heads
+                )
+            )
+            == num_columns
+        )
+        for row in re.findall(r"<tr.*?</tr>", rows, flags=re.DOTALL):
+            assert re.search(r'<th scope="row" data-sort="[^"]+">[^<]', row)
+            assert len(re.findall(r"<t[dh]\b", row)) == num_columns
+
+
+def test_what_a_column_is_sorted_by_is_the_number_itself(results, page):
+    line = page[page.index(">Toys</th>") :]
+    values = re.findall(r'data-sort="([^"]*)"', line[: line.index("</tr>")])
+    row = next(row for row in results.rows if row.slice == "category:Toys")
+    gain = Summary(results).overall_gain("category:Toys")
+    assert values[2:4] == [repr(gain.difference), repr(gain.low)]
+    assert values[-3:] == [str(row.num_impressions), str(row.num_clicks), str(row.num_users)]
+
+
+def test_further_comparisons_of_several_encoders_are_told_apart(two_encoders, tmp_path):
+    page = render_page(two_encoders, tmp_path)
+    section = page[page.index("<h3>Further comparisons") :]
+    rows = re.findall(r"<tr>(.*?)</tr>", section[: section.index("</tbody>")], flags=re.DOTALL)
+    named = [tuple(re.findall(r'data-sort="([^"]*)"', row)[:4]) for row in rows[1:]]
+    assert len(named) == len(set(named)) > 0
+    assert ("mean over UBMs", "Base+MIM (plain vectors)", "Base", "All items") in named
+    assert ("mean over UBMs", "Base+MIM (csft vectors)", "Base+MIM (plain vectors)", "All items") in named
+
+
 def test_a_single_seed_is_called_out(tmp_path):
     results = make_results(ubms=("sim",), variants=("base", "mim"), seeds=(3,), full=False)
     page = render_page(results, tmp_path)
@@ -246,7 +304,7 @@ def test_results_without_the_later_fields_are_shown_without_them(results, tmp_pa
 def test_text_of_the_data_is_escaped(results, tmp_path):
     dataset = results.dataset.model_copy(update={"name": "<script>alert(1)</script>"})
     page = render_page(results.model_copy(update={"dataset": dataset, "pictures": []}), tmp_path)
-    assert "<script>" not in page
+    assert "<script>alert" not in page
 
 
 def test_a_missing_picture_is_named(results, tmp_path):

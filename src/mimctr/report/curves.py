@@ -5,32 +5,33 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from mimctr.evaluate.compare import Contender
 from mimctr.evaluate.results import Curve
-from mimctr.report.plots import COLORS, UBM_STYLES
+from mimctr.report.plots import UBM_STYLES, Look, contender_looks
 from mimctr.report.summary import Summary
-from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg
-from mimctr.report.wording import metric_words, variant_name
+from mimctr.report.svg import Plot, legend_below, new_axes, styled, to_svg, verbatim
+from mimctr.report.wording import metric_words
 
 FEW_POINTS = 15
 
 
 @styled
 def ctr_curves(summary: Summary) -> list[Plot]:
-    """Return one plot per metric that the CTR models logged: every model a line, colored by variant."""
+    """Return one plot per metric that the CTR models logged: every model a line, colored by contender."""
+    looks = contender_looks(summary)
     models = {model.folder: model for model in summary.results.models}
     curves = [curve for curve in summary.results.curves if curve.folder in models]
     plots: list[Plot] = []
     for number, metric in enumerate(dict.fromkeys(curve.metric for curve in curves)):
         figure, axes = new_axes()
-        named: set[str] = set()
+        named: set[Contender] = set()
         for curve in (curve for curve in curves if curve.metric == metric):
-            variant = models[curve.folder].variant
-            label = variant_name(variant) if variant not in named else None
-            named.add(variant)
-            color = COLORS.get(variant, INK)
-            _line(axes, curve, color=color, label=label, thin=True)
+            contender = Contender(models[curve.folder].variant, models[curve.folder].encoder)
+            label = None if contender in named else summary.label(contender)
+            named.add(contender)
+            _line(axes, curve, look=looks[contender], label=label, thin=True)
         axes.set_xlabel("step")
-        axes.set_title(metric_words(metric))
+        axes.set_title(verbatim(metric_words(metric)))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         legend_below(axes)
         svg = to_svg(figure, name=f"ctr-{number}", title=f"CTR models: {metric} by step")
@@ -54,9 +55,9 @@ def encoder_curves(summary: Summary) -> list[Plot]:
         for group, members in groups.items():
             figure, axes = new_axes()
             for curve, (color, _) in zip(members, UBM_STYLES * len(members), strict=False):
-                _line(axes, curve, color=color, label=metric_words(curve.metric))
+                _line(axes, curve, look=Look(color, "-"), label=metric_words(curve.metric))
             axes.set_xlabel("step")
-            axes.set_title(f"{folder.replace('/run/', ', ')}: {group}")
+            axes.set_title(verbatim(f"{folder.replace('/run/', ', ')}: {group}"))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             legend_below(axes)
             svg = to_svg(figure, name=f"encoder-{len(plots)}", title=f"{folder}: {group} by step")
@@ -76,14 +77,14 @@ def _group(metric: str) -> str:
     return "held-out search" if "recall" in metric or metric.endswith("mrr") else metric_words(metric)
 
 
-def _line(axes: Axes, curve: Curve, *, color: str, label: str | None, thin: bool = False) -> None:
+def _line(axes: Axes, curve: Curve, *, look: Look, label: str | None, thin: bool = False) -> None:
     """Draw a curve; with few points each is marked."""
     axes.plot(
         curve.steps,
         curve.values,
-        color=color,
+        look.line,
+        color=look.color,
         label=label,
-        alpha=0.7 if thin else 1.0,
         linewidth=1.2 if thin else 1.8,
         marker="o" if len(curve.steps) <= FEW_POINTS else None,
         markersize=3 if thin else 4,

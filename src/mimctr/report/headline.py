@@ -26,11 +26,9 @@ def headline(summary: Summary) -> str:
     gain = summary.overall_gain("all")
     if gain is None:
         return "This run has no content interest beside a Base model of one UBM and seed: there is no gain to show."
-    ubms = listing([ubm_name(ubm) for ubm in summary.ubms])
-    where = f"on average over {ubms}" if len(summary.ubms) > 1 else f"over {ubms}"
-    named = "Content interest"
-    if summary.content and summary.content.variant != MIM:
-        named += f" ({variant_name(summary.content.variant)})"
+    ubms = [ubm_name(ubm) for ubm in summary.main_ubms]
+    where = f"on average over {listing(ubms)}" if len(ubms) > 1 else f"over {ubms[0]}"
+    named = "Content interest" + (f" ({details})" if (details := _details(summary)) else "")
     if not _is_sure(gain):
         return (
             f"{named} did not measurably change the test AUC {where}: {signed(gain.difference)}"
@@ -69,6 +67,15 @@ def figures(summary: Summary) -> list[Figure]:
     return found
 
 
+def _details(summary: Summary) -> str:
+    """Return what ``content`` is where it is not plainly Base+MIM; empty where it is."""
+    content = summary.content
+    if content is None:
+        return ""
+    names = [variant_name(content.variant)] if content.variant != MIM else []
+    return ", ".join(filter(None, [*names, summary.vectors(content)]))
+
+
 def _is_sure(gain: Comparison) -> bool:
     return gain.p_value is not None and gain.p_value < SURE
 
@@ -102,15 +109,19 @@ def _ceiling(summary: Summary, gain: Comparison) -> str:
         f"The clicks here were generated with known probabilities, whose AUC, {ceiling:.4f}, is the best that can be "
         "reached"
     )
-    if gain.difference <= 0:
+    if gain.difference <= 0 or not _is_sure(gain):
         return f"{words}; Base has {base:.4f}."
     share = 100 * gain.difference / (ceiling - base)
     return f"{words}: content closes {share:.0f} % of the distance from Base ({base:.4f}) to it."
 
 
 def _leak(summary: Summary) -> str:
-    controls = (item for item in summary.contenders if split_ablated(item.variant)[0] == "mim_permuted")
-    control = next(controls, None)
+    controls = [item for item in summary.contenders if split_ablated(item.variant)[0] == "mim_permuted"]
+    control = min(
+        controls,
+        key=lambda item: summary.content is None or item.encoder != summary.content.encoder,
+        default=None,
+    )
     gain = summary.overall_gain("all", control) if control else None
     if gain is None or gain.p_value is None:
         return ""

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.errors import RunError
 from mimctr.evaluate import written
-from mimctr.evaluate.compare import BASE
+from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.results import POOLED, Comparison, Results, Search
 from mimctr.evaluate.variants import split_ablated
 from mimctr.report import wording
@@ -49,7 +49,6 @@ def render_page(results: Results, pictures: Path) -> str:
         signed=written.signed,
         slice_name=wording.slice_name,
         ubm_name=wording.ubm_name,
-        variant_name=wording.variant_name,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     )
     plots = [gain_by_age(summary), auc_by_age(summary), gain_by_category(summary), auc_by_category(summary)]
@@ -74,6 +73,7 @@ def render_page(results: Results, pictures: Path) -> str:
         grouped_names=GROUPED,
         short_names=wording.SHORT_NAMES,
         written=written,
+        Contender=Contender,
     )
 
 

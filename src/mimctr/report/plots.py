@@ -1,32 +1,64 @@
 """AUC and its gain by item age (paper Figure 6) and by category (Table 7), from results.json alone."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mimctr.evaluate.compare import BASE, Contender
+from mimctr.evaluate.compare import Contender
 from mimctr.evaluate.results import Comparison
-from mimctr.report.summary import Summary
-from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg
-from mimctr.report.wording import slice_name, ubm_name, variant_name
+from mimctr.report.summary import MIM, Summary
+from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg, verbatim
+from mimctr.report.wording import slice_name, ubm_name
 
 COLORS = {
-    "base": "#8b919b",
+    "base": "#7c838e",
     "mim": "#2f7ed8",
     "mim_plus": "#8957d6",
-    "mim_permuted": "#c98312",
+    "mim_permuted": "#b87810",
     "ceiling": "#1a9c6b",
 }
+"""Of variants. These and the next have a contrast of 3 or more with the page's panels, light and dark (WCAG 1.4.11)."""
+SPARE_COLORS = ("#d4602b", "#c7457f", "#2f8ca3")
 UBM_STYLES = (
-    ("#e0703a", "o"),
-    ("#8957d6", "s"),
-    ("#1a9c6b", "^"),
-    ("#c98312", "D"),
-    ("#c7457f", "v"),
-    ("#4aa3b8", "P"),
+    (SPARE_COLORS[0], "o"),
+    (COLORS["mim_plus"], "s"),
+    (COLORS["ceiling"], "^"),
+    (COLORS["mim_permuted"], "D"),
+    (SPARE_COLORS[1], "v"),
+    (SPARE_COLORS[2], "P"),
 )
+LINES = ("-", "--", "-.", ":")
+FILL = 0.25
+"""Opacity of a bar within its outline."""
 MOST_CATEGORIES = 20
+
+
+class Look(NamedTuple):
+    """How a contender is drawn."""
+
+    color: str
+    line: str
+
+
+def contender_looks(summary: Summary) -> dict[Contender, Look]:
+    """Return how each contender is drawn, no two alike: in the color of its variant, the second of one variant apart.
+
+    What the report is about has the color of Base+MIM in every plot.
+    """
+    apart = itertools.cycle(Look(color, line) for line in LINES for color in SPARE_COLORS)
+    free, looks = dict(COLORS), {}
+    for contender in sorted(summary.contenders, key=lambda one: one != summary.content):
+        color = free.pop(MIM if contender == summary.content else contender.variant, None)
+        looks[contender] = Look(color, "-") if color else next(apart)
+    return looks
+
+
+def bar_look(color: str) -> dict[str, Any]:
+    """Return the look of bars: a light fill within an outline that is seen on any background."""
+    return {"facecolor": (color, FILL), "edgecolor": color, "linewidth": 1.0}
 
 
 @styled
@@ -53,20 +85,21 @@ def gain_by_age(summary: Summary) -> Plot | None:
 
 @styled
 def auc_by_age(summary: Summary) -> Plot | None:
-    """Return AUC per age set of Base, Base+MIM and the ceiling, mean over UBMs and seeds."""
+    """Return AUC per age set of Base, Base+MIM and the ceiling, mean over the models that both have."""
     names = summary.slices_of("age")
-    contenders = _main_contenders(summary)
+    contenders = summary.main_contenders
     if not names or not contenders:
         return None
     figure, axes = new_axes()
+    looks = contender_looks(summary)
     for contender in contenders:
         axes.plot(
             range(len(names)),
             [_mean_auc(summary, contender, name) for name in names],
             marker="o",
             markersize=4,
-            color=_color(contender),
-            label=variant_name(contender.variant),
+            color=looks[contender].color,
+            label=summary.label(contender),
         )
     ceilings = _ceilings(summary, names)
     if ceilings:
@@ -76,7 +109,7 @@ def auc_by_age(summary: Summary) -> Plot | None:
     axes.set_ylabel("test AUC")
     axes.set_title("AUC by item age")
     legend_below(axes)
-    return Plot(to_svg(figure, name="auc-age", title="AUC by item age"), "Mean over UBMs and seeds.")
+    return Plot(to_svg(figure, name="auc-age", title="AUC by item age"), f"{summary.mean_words}.")
 
 
 @styled
@@ -88,7 +121,7 @@ def gain_by_category(summary: Summary) -> Plot | None:
     names.sort(key=lambda name: summary.overall_gain(name).difference)  # type: ignore[union-attr]
     figure, axes = new_axes(height=max(3.4, 1.3 + 0.3 * len(names)))
     _gains(axes, summary, names, vertical=True)
-    axes.set_yticks(range(len(names)), [_short(slice_name(name)) for name in names])
+    _name_categories(axes, names)
     axes.set_xlabel("gain in AUC over Base")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title("Gain by category")
@@ -100,28 +133,29 @@ def gain_by_category(summary: Summary) -> Plot | None:
 
 @styled
 def auc_by_category(summary: Summary) -> Plot | None:
-    """Return AUC per category of Base, Base+MIM and the ceiling, mean over UBMs and seeds."""
+    """Return AUC per category of Base, Base+MIM and the ceiling, mean over the models that both have."""
     names = _largest_categories(summary)
-    contenders = _main_contenders(summary)
+    contenders = summary.main_contenders
     if not names or not contenders:
         return None
     names.sort(key=lambda name: _mean_auc(summary, contenders[-1], name))
     figure, axes = new_axes(height=max(3.4, 1.3 + 0.3 * len(names)))
     for place, name in enumerate(names):
         ends = [_mean_auc(summary, contender, name) for contender in contenders]
-        axes.plot(ends, [place] * len(ends), color=INK, alpha=0.3, linewidth=1.5, zorder=1)
+        axes.plot(ends, [place] * len(ends), color=INK, alpha=0.5, linewidth=1.5, zorder=1)
+    looks = contender_looks(summary)
     for contender in contenders:
         values = [_mean_auc(summary, contender, name) for name in names]
-        label, color = variant_name(contender.variant), _color(contender)
-        axes.plot(values, range(len(names)), "o", color=color, label=label)
+        label = summary.label(contender)
+        axes.plot(values, range(len(names)), "o", color=looks[contender].color, label=label)
     ceilings = _ceilings(summary, names)
     if ceilings:
         axes.plot(ceilings, range(len(names)), "|", markersize=10, color=COLORS["ceiling"], label="Ceiling")
-    axes.set_yticks(range(len(names)), [_short(slice_name(name)) for name in names])
+    _name_categories(axes, names)
     axes.set_xlabel("test AUC")
     axes.set_title("AUC by category")
     legend_below(axes)
-    return Plot(to_svg(figure, name="auc-category", title="AUC by category"), "Mean over UBMs and seeds.")
+    return Plot(to_svg(figure, name="auc-category", title="AUC by category"), f"{summary.mean_words}.")
 
 
 def _gains(axes: Axes, summary: Summary, names: Sequence[str], *, vertical: bool) -> None:
@@ -138,7 +172,7 @@ def _gains(axes: Axes, summary: Summary, names: Sequence[str], *, vertical: bool
             places = [place for place, gain in points if gain]
             values = [gain.difference for _, gain in points if gain]
             across = (values, places) if vertical else (places, values)
-            axes.plot(*across, marker, markersize=4, color=color, alpha=0.8, label=ubm_name(ubm), zorder=2)
+            axes.plot(*across, marker, markersize=4, color=color, label=ubm_name(ubm), zorder=2)
     (axes.axvline if vertical else axes.axhline)(0, color=INK, linewidth=0.8)
 
 
@@ -147,9 +181,9 @@ def _error_bars(axes: Axes, gains: Sequence[Comparison | None], *, vertical: boo
     places, values = [place for place, _ in shown], [gain.difference for _, gain in shown]
     color = COLORS["mim"]
     if vertical:
-        axes.barh(places, values, color=color, alpha=0.35, label=label, zorder=1)
+        axes.barh(places, values, label=label, zorder=1, **bar_look(color))
     else:
-        axes.bar(places, values, color=color, alpha=0.35, label=label, zorder=1)
+        axes.bar(places, values, label=label, zorder=1, **bar_look(color))
     for place, gain in shown:
         if gain.low is not None and gain.high is not None:
             ends = ([gain.low, gain.high], [place, place])
@@ -183,15 +217,9 @@ def _largest_categories(summary: Summary) -> list[str]:
     return sorted(sizes, key=lambda name: -sizes[name])[:MOST_CATEGORIES]
 
 
-def _main_contenders(summary: Summary) -> list[Contender]:
-    """Return Base and the contender that the report is about, those that there are."""
-    base = [contender for contender in summary.contenders if contender.variant == BASE]
-    return base + ([summary.content] if summary.content else [])
-
-
-def _color(contender: Contender) -> str:
-    """Return the color of one of the main contenders."""
-    return COLORS["base" if contender.variant == BASE else "mim"]
+def _name_categories(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of slices up the vertical axis."""
+    axes.set_yticks(range(len(names)), [verbatim(_short(slice_name(name))) for name in names])
 
 
 def _ceilings(summary: Summary, names: Sequence[str]) -> list[float]:

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from mimctr.evaluate.paper.schema import Figure, Point, Series
-from mimctr.report.plots import COLORS, UBM_STYLES
+from mimctr.report.plots import COLORS, UBM_STYLES, bar_look
 from mimctr.report.point_labels import Labelled, place_labels
 from mimctr.report.svg import INK, Plot, legend_below, new_axes, styled, to_svg, verbatim
 
@@ -82,11 +82,12 @@ def _draw_series(
     beside = 0.8 / of * (number - (of - 1) / 2) if kind in ("bar", "dots") else 0.0
     x = [_place(point, places) + beside for point in series.points]
     y = [point.y for point in series.points]
-    name = verbatim(series.name)
     if kind == "bar":
-        axes.bar(x, y, width=0.72 / of, color=color, alpha=0.5, label=name)
+        axes.bar(x, y, width=0.72 / of, label=series.name, **bar_look(color))
     else:
-        axes.plot(x, y, f"{marker}-" if kind == "line" else marker, markersize=5, color=color, label=name)
+        axes.plot(
+            x, y, f"{marker}-" if kind == "line" else marker, markersize=5, color=color, label=series.name
+        )
     for place, point in zip(x, series.points, strict=True):
         if point.low is not None and point.high is not None:
             axes.plot([place, place], [point.low, point.high], color=color, linewidth=1.6)

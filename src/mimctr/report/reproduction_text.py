@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from mimctr.evaluate.paper.schema import Figure, Finding, Gallery, Part, Reproduction, Table
 from mimctr.evaluate.written import duration
@@ -160,7 +159,7 @@ def reproduction_summary(made: Reproduction) -> str:
 
 def _rich_findings(made: Reproduction) -> RichTable:
     title = f"MIM on {made.dataset}: what held"
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("Finding", max_width=MOST_OF_A_CLAIM)
     for name in ("Where", "Here"):
         table.add_column(name, no_wrap=True)
@@ -176,21 +175,21 @@ def _rich_findings(made: Reproduction) -> RichTable:
             finding_difference(one),
             finding_interval(one),
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     return table
 
 
 def _rich_table(table: Table) -> RichTable:
     title = f"{capitalized(table.key)}: {table.title}"
-    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     shown.add_column("", no_wrap=True)
     for column in table.columns:
-        shown.add_column(Text(column.name), justify="right", no_wrap=True)
+        shown.add_column(column.name, justify="right", no_wrap=True)
     for row in table.rows:
         label = f"{row.group}: {row.label}" if row.group else row.label
         if row.not_run is not None:
-            shown.add_row(Text(label), Text(f"not run: {row.not_run}"))
+            shown.add_row(label, f"not run: {row.not_run}")
         else:
             cells = zip(row.cells, table.columns, strict=True)
-            shown.add_row(Text(label), *(Text(write_cell(cell, column.unit)) for cell, column in cells))
+            shown.add_row(label, *(write_cell(cell, column.unit) for cell, column in cells))
     return shown

@@ -1,14 +1,15 @@
 """What results.json says, looked up by what a reader asks for."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from mimctr.evaluate.compare import BASE, UNTRAINED, Contender
+from mimctr.evaluate.compare import BASE, UNTRAINED, Contender, Key
 from mimctr.evaluate.results import POOLED, Comparison, ContentUse, Results, Row
 from mimctr.evaluate.variants import split_ablated
-from mimctr.report.wording import UBM_NAMES, in_order, variant_name, variants_in_order
+from mimctr.report.wording import UBM_NAMES, in_order, listing, ubm_name, variant_name, variants_in_order
 
 TABLE_SLICES = ("all", "age:S1", "item:unseen")
 """Columns of the main table: overall, the newest items, the items that training never saw."""
@@ -34,7 +35,7 @@ class Cell(NamedTuple):
 
 
 class SliceLine(NamedTuple):
-    """One slice, mean over UBMs and seeds."""
+    """One slice, mean over the UBMs and seeds that Base and the contender with content both have."""
 
     name: str
     num_impressions: int
@@ -74,6 +75,36 @@ class TableRow(NamedTuple):
     cells: list[Cell]
 
 
+def content_contender(contenders: Sequence[Contender]) -> Contender | None:
+    """Return the contender to set beside Base: Base+MIM on the vectors of C-SFT, else on the first there are; an
+    ablation of it only where there is no other."""
+    found = [contender for contender in contenders if contender.variant == MIM]
+    found = found or [item for item in contenders if split_ablated(item.variant)[0] == MIM]
+    preferred = [contender for contender in found if contender.encoder in TUNED]
+    return next(iter(preferred + found), None)
+
+
+def shared_models(models: Iterable[Key], contenders: Sequence[Contender]) -> list[tuple[str, int]]:
+    """Return which models to average, as (UBM, seed), so that the means of several contenders can be compared.
+
+    They are those behind the pooled gain: every UBM of which all contenders have a model of one seed, in the paper's
+    order, and the seeds that all these UBMs have. Where the UBMs have no seed in common nothing is pooled: the first
+    one stands alone. Empty where the contenders share no model.
+
+    Args:
+        models: UBM, contender and seed of each model; repeats are allowed.
+        contenders: Base and the one with content, say.
+    """
+    there = dict.fromkeys(models)
+    seeds: dict[str, set[int]] = {}
+    for ubm, _, seed in there:
+        if all((ubm, contender, seed) in there for contender in contenders):
+            seeds.setdefault(ubm, set()).add(seed)
+    common = set.intersection(*seeds.values()) if seeds else set[int]()
+    ubms = in_order(seeds, UBM_NAMES)
+    return [(ubm, seed) for ubm in (ubms if common else ubms[:1]) for seed in sorted(common or seeds[ubm])]
+
+
 @dataclass(frozen=True)
 class Summary:
     """Views of one ``results.json``."""
@@ -94,12 +125,29 @@ class Summary:
 
     @cached_property
     def content(self) -> Contender | None:
-        """The contender that the report is about: Base+MIM on the vectors of C-SFT, else on the first there are; an
-        ablation of it only where there is no other."""
-        found = [contender for contender in self.contenders if contender.variant == MIM]
-        found = found or [item for item in self.contenders if split_ablated(item.variant)[0] == MIM]
-        preferred = [contender for contender in found if contender.encoder in TUNED]
-        return next(iter(preferred + found), None)
+        """The contender that the report is about."""
+        return content_contender(self.contenders)
+
+    @cached_property
+    def main_contenders(self) -> list[Contender]:
+        """Base and ``content``, those that there are; ``content`` alone where they share no UBM and seed."""
+        return self._main[0]
+
+    @cached_property
+    def main_ubms(self) -> list[str]:
+        """The UBMs that the means of the main contenders are over."""
+        return list(dict.fromkeys(ubm for ubm, _ in self._main[1]))
+
+    @cached_property
+    def _main(self) -> tuple[list[Contender], list[tuple[str, int]]]:
+        models = [(row.ubm, Contender(row.variant, row.encoder), row.seed) for row in self.results.rows]
+        content = [self.content] if self.content else []
+        base = [contender for contender in self.contenders if contender.variant == BASE]
+        for contenders in ([*base, *content], content):
+            shared = shared_models(models, contenders)
+            if shared:
+                break
+        return contenders, shared
 
     @cached_property
     def table_slices(self) -> list[str]:
@@ -158,10 +206,14 @@ class Summary:
         return next((row.ceiling_auc for row in self.results.rows if row.slice == name), None)
 
     def label(self, contender: Contender) -> str:
-        """Return a contender's name, with its encoder where another contender differs by nothing else."""
+        """Return a contender's name, with its vectors where another contender differs by nothing else."""
+        name, vectors = variant_name(contender.variant), self.vectors(contender)
+        return f"{name} ({vectors})" if vectors else name
+
+    def vectors(self, contender: Contender) -> str:
+        """Return whose vectors a contender reads; empty where no other contender differs by nothing else."""
         alike = [other for other in self.contenders if other.variant == contender.variant]
-        name = variant_name(contender.variant)
-        return name if len(alike) == 1 else f"{name} ({contender.encoder} vectors)"
+        return f"{contender.encoder} vectors" if len(alike) > 1 else ""
 
     def table(self) -> list[TableRow]:
         """Return the main table: per UBM every contender; the untrained cosine last and once, with an empty UBM."""
@@ -176,16 +228,36 @@ class Summary:
         return rows
 
     def mean_over_ubms(self, contender: Contender, name: str) -> float | None:
-        """Return the AUC of a contender on a slice, mean over UBMs and seeds; None where it was not measured."""
-        found = [value.mean for value in (self.mean(ubm, contender, name) for ubm in self.ubms) if value]
+        """Return the AUC of one of the main contenders on a slice, mean over the models that both have; else None."""
+        if contender not in self.main_contenders:
+            return None
+        shared = self._main[1]
+        found = [
+            row.auc
+            for ubm in self.main_ubms
+            for row in self.rows(ubm, contender, name)
+            if (ubm, row.seed) in shared
+        ]
         return fmean(found) if found else None
+
+    @cached_property
+    def mean_words(self) -> str:
+        """What :meth:`mean_over_ubms` is over, in words."""
+        names = [ubm_name(ubm) for ubm in self.main_ubms]
+        return (
+            f"{names[0]}, mean over seeds"
+            if len(names) == 1
+            else f"Mean over {listing(names)} and over seeds"
+        )
 
     def all_slices(self) -> list[SliceLine]:
         """Return every slice with the AUC of Base and of ``content``; nothing without ``content``."""
         lines: dict[str, SliceLine] = {}
         for row in self.results.rows:
-            level = self.mean_over_ubms(self.content, row.slice) if self.content else None
-            if row.slice not in lines and level is not None:
+            if row.slice in lines or self.content is None:
+                continue
+            level = self.mean_over_ubms(self.content, row.slice)
+            if level is not None:
                 lines[row.slice] = SliceLine(
                     row.slice,
                     row.num_impressions,

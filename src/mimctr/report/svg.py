@@ -79,7 +79,8 @@ def verbatim(text: str) -> str:
 
 
 def legend_below(axes: Axes) -> None:
-    """Put the legend under the axes, where it covers nothing."""
+    """Put the legend under the axes, where it covers nothing; every label is drawn as it is."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        shown = [verbatim(label) for label in labels]
+        axes.figure.legend(handles, shown, loc="outside lower center", ncols=min(len(shown), 4))

@@ -12,14 +12,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mimctr.evaluate.sweeps import Choices, Space, Sweep, Trial
-from mimctr.report.svg import styled
+from mimctr.report.plots import COLORS
+from mimctr.report.svg import styled, verbatim
 from mimctr.report.table import plain_text
 
 MOST_ROWS = 10
 COLUMNS = 3
 """Of the picture."""
-COLORS = {"finished": "#2f7ed8", "pruned": "#c98312", "unfinished": "#8b919b"}
-BEST_COLOR = "#1a9c6b"
+STATE_COLORS = {
+    "finished": COLORS["mim"],
+    "pruned": COLORS["mim_permuted"],
+    "unfinished": COLORS["base"],
+}
+BEST_COLOR = COLORS["ceiling"]
 
 
 def sweep_table(sweep: Sweep) -> str:
@@ -55,23 +60,23 @@ def sweep_figure(sweep: Sweep) -> Figure:
     for number, (name, space) in enumerate(sweep.search.items(), start=2):
         axes = figure.add_subplot(num_rows, COLUMNS, number)
         _points(axes, shown, _places(axes, space, [trial.settings[name] for trial in shown]))
-        axes.set_title(name)
+        axes.set_title(verbatim(name))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
 def _points(axes: Axes, trials: Sequence[Trial], places: Sequence[float]) -> None:
-    for state, color in COLORS.items():
+    for state, color in STATE_COLORS.items():
         chosen = [(x, t.validation_auc) for x, t in zip(places, trials, strict=True) if t.state == state]
         if chosen:
-            axes.plot(*zip(*chosen, strict=True), "o", markersize=4, color=color, label=state, alpha=0.8)
+            axes.plot(*zip(*chosen, strict=True), "o", markersize=4, color=color, label=state)
 
 
 def _places(axes: Axes, space: Space, values: Sequence[Any]) -> list[float]:
     """Return where values stand on the horizontal axis, and name it."""
     if isinstance(space, Choices):
-        axes.set_xticks(range(len(space.values)), [_short(value) for value in space.values])
+        axes.set_xticks(range(len(space.values)), [verbatim(_short(value)) for value in space.values])
         axes.set_xlim(-0.5, len(space.values) - 0.5)
         return [space.values.index(value) for value in values]
     if space.scale == "log":

@@ -26,9 +26,11 @@ def results_table(results: Results) -> str:
 
 
 def plain_text(*tables: Table) -> str:
-    """Return tables as plain text, one below the other."""
+    """Return tables as plain text, one below the other; their texts stand as they are, brackets and colons too."""
     text = io.StringIO()
-    console = Console(file=text, width=WIDEST, color_system=None, legacy_windows=False)
+    console = Console(
+        file=text, width=WIDEST, color_system=None, legacy_windows=False, markup=False, emoji=False
+    )
     for table in tables:
         console.print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

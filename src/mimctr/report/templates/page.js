@@ -13,6 +13,13 @@
     name();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
+  // Paper has nothing to click on: what is folded is opened for it, and folded again.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((folded) => { folded.open = true; });
+  });
+  addEventListener("afterprint", () => opened.forEach((folded) => { folded.open = false; }));
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);
     return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
