@@ -1,6 +1,6 @@
 """bfloat16 matrix products, where the processor has them.
 
-A CPU without instructions for them computes them all the same, 12 to 60 times slower than in float32; an older GPU too
+A CPU without instructions for them computes them all the same, 8 to 60 times slower than in float32; an older GPU too
 is no faster for them.
 """
 

@@ -14,13 +14,14 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.files import DEPLOY, ROOT, parse
+from deploy.files import DEPLOY, ROOT, parse, read_compose
 from mimctr.center.center import Center
 from mimctr.center.log import Change
 from mimctr.center.record import encode
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.center.stores.local import LocalStore
+from mimctr.recipes import serve
 from mimctr.recipes.ctr_model import load_model
 from mimctr.serve.app import create_app
 from mimctr.serve.service import STATES, Service
@@ -36,8 +37,13 @@ LABELS = {
     "state": set(STATES.values()),
     "status": {"429", "500", "503", "504"},
     "outcome": {"accepted", "refused", "failed", "hit", "miss"},
-    "job": {"mimctr"},
 }
+(SCRAPED,) = re.findall(r"```\n(scrape_configs:.*?)```", RUNBOOK, re.DOTALL)
+JOBS = {
+    job["job_name"]: [target.rsplit(":", 1)[1] for one in job["static_configs"] for target in one["targets"]]
+    for job in yaml.safe_load(SCRAPED)["scrape_configs"]
+}
+"""Job -> ports."""
 
 
 def selectors(expression: str) -> list[promql_parser.VectorSelector]:
@@ -102,8 +108,33 @@ def test_an_alert_asks_for_labels_that_there_are(rule):
     paths = set(create_app(Service(load_model)).openapi()["paths"])
     for one in selectors(rule["expr"]):
         for matcher in one.matchers.matchers:
-            known = paths if matcher.name == "route" else LABELS[matcher.name]
-            assert matcher.value in known, f"{one.name}{{{matcher.name}={matcher.value}}}"
+            told = f"{one.name}{{{matcher.name}={matcher.value}}}"
+            if matcher.name == "job":
+                assert [job for job in JOBS if re.fullmatch(matcher.value, job)], told
+            else:
+                assert matcher.value in (paths if matcher.name == "route" else LABELS[matcher.name]), told
+
+
+def test_what_scores_and_what_takes_items_in_are_jobs_of_their_own():
+    """Mutants: rim is not scraped; it is among the scorers, whose generations then always differ."""
+    services = read_compose()["services"]
+    ports = {name: one["ports"][0].rsplit(":", 2)[1] for name, one in services.items() if "ports" in one}
+    assert {
+        "mimctr": [ports.pop("scorer-1"), ports.pop("scorer-2")],
+        "mimctr-rim": [ports.pop("rim")],
+    } == JOBS
+    assert not ports
+    asked = {rule["alert"]: selectors(rule["expr"]) for rule in ALERTS}
+    for alert, job in (("MimctrDown", "mimctr.*"), ("MimctrGenerationsDiffer", "mimctr")):
+        assert {matcher.value for one in asked[alert] for matcher in one.matchers.matchers} == {job}
+
+
+def test_alerts_at_a_part_of_a_bound_are_below_it():
+    """Mutant: more items than may wait have to wait."""
+    thresholds = {rule["alert"]: rule["expr"].rsplit(" > ", 1)[-1] for rule in ALERTS}
+    config = serve.Config()
+    assert (config.items_waiting, thresholds["MimctrItemsWait"]) == (256, "128")
+    assert (config.max_waiting, thresholds["MimctrQueue"]) == (64, "48")
 
 
 def test_every_entry_of_an_alert_has_its_alert_and_every_link_its_entry():
@@ -119,11 +150,14 @@ def commands() -> list[str]:
     blocks = re.findall(r"```\n(.*?)```", RUNBOOK, re.DOTALL)
     lines = [line.partition("#")[0] for block in blocks for line in block.split("\n")]
     lines += re.findall(r"`(mimctr center \w+ center[^`]*|mimctr center plan [^`]*)`", RUNBOOK)
+    in_container = r"^docker compose run --rm (--volume=\S+ )?center-init center"
+    lines = [re.sub(in_container, "mimctr center", line) for line in lines]
     return [line.strip() for line in lines if line.startswith("mimctr ")]
 
 
 def test_every_command_parses():
-    assert len(commands()) > 15
+    assert len(commands()) > 20
+    assert sum(" /backup" in line or " /center" in line for line in commands()) == 2
     for line in commands():
         parse(shlex.split(line)[1:])
 
@@ -135,22 +169,30 @@ def change(key: int) -> Change:
 
 
 def run_block(title: str, place: int, folder: Path) -> None:
-    """Run a block under a heading, without ``mimctr``, which is what is tested elsewhere."""
+    """Run a block under a heading, without ``mimctr``, which is what is tested elsewhere.
+
+    What compose would run in a container runs here, in its folders.
+    """
     section = RUNBOOK.split(f"{title}\n", 1)[1]
     block = re.findall(r"```\n(.*?)```", section, re.DOTALL)[place]
-    lines = [line for line in block.splitlines() if not line.startswith(("mimctr", "rsync"))]
+    inside = re.sub(r"docker compose run --rm --entrypoint (\w+) --volume=\S+ center-init", r"\1", block)
+    if inside != block:
+        inside = re.sub(r"(?<![\w.])/(center|backup)\b", rf"{folder}/\1", inside)
+    inside = re.sub(r"sudo install --directory (--\w+ \d+ )+", "mkdir -p ", inside).replace("sudo ", "")
+    skipped = ("mimctr", "rsync", "docker compose run")
+    lines = [line for line in inside.splitlines() if not line.startswith(skipped)]
     script = "\n".join(lines).replace("python -c", f"{shlex.quote(sys.executable)} -c")
     subprocess.run(["bash", "-euc", script], cwd=folder, check=True)
 
 
-def test_a_backup_while_items_come_in_is_restored_under_another_name(tmp_path):
+@pytest.mark.parametrize("place", [0, 1], ids=["plain", "compose"])
+def test_a_backup_while_items_come_in_is_restored_under_another_name(tmp_path, place):
     """The runbook's own steps. Mutant: center.sqlite is copied without its write-ahead log."""
     write_snapshot(tmp_path / "vectors", np.arange(5), np.ones((5, 4), np.float32), encoder="e")
     center = Center.create(tmp_path / "center", num_partitions=2)
     center.adopt(Snapshot.open(tmp_path / "vectors", encoder="e"))
     producer = center.log.take_over("before")
     center.log.append(producer, [change(key) for key in range(100, 110)])
-    (tmp_path / "backup").mkdir()
     (tmp_path / "center" / "encoders").mkdir()
     done = threading.Event()
 
@@ -165,14 +207,15 @@ def test_a_backup_while_items_come_in_is_restored_under_another_name(tmp_path):
     thread = threading.Thread(target=produce)
     thread.start()
     try:
-        run_block("## Backup", 0, tmp_path)
+        run_block("## Backup", place, tmp_path)
     finally:
         done.set()
         thread.join()
-    for name in ("snapshots", "encoders"):
-        (tmp_path / "center" / name).rename(tmp_path / "backup" / name)
+    if place == 0:  # in place of rsync
+        for name in ("snapshots", "encoders"):
+            (tmp_path / "center" / name).rename(tmp_path / "backup" / name)
     center.log.close()
-    run_block("### Restoring the log", 0, tmp_path)
+    run_block("### Restoring the log", place, tmp_path)
     restored = Center(tmp_path / "center")
     assert set(range(100, 110)) <= set(restored.log.item_keys().tolist())
     fresh = LocalStore()
@@ -190,7 +233,6 @@ def test_a_copy_of_the_log_is_all_that_a_scorer_on_a_store_reads(tmp_path):
     center.adopt(Snapshot.open(tmp_path / "vectors", encoder="e"))
     center.seal(1, {})
     center.log.generations.activate(1)
-    (tmp_path / "backup").mkdir()
     run_block("## Backup", 0, tmp_path)
     copy = Center(tmp_path / "backup").log
     active = copy.generations.active()

@@ -6,8 +6,10 @@ import pytest
 import typer
 
 from mimctr.cli import app
+from mimctr.recipes.pipeline import Recipe
+from mimctr.recipes.reproduction.recipe import Recipe as Reproduction
 from mimctr.recipes.settings import CONFIGS, markdown
-from mimctr.recipes.sources import Bazaar
+from mimctr.recipes.sources import Bazaar, Fashion, Tables
 
 from .pages import DOCS, blocks
 
@@ -65,6 +67,16 @@ def indented(text):
 def test_every_table_of_settings_is_that_of_the_settings(page):
     for stage, table in TABLE.findall(page.read_text()):
         assert table == markdown(stage), "run: python docs/settings_tables.py"
+
+
+@pytest.mark.parametrize("model", [Recipe, Reproduction, Bazaar, Fashion, Tables])
+def test_what_no_command_lists_is_on_the_page_of_recipes(model):
+    """Mutant: a setting above the sections of a recipe that nobody can look up."""
+    _, told = (DOCS / "reproduction.md").read_text().split("\n## Settings\n")
+    told = told.split("\n## ")[0]
+    assert [name for name in model.model_fields if not re.search(rf"`\[?{name}\]?`", told)] == (
+        ["others"] if model is Reproduction else []  # as [others.NAME]
+    )
 
 
 def test_every_stage_with_a_page_of_its_own_has_its_table():

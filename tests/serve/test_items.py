@@ -8,6 +8,7 @@ import io
 import struct
 import threading
 import zlib
+from unittest import mock
 
 import httpx
 import numpy as np
@@ -23,7 +24,7 @@ from mimctr.center.realtime import ItemRealtime
 from mimctr.center.record import decode, partition_of
 from mimctr.data.keys import item_key, text_key
 from mimctr.encoders.item import ItemEncoder
-from mimctr.errors import ConfigError, DataError
+from mimctr.errors import CenterError, ConfigError, DataError
 from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
 from mimctr.serve import items as module
@@ -367,6 +368,25 @@ def test_a_process_for_items_alone_scores_nothing(client, tmp_path):
 def test_items_are_there_only_where_they_are_taken_in(tmp_path):
     with TestClient(create_app(Service(load_model))) as client:
         assert client.put("/items/a", json={"title": "bag"}).status_code == 404
+
+
+def test_what_is_not_known_without_items_is_not_zero(tmp_path):
+    """Mutant: 0 bytes are free where nobody looked, and two alerts never end."""
+    with TestClient(create_app(Service(load_model))) as client:
+        lines = client.get("/metrics").text.splitlines()
+    assert {"mimctr_disk_free_bytes NaN", "mimctr_items_waiting NaN"} <= set(lines)
+
+
+@pytest.mark.parametrize("error", [CenterError("not a sound database"), PermissionError("unable to open")])
+def test_metrics_are_read_where_the_log_is_not(error, monkeypatch):
+    """Mutant: the scrape fails with it, so that nobody sees that the follower does."""
+    service = Service(load_model)
+    monkeypatch.setattr(service, "behind", mock.Mock(side_effect=error))
+    monkeypatch.setattr(Service, "follower_error", str(error))
+    with TestClient(create_app(service)) as client:
+        answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert {"mimctr_follower_failing 1.0", "mimctr_store_unreachable 0.0"} <= set(answer.text.splitlines())
 
 
 def test_closing_finishes_what_waits(center):

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from mimctr.center.center import Center
 from mimctr.center.snapshot import Snapshot
@@ -116,3 +117,35 @@ def test_no_answer_is_mixed_and_none_fails(world):
     assert not failed, (len(failed), failed[:3])
     assert set(seen) == set(expected)
     assert service.follower_error is None
+
+
+@pytest.mark.parametrize("shop", ["integers"], indirect=True, scope="module")
+def test_another_encoder_s_generation_waits_for_its_bundle(world, shop):
+    """What the runbook says of a release. Mutants: it is served with the old bundle; the process is not ready."""
+    folder, bundles = world
+    center = Center(folder)
+    first = Snapshot.open(shop / "content" / ITEMS, encoder="e")
+    write_snapshot(
+        folder.parent / "third", first.keys, np.ones((len(first.keys), DIM), np.float32), encoder="f"
+    )
+    number = center.adopt(Snapshot.open(folder.parent / "third", encoder="f")).number
+    center.seal(number, {}, min_coverage=0.0)
+    service = Service(load_model, center=folder)
+    service.load(bundles[0])
+    with TestClient(create_app(service, bundles=bundles[0].parent)) as client:
+        center.log.generations.activate(number)
+        for _ in range(4000):
+            if "mimctr_follower_failing 1.0" in client.get("/metrics").text:
+                break
+            time.sleep(0.01)
+        assert service.follower_error.endswith("or export another model.")
+        assert (
+            "its model was trained on vectors of encoder e, the center serves those of f"
+            in service.follower_error
+        )
+        assert client.get("/health/ready").status_code == 200
+        assert client.post("/score", json=ASKED).json()["generation"] == 1
+        assert client.post("/admin/reload", json={"bundle": "two"}).status_code == 409
+        center.log.generations.activate(2)
+        follow(service, 2)
+        assert client.post("/score", json=ASKED).json()["generation"] == 2

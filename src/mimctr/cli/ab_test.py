@@ -42,5 +42,6 @@ def command(
         show(found, as_json=True)
         return
     print(plain_table(online_table(found, UBM_NAMES)))
-    print(plain_findings(online_findings(found, find_offline_gain(run, ubm=ubm, encoder=encoder))))
+    offline = find_offline_gain(run, found.policies, ubm=ubm, encoder=encoder)
+    print(plain_findings(online_findings(found, offline)))
     print(f"results  {out / online.RECORD}")

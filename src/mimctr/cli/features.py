@@ -13,7 +13,10 @@ EXAMPLES = "Example: mimctr features dataset --content embed --out features"
 
 def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
-    content: Annotated[Path, typer.Option(help="folder written by 'mimctr embed'")],
+    content: Annotated[
+        Path,
+        typer.Option(help="folder written by 'mimctr embed', or a center, for its active generation"),
+    ],
     out: Out,
     config: ConfigFile = None,
     settings: Settings = None,

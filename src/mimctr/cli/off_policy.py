@@ -40,5 +40,6 @@ def command(
         show(found, as_json=True)
         return
     print(plain_table(off_policy_table(found, UBM_NAMES)))
-    print(plain_findings(off_policy_findings(found, find_offline_gain(run, ubm=ubm, encoder=encoder))))
+    offline = find_offline_gain(run, found.policies, ubm=ubm, encoder=encoder)
+    print(plain_findings(off_policy_findings(found, offline)))
     print(f"results  {out / off_policy.RECORD}")

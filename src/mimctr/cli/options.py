@@ -18,7 +18,14 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="a setting, overrides the recipe; may be repeated; 'mimctr settings' lists them",
+        help="a setting, overrides the recipe; may be repeated; 'mimctr settings' lists those of a stage",
+    ),
+]
+Content = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder written by 'mimctr embed', or a center, for its active generation; none is needed with "
+        "--set variant=base"
     ),
 ]
 Encoder = Annotated[str, typer.Option(help="label of the item encoder, as in RUN/embed")]

@@ -10,7 +10,11 @@ EXAMPLES = "Example: mimctr settings train"
 
 def command(
     stage: Annotated[
-        str, typer.Argument(help="a command with settings, or 'models', the models of 'mimctr run'")
+        str,
+        typer.Argument(
+            help="a command with settings, or 'models', the models of 'mimctr run'; docs/reproduction.md has what "
+            "stands above the sections of a recipe, and [source]"
+        ),
     ],
 ) -> None:
     """List the settings of a command, what they are and their defaults, as a section of a recipe (TOML)."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mimctr.cli.options import Json, Settings
+from mimctr.cli.options import Content, Json, Settings
 
 NAME = "sweep"
 EXAMPLES = (
@@ -36,10 +36,7 @@ def command(
     num_trials: Annotated[
         int | None, typer.Option(help="trials at most, those of earlier calls included")
     ] = None,
-    content: Annotated[
-        Path | None,
-        typer.Option(help="folder written by 'mimctr embed'; none is needed with --set variant=base"),
-    ] = None,
+    content: Content = None,
     config: Annotated[
         Path | None,
         typer.Option(help="recipe (TOML): [sweep] says what is searched, [train] has all other settings"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mimctr.cli.options import ConfigFile, Out, Settings
+from mimctr.cli.options import ConfigFile, Content, Out, Settings
 
 NAME = "train"
 EXAMPLES = "Example: mimctr train dataset --content embed --set ubm=din --set variant=mim --out model"
@@ -14,10 +14,7 @@ EXAMPLES = "Example: mimctr train dataset --content embed --set ubm=din --set va
 def command(
     dataset: Annotated[Path, typer.Argument(help="folder written by 'mimctr prepare'")],
     out: Out,
-    content: Annotated[
-        Path | None,
-        typer.Option(help="folder written by 'mimctr embed'; none is needed with --set variant=base"),
-    ] = None,
+    content: Content = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:

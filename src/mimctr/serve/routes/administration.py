@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mimctr.center.publish import Behind
-from mimctr.errors import StoreUnavailable
+from mimctr.errors import MimctrError, StoreUnavailable
 from mimctr.serve.folders import folder_within
 from mimctr.serve.refusals import refusals
 from mimctr.serve.remote import SCHEME
@@ -95,12 +95,14 @@ def _look(context: Context) -> None:
         behind = context.service.behind()
     except StoreUnavailable:
         unreachable = True
+    except (MimctrError, OSError):
+        pass  # not known; that the log cannot be read, the follower says
     if behind is None and (serving is None or serving.generation is None):
         behind = Behind(0, 0.0)  # there is nothing to follow
     metrics.unreachable.set(unreachable)
     metrics.lag.set(math.nan if behind is None else behind.num_windows)
     metrics.staleness.set(math.nan if behind is None else behind.seconds)
-    if context.items is not None:
-        metrics.items_waiting.set(context.items.num_waiting())
-        metrics.disk_free.set(context.items.free_bytes())
+    items = context.items
+    metrics.items_waiting.set(math.nan if items is None else items.num_waiting())
+    metrics.disk_free.set(math.nan if items is None else items.free_bytes())
     metrics.failing.set(context.service.follower_error is not None)
