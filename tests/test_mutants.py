@@ -1475,9 +1475,16 @@ MUTANTS = [
     Mutant(
         "the explorer answers to any name",
         "explore/guard.py",
-        'self.token is None and name_of(headers.get("host", "")) not in OWN_NAMES',
+        'self.token is None and name_of(headers.get("host", "")) not in {*OWN_NAMES, self.host}',
         "False",
         "tests/explore/test_refusals.py::test_another_name_of_this_machine_is_refused",
+    ),
+    Mutant(
+        "two threads load an encoder twice",
+        "explore/kept.py",
+        "with lock:",
+        "if lock:",
+        "tests/explore/test_views.py::test_what_is_kept_is_worked_out_once_however_many_ask",
     ),
     Mutant(
         "titles are markup",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mimctr.errors import ConfigError
 from mimctr.explore.app import create_app
+from mimctr.explore.guard import in_address
 from mimctr.recipes import explore
 
 
@@ -92,6 +93,20 @@ def test_another_name_of_this_machine_is_refused(opened, host):
 def test_this_machines_own_names_are_answered(opened, host):
     with TestClient(create_app(opened)) as client:
         assert client.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "named"), [("127.0.0.2", "127.0.0.2:8090"), ("::1", "[::1]:8090"), ("0:0:0:0:0:0:0:1", "[::1]")]
+)
+def test_the_address_that_is_listened_on_is_answered(opened, host, named):
+    with TestClient(create_app(opened, host=host)) as client:
+        assert client.get("/", headers={"host": named}).status_code == 200
+        assert client.get("/", headers={"host": "127.0.0.3"}).status_code == 403
+        assert in_address(host) == named.removesuffix(":8090")
+
+
+def test_a_text_of_spaces_is_no_text(client):
+    assert client.get("/api/search/text", params={"q": "  "}).status_code == 422
 
 
 @pytest.mark.parametrize("path", ["/", "/api/run", "/pictures/items/0", "/static/explore.js"])

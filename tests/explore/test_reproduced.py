@@ -1,5 +1,6 @@
 """A reproduction is a run to the explorer: its encoders are below seeds, its results below groups of experiments."""
 
+import html
 import json
 import re
 
@@ -98,12 +99,14 @@ def test_life_scores_and_slices_are_those_of_the_files(client, reproduced):
         assert client.get("/slice", params={"name": row["slice"]}).status_code == 200
 
 
-def test_an_item_shows_three_encoders_and_hides_the_others(client):
-    shown, hidden = client.get("/item?id=item/7").text.split("<details>")
-    assert re.findall("<h3>(.+)</h3>", shown) == ["plain", "dma-seed1", "mim-seed1"]
-    hidden = hidden.partition("</details>")[0]
-    assert len(re.findall("<h3>", hidden)) == len(ENCODERS) - 3
-    assert hidden.count("<img") == hidden.count(' loading="lazy"') > 0
+def test_an_item_shows_three_encoders_and_leads_to_all(client):
+    page = client.get("/item?id=item/7").text
+    assert re.findall("<h3>(.+)</h3>", page) == ["plain", "dma-seed1", "mim-seed1"]
+    link = re.search(rf'<a href="([^"]+)">Neighbors by the other {len(ENCODERS) - 3} encoders too</a>', page)
+    whole = client.get(html.unescape(link[1])).text
+    assert len(re.findall("<h3>", whole)) == len(ENCODERS)
+    assert whole.count(' loading="lazy"') > page.count(' loading="lazy"') > 0
+    assert "Neighbors by the other" not in whole
 
 
 def test_what_a_reproduction_in_progress_lacks_is_one_line_each(reproduced, tmp_path):

@@ -6,6 +6,9 @@ import json
 import math
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import numpy as np
 import polars as pl
@@ -14,12 +17,16 @@ from encoders.small import picture
 from fastapi.testclient import TestClient
 
 from explore.conftest import HERE, ITEM_IDS, NUM_ITEMS, SCRIPT, USER_IDS
+from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.item import ItemEncoder
+from mimctr.evaluate.compare import Contender
 from mimctr.explore.app import create_app
 from mimctr.explore.catalogue import as_title, find_words
+from mimctr.explore.kept import kept
 from mimctr.explore.pages import address as make_address
 from mimctr.explore.schemas import Hit
 from mimctr.explore.scores import Said, Scores
+from mimctr.recipes.embed import ITEMS, SUMMARY
 from mimctr.recipes.explore import open_run
 
 
@@ -214,7 +221,7 @@ def test_examples_are_the_impressions_on_which_the_probability_moved_most(opened
     rng = np.random.default_rng(0)
     base, mim = (rng.uniform(0, 1, len(opened.test)) ** 4 for _ in range(2))
     said = [
-        Said(ubm="mean", variant=variant, encoder=encoder, probability=probability)
+        Said(ubm="mean", variant=variant, encoder=encoder, seed=0, probability=probability)
         for variant, encoder, probability in (("base", None, base), ("mim", "csft", mim))
     ]
     run = dataclasses.replace(opened, scores=Scores(said))
@@ -233,14 +240,25 @@ def test_examples_are_the_impressions_on_which_the_probability_moved_most(opened
     assert page.count("<h3>Clicked</h3>") == page.count("<h3>Not clicked</h3>") == 2
 
 
-def test_what_the_models_say_is_that_of_c_sft_where_content_comes_from_several_encoders():
-    for tuned in ("csft", "mim"):
-        said = [
-            Said(ubm="mean", variant="mim", encoder=encoder, probability=np.array([probability]))
-            for encoder, probability in (("plain", 0.9), (tuned, 0.2), (tuned, 0.4), ("without_tfn", 0.8))
+def test_base_and_content_are_compared_over_what_both_have():
+    """Mutant: Base is the mean of all its models, also of those that have no partner with content."""
+    models = [
+        ("mean", "base", None, 0, 0.1),
+        ("mean", "base", None, 1, 0.3),
+        ("din", "base", None, 0, 0.9),
+        ("mean", "mim", "plain", 1, 0.8),
+        ("mean", "mim", "csft", 1, 0.4),
+        ("sim", "mim", "csft", 1, 0.7),
+    ]
+    scores = Scores(
+        [
+            Said(ubm=ubm, variant=variant, encoder=encoder, seed=seed, probability=np.array([probability]))
+            for ubm, variant, encoder, seed, probability in models
         ]
-        assert Scores(said).mean("mim") == pytest.approx([0.3])
-    assert Scores(said[:1] + said[3:]).mean("mim") == pytest.approx([0.85])
+    )
+    assert scores.compared(Contender("mim", "csft")) == (pytest.approx([0.3]), pytest.approx([0.4]))
+    assert scores.compared(Contender("mim", "dma")) is None
+    assert scores.compared(None) is None
 
 
 def test_ids_that_are_0_or_negative_or_of_19_digits_are_links(numbered):
@@ -269,6 +287,79 @@ def links(client, item) -> set[str]:
         address.partition("&amp;")[0]
         for address in re.findall(r'href="(/user[^"]+)"', client.get(f"/item?id={item}").text)
     }
+
+
+def test_an_id_is_found_with_spaces_around_it(client):
+    assert client.get("/user", params={"id": " 3 "}).status_code == 200
+    assert client.get("/api/item", params={"id": "item/7\t"}).json()["card"]["item_id"] == "item/7"
+
+
+def test_an_item_that_the_log_never_names_was_not_first_seen(numbered, tmp_path):
+    """Mutant: the first second of the log, which stands for no time, is told as a fact."""
+    shutil.copytree(numbered.parent / "tables", tmp_path / "tables")
+    path = tmp_path / "tables" / "items.parquet"
+    items = pl.read_parquet(path)
+    pl.concat([items, pl.DataFrame({"item_id": [99], "title": ["never shown"]})]).write_parquet(path)
+    prepare_tables(tmp_path / "tables", tmp_path / "run" / "dataset")
+    with TestClient(create_app(open_run(tmp_path / "run")), base_url=HERE) as client:
+        never, shown = (client.get("/api/item", params={"id": one}).json() for one in (99, ITEM_IDS[1]))
+        assert (never["in_log"], shown["in_log"]) == (False, True)
+        assert "<dd>not in the log</dd>" in client.get("/item", params={"id": 99}).text
+        assert "<dd>not in the log</dd>" not in client.get("/item", params={"id": ITEM_IDS[1]}).text
+
+
+def test_vectors_that_are_not_finished_are_told_and_left_out(run_folder, tmp_path):
+    for name in ("dataset", "train", "csft", "evaluate"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    shutil.copytree(run_folder / "embed" / "csft", tmp_path / "embed" / "csft")
+    shutil.copytree(run_folder / "embed" / "csft", tmp_path / "embed" / "new")
+    (tmp_path / "embed" / "new" / SUMMARY).unlink()
+    (tmp_path / "embed" / "begun" / ITEMS).mkdir(parents=True)
+    opened = open_run(tmp_path)
+    assert list(opened.generations) == ["csft"]
+    assert "Vectors of begun, new: not finished." in opened.missing
+
+
+def test_what_is_kept_is_worked_out_once_however_many_ask():
+    """Mutant: the second thread does not wait for the first one's answer."""
+    asked = []
+
+    def work(key):
+        asked.append(key)
+        time.sleep(0.05)
+        return object()
+
+    get = kept(work, 2)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(get, ["a"] * 8))
+    assert asked == ["a"]
+    assert len({id(one) for one in found}) == 1
+
+
+def test_numbers_of_categories_are_those_of_a_loop(opened):
+    names = [None, None, *opened.data.items["category"].to_list()]
+    for name in {*names, "elsewhere"} - {None}:
+        found = opened.of_category(name)
+        assert (found is None) == (name == "elsewhere")
+        assert found is None or found.tolist() == [one == name for one in names]
+    assert opened.of_category(None) is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bars_of_a_life_can_be_told_apart(scheme):
+    """WCAG 2.2, 1.4.11: 3 to 1 against the paper, and of clicks against impressions."""
+    css = (files("mimctr.explore") / "static" / "explore.css").read_text()
+    block = css.split(":root {")[1 if scheme == "light" else 2]
+    colors = {name: re.search(rf"--{name}: #(\w{{6}})", block)[1] for name in ("paper", "shown", "clicked")}
+
+    def luminance(color):
+        parts = [int(color[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for one, other in (("paper", "shown"), ("shown", "clicked")):
+        low, high = sorted(luminance(colors[name]) for name in (one, other))
+        assert (high + 0.05) / (low + 0.05) >= 3
 
 
 def test_an_address_leaves_out_what_is_not_there():

@@ -12,6 +12,7 @@ from mimctr.serve.admission import Admission
 from mimctr.serve.refusals import refusals
 
 Text = Annotated[str, Query(min_length=1, max_length=500)]
+Meant = Annotated[str, Query(min_length=1, max_length=500, pattern=r"\S", description="Not only spaces.")]
 Id = Annotated[str, Query(min_length=1, max_length=500, description="As in the raw tables.")]
 Name = Annotated[str | None, Query(max_length=500, description="Encoder; none: C-SFT's.")]
 MAX_ROW = 2**62
@@ -37,7 +38,7 @@ def api_router(views: Views, admission: Admission) -> APIRouter:
         return await admission.run(lambda: views.words(q), seconds)
 
     @router.get("/search/text", responses=told_there)
-    async def text(q: Text, seconds: Seconds, encoder: Name = None) -> Found:
+    async def text(q: Meant, seconds: Seconds, encoder: Name = None) -> Found:
         """Find items near a text."""
         return await admission.run(lambda: views.text(q, encoder), seconds)
 

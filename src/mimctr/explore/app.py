@@ -28,6 +28,7 @@ def create_app(
     run: OpenedRun,
     *,
     token: str | None = None,
+    host: str = "127.0.0.1",
     num_threads: int = 2,
     max_waiting: int = 64,
     deadline: float = 30.0,
@@ -40,6 +41,7 @@ def create_app(
     Args:
         run: What is shown.
         token: That every request must bring; None: none, and only this machine's own names are answered.
+        host: That is listened on; it is one of those names.
         num_threads: Requests that are worked on at a time.
         max_waiting: Requests that may wait or be worked on; more are told to come again.
         deadline: Seconds that a request may take, unless it says less (``X-Deadline-Ms``).
@@ -86,5 +88,5 @@ def create_app(
         larger={"/api/search/picture": MAX_IMAGE_BYTES, "/search/picture": MAX_IMAGE_BYTES},
         is_leaving=lambda: admission.is_leaving,
     )
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, token=token, host=host)
     return app

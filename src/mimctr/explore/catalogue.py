@@ -42,19 +42,20 @@ def place(ids: pl.Series, given: str, *, what: str) -> int:
 
     Args:
         ids: By index from ``FIRST_INDEX``, integers or text.
-        given: As it came in an address.
+        given: As it came in an address; spaces around it count only where they are part of an id.
         what: ``item`` or ``user``.
 
     Raises:
         NotThere: there is none.
     """
-    wanted: Any = given
-    if ids.dtype != pl.String:
-        wanted = int(given) if WHOLE_NUMBER.fullmatch(given) and int(given) in IDS else None
-    rows = [] if wanted is None else (ids == wanted).arg_true()
-    if not len(rows):
-        raise NotThere(f"there is no {what} {given[:100]!r} in this run")
-    return int(rows[0]) + FIRST_INDEX
+    for text in dict.fromkeys((given, given.strip())):
+        wanted: Any = text
+        if ids.dtype != pl.String:
+            wanted = int(text) if WHOLE_NUMBER.fullmatch(text) and int(text) in IDS else None
+        rows = [] if wanted is None else (ids == wanted).arg_true()
+        if len(rows):
+            return int(rows[0]) + FIRST_INDEX
+    raise NotThere(f"there is no {what} {given[:100]!r} in this run")
 
 
 def card(run: OpenedRun, item: int) -> Card:
@@ -100,7 +101,7 @@ def find_words(run: OpenedRun, words: str, *, num: int) -> Found:
 def find_near(run: OpenedRun, encoder: str, asked: Asked, *, num: int, what: str) -> Found:
     """Return the items nearest to a text or a picture, in the category that it was taken for."""
     generation = run.generations[encoder]
-    among = None if asked.category is None else run.categories.get(asked.category)
+    among = run.of_category(asked.category)
     where = f", taken for {asked.category}" if among is not None else ""
     total = int((generation.known if among is None else generation.known & among).sum())
     near = generation.nearest(asked.vector, num=num, among=among)
@@ -116,8 +117,16 @@ def as_title(hits: Sequence[Hit]) -> str:
     return f"The text is taken for the title of an item without a picture{near}."
 
 
-def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:
+def view_item(
+    run: OpenedRun, given: str, *, num_neighbors: int, encoders: Sequence[str] | None = None
+) -> ItemView:
     """Return all that is known of an item.
+
+    Args:
+        run: Whose item it is.
+        given: Raw id of the item.
+        num_neighbors: Neighbors by each encoder.
+        encoders: By whose vectors neighbors are looked for; None: all.
 
     Raises:
         NotThere: there is no such item.
@@ -128,6 +137,8 @@ def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:
     rows = run.rows_of_item.of(item)
     clicks = np.asarray(data.impressions.click)[rows]
     tested = rows >= run.test.start
+    train_count = int(data.item_train_counts[item])
+    in_log = bool(len(rows) or train_count or values["first_seen_time"] != run.log_start)
     return ItemView(
         card=card(run, item),
         fields={
@@ -138,7 +149,8 @@ def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:
         price=values["price"],
         first_seen_time=values["first_seen_time"],
         age_days=(data.manifest.test_start - values["first_seen_time"]) / SECONDS_A_DAY,
-        train_count=int(data.item_train_counts[item]),
+        in_log=in_log,
+        train_count=train_count,
         num_impressions=len(rows),
         num_clicks=int(clicks.sum()),
         num_test_impressions=int(tested.sum()),
@@ -150,13 +162,13 @@ def view_item(run: OpenedRun, given: str, *, num_neighbors: int) -> ItemView:
                 encoder=name,
                 has_vector=bool(one.known[item]),
                 hits=[
-                    hit(run, *near)
-                    for near in one.nearest(one.vectors[item], num=num_neighbors, without=item)
+                    hit(run, *near) for near in one.nearest(one.vector(item), num=num_neighbors, without=item)
                 ]
                 if one.known[item]
                 else [],
             )
             for name, one in run.generations.items()
+            if encoders is None or name in encoders
         ],
         seen_by=[seen_by(run, row) for row in rows[tested][:NUM_SEEN_BY].tolist()],
     )

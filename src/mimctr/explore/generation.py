@@ -1,7 +1,7 @@
 """The vectors of one encoder: who is near whom, and what content makes of behaviors; which of several is meant."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -54,27 +54,51 @@ def in_order(names: Sequence[str]) -> list[str]:
     return first + others
 
 
+def decoded(table: ContentTable, items: Int[ndarray, "some"]) -> Float[ndarray, "some content"]:
+    """Return the content embeddings of some items, float32; zero where there is none."""
+    rows = table.item_rows[items]
+    vectors = np.zeros((len(items), table.dim), np.float32)
+    held = np.flatnonzero(rows >= 0)
+    for start in range(0, len(held), ROWS_AT_ONCE):
+        some = held[start : start + ROWS_AT_ONCE]
+        vectors[some] = decode(table.snapshot.payload(rows[some]), table.snapshot.manifest.dtype)
+    return vectors
+
+
+def all_decoded(table: ContentTable) -> Float[ndarray, "items content"]:
+    """Return the content embeddings of all items, by ``item_index``."""
+    return decoded(table, np.arange(len(table.item_rows)))
+
+
 class Generation:
-    """Content embeddings by ``item_index``, float32 in memory.
+    """Content embeddings by ``item_index``; in the memory only while many are asked for.
 
     Args:
         name: Of the encoder's folder.
         table: As the run embedded them.
+        decode_all: :func:`all_decoded`, that of several generations may keep some.
     """
 
-    def __init__(self, name: str, table: ContentTable) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: ContentTable,
+        *,
+        decode_all: Callable[[ContentTable], Float[ndarray, "items content"]] = all_decoded,
+    ) -> None:
         self.name = name
         self.known: Bool[ndarray, items] = table.item_rows >= 0
-        self.vectors: Float[ndarray, "items content"] = np.zeros((len(self.known), table.dim), np.float32)
-        held = np.flatnonzero(self.known)
-        for start in range(0, len(held), ROWS_AT_ONCE):
-            some = held[start : start + ROWS_AT_ONCE]
-            payload = table.snapshot.payload(table.item_rows[some])
-            self.vectors[some] = decode(payload, table.snapshot.manifest.dtype)
+        self._table = table
+        self._decode_all = decode_all
+
+    def vector(self, item: int) -> Float[ndarray, "content"]:
+        """Return the content embedding of an item; zero where it has none."""
+        return decoded(self._table, np.array([item]))[0]
 
     def cosines(self, query: Float[ndarray, "content"]) -> Float[ndarray, "items"]:
         """Return the cosine of every item with ``query``; 0 where an item has no vector."""
-        return cosine(torch.from_numpy(query)[None], torch.from_numpy(self.vectors)[None])[0].numpy()
+        vectors = torch.from_numpy(self._decode_all(self._table))
+        return cosine(torch.from_numpy(query)[None], vectors[None])[0].numpy()
 
     def nearest(
         self,
@@ -108,7 +132,7 @@ class Generation:
         """Return ``a_{t,i}^MM`` of Eq. (7) for each behavior; None where it or the target has no vector."""
         if not self.known[target]:
             return [None] * len(behaviors)
-        vectors = torch.from_numpy(self.vectors)
-        found = cosine(vectors[target][None], vectors[torch.from_numpy(behaviors)][None])[0]
+        vectors = torch.from_numpy(decoded(self._table, behaviors))
+        found = cosine(torch.from_numpy(self.vector(target))[None], vectors[None])[0]
         known = self.known[behaviors]
         return [float(value) if there else None for value, there in zip(found, known, strict=True)]

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import ipaddress
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,11 +29,13 @@ class Guard:
     Args:
         app: What is behind.
         token: As ``Authorization: Bearer``, or as the password that the browser asks for; None: none is needed.
+        host: That is listened on; it is a name of this machine too.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, token: str | None, host: str) -> None:
         self.app = app
         self.token = token
+        self.host = in_address(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -51,8 +54,8 @@ class Guard:
         if self.token is not None and not hmac.compare_digest(given(headers), self.token.encode()):
             asked = {"WWW-Authenticate": 'Basic realm="mimctr, any name, the token as password"'}
             await refuse(401, "a token is missing or wrong", asked)(scope, receive, marked)
-        elif self.token is None and name_of(headers.get("host", "")) not in OWN_NAMES:
-            await refuse(403, "this page is for its own machine: 127.0.0.1")(scope, receive, marked)
+        elif self.token is None and name_of(headers.get("host", "")) not in {*OWN_NAMES, self.host}:
+            await refuse(403, f"this page is for its own machine: {self.host}")(scope, receive, marked)
         else:
             await self.app(scope, receive, marked)
 
@@ -66,6 +69,15 @@ def given(headers: Headers) -> bytes:
         return base64.b64decode(value, validate=True).partition(b":")[2]
     except (binascii.Error, ValueError):
         return b""
+
+
+def in_address(host: str) -> str:
+    """Return a host as addresses write it: in small letters, one of IPv6 shortened and in brackets."""
+    try:
+        one = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    return f"[{one}]" if one.version == 6 else str(one)
 
 
 def name_of(host: str) -> str:

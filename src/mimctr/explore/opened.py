@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
@@ -15,6 +16,8 @@ from mimctr.evaluate.cohorts import Slices
 from mimctr.evaluate.results import Results
 from mimctr.explore.generation import STAGES, Generation, of_stage, preferred_of
 from mimctr.explore.scores import Scores
+from mimctr.report.summary import MIM, Summary
+from mimctr.report.wording import variant_name
 
 FEW = 3
 """Encoders of which none is left out at first sight."""
@@ -102,11 +105,44 @@ class OpenedRun:
         return Groups(np.asarray(self.data.impressions.user), self.data.num_users + FIRST_INDEX)
 
     @cached_property
-    def categories(self) -> Mapping[str, Bool[ndarray, "items"]]:
-        """Items of each category, by ``item_index``."""
-        names = np.array([None] * FIRST_INDEX + self.data.items["category"].cast(str).to_list(), dtype=object)
-        return {name: names == name for name in set(names) if name is not None}
+    def categories(self) -> tuple[Mapping[str, int], Int[ndarray, "items"]]:
+        """The number of each category, and that of each item by ``item_index``; -1 where it has none."""
+        names = self.data.items["category"].cast(pl.String)
+        known = names.drop_nulls().unique().sort()
+        numbers = names.cast(pl.Enum(known)).to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
+        return {name: number for number, name in enumerate(known)}, np.r_[[-1] * FIRST_INDEX, numbers]
+
+    def of_category(self, name: str | None) -> Bool[ndarray, "items"] | None:
+        """Return the items of a category, by ``item_index``; None where there is no such."""
+        numbers, own = self.categories
+        number = None if name is None else numbers.get(name)
+        return None if number is None else np.equal(own, number)
+
+    @cached_property
+    def log_start(self) -> int:
+        """The first second of the log, which is the first time of items that it never names."""
+        pairs = pl.scan_parquet(self.data.folder / "pairs.parquet").select("time").collect()["time"]
+        times = (self.data.impressions.time, self.data.behaviors.time, pairs.to_numpy())
+        return min(int(np.min(some)) for some in times if len(some))
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """What the results say; None without results."""
+        return None if self.results is None else Summary(self.results)
+
+    @property
+    def content_name(self) -> str:
+        """The name of the contender with content that is set against Base."""
+        content = self.summary.content if self.summary else None
+        return self.summary.label(content) if self.summary and content else variant_name(MIM)
 
     def prepare(self) -> None:
         """Do now what the first request would wait for."""
-        _ = self.rows_of_item, self.rows_of_user, self.categories, self.data.items, self.data.users
+        _ = (
+            self.rows_of_item,
+            self.rows_of_user,
+            self.categories,
+            self.log_start,
+            self.data.items,
+            self.data.users,
+        )

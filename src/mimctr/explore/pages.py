@@ -15,6 +15,7 @@ from mimctr.explore.catalogue import NotThere
 from mimctr.explore.chart import life_chart
 from mimctr.explore.schemas import Found
 from mimctr.explore.views import Views
+from mimctr.images import MAX_BYTES
 from mimctr.report import wording
 from mimctr.serve.admission import Admission
 
@@ -42,7 +43,11 @@ class Pages:
             day=wording.day, signed=written.signed, ago=ago, life_chart=life_chart, address=address
         )
         self._environment.globals.update(
-            run=views.run, encoders=list(views.run.generations), asks=list(views.run.asks), wording=wording
+            run=views.run,
+            encoders=list(views.run.generations),
+            asks=list(views.run.asks),
+            max_bytes=MAX_BYTES,
+            wording=wording,
         )
 
     def render(self, name: str, **values: Any) -> Response:
@@ -96,8 +101,9 @@ def pages_router(pages: Pages, admission: Admission) -> APIRouter:
         return await answer(seconds, work)
 
     @router.get("/item")
-    async def item(seconds: Seconds, id: OptionalText = "") -> Response:
-        return await answer(seconds, lambda: pages.render("item", view=views.item(id)))
+    async def item(seconds: Seconds, id: OptionalText = "", all: bool = False) -> Response:
+        encoders = None if all else views.run.principal
+        return await answer(seconds, lambda: pages.render("item", view=views.item(id, encoders=encoders)))
 
     @router.get("/user")
     async def user(

@@ -74,6 +74,9 @@ class ItemView(BaseModel):
     price: float | None
     first_seen_time: int = Field(description="Seconds UTC.")
     age_days: float = Field(description="At the start of the test part; negative where it came later.")
+    in_log: bool = Field(
+        description="False where the log never names it: the first time is then the start of the log."
+    )
     train_count: int = Field(description="How often training shows it, as a target or a behavior.")
     num_impressions: int
     num_clicks: int

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mimctr.errors import DataError
-from mimctr.evaluate.compare import BASE
+from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.results import ModelFacts
 from mimctr.explore.schemas import Score
-from mimctr.report.summary import MIM, TUNED
+from mimctr.report.summary import MIM
 from mimctr.report.wording import UBM_NAMES, ubm_name, variant_name
 
 PROBABILITY = "probability:"
@@ -25,6 +25,7 @@ class Said:
     ubm: str
     variant: str
     encoder: str | None
+    seed: int
     probability: Float[ndarray, "rows"]
 
 
@@ -53,6 +54,7 @@ class Scores:
                     ubm=model.ubm,
                     variant=model.variant,
                     encoder=model.encoder,
+                    seed=model.seed,
                     probability=table[f"{PROBABILITY}{Path(model.folder).name}"].to_numpy(),
                 )
                 for model in models
@@ -60,11 +62,24 @@ class Scores:
             ]
         )
 
-    def mean(self, variant: str) -> Float[ndarray, "rows"] | None:
-        """Return the mean over UBMs and seeds of a variant; of Base+MIM, on the vectors of C-SFT if there are any."""
-        own = [model for model in self.models if model.variant == variant]
-        chosen = [model for model in own if model.encoder in TUNED] or own
-        return np.mean([model.probability for model in chosen], axis=0) if chosen else None
+    def compared(
+        self, contender: Contender | None
+    ) -> tuple[Float[ndarray, "rows"], Float[ndarray, "rows"]] | None:
+        """Return the mean of Base and of a contender, over the UBMs and seeds that both have; None where none is."""
+        if contender is None:
+            return None
+        base, content = (
+            {
+                (model.ubm, model.seed): model.probability
+                for model in self.models
+                if (model.variant, model.encoder) == one
+            }
+            for one in (Contender(BASE, None), contender)
+        )
+        both = sorted(base.keys() & content.keys())
+        if not both:
+            return None
+        return np.mean([base[one] for one in both], axis=0), np.mean([content[one] for one in both], axis=0)
 
     def of(self, places: Int[ndarray, "places"]) -> list[Score]:
         """Return the mean probability on some test impressions: by UBM, variant and encoder, over seeds."""

@@ -10,7 +10,6 @@ from mimctr.explore.opened import OpenedRun
 from mimctr.explore.schemas import Example, Number, RunView, SliceRow, SliceView
 from mimctr.explore.scores import model_name, model_order
 from mimctr.report.headline import figures, headline, remarks
-from mimctr.report.summary import MIM, Summary
 from mimctr.report.wording import counted, slice_name
 
 NUM_ITEMS, NUM_EXAMPLES = 12, 6
@@ -18,7 +17,7 @@ NUM_ITEMS, NUM_EXAMPLES = 12, 6
 
 def view_run(run: OpenedRun) -> RunView:
     """Return what the run is, and its main finding."""
-    summary = None if run.results is None else Summary(run.results)
+    summary = run.summary
     trained = run.results.models if run.results else []
     models = Counter((model.ubm, model.variant, model.encoder) for model in trained)
     return RunView(
@@ -42,13 +41,13 @@ def view_run(run: OpenedRun) -> RunView:
 
 def slice_rows(run: OpenedRun) -> list[SliceRow]:
     """Return AUC on every slice, averaged over UBMs and seeds, and the gain of content; none without results."""
-    if run.results is None:
+    summary = run.summary
+    if summary is None:
         return []
-    summary = Summary(run.results)
-    named = dict.fromkeys(row.slice for row in run.results.rows)
+    named = dict.fromkeys(row.slice for row in summary.results.rows)
     found = []
     for name in named:
-        sizes = next(row for row in run.results.rows if row.slice == name)
+        sizes = next(row for row in summary.results.rows if row.slice == name)
         gain = summary.overall_gain(name)
         content = summary.content
         found.append(
@@ -83,8 +82,9 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
     most = items[np.lexsort((items, -counts))][:NUM_ITEMS]
     helped: list[int] = []
     harmed: list[int] = []
-    base, content = run.scores.mean(BASE), run.scores.mean(MIM)
-    if base is not None and content is not None:
+    compared = run.scores.compared(run.summary.content if run.summary else None)
+    if compared is not None:
+        base, content = compared
         clicked = np.asarray(run.data.impressions.click)[run.test.start + places] == 1
         nearer = np.where(clicked, 1.0, -1.0) * (content - base)[places]
         for kind in (clicked, ~clicked):
@@ -94,8 +94,8 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
             harmed += places[own[nearer[own] < 0][::-1][:NUM_EXAMPLES]].tolist()
 
     def example(place: int) -> Example:
-        assert base is not None
-        assert content is not None
+        assert compared is not None
+        base, content = compared
         row = run.test.start + place
         return Example(
             row=row,

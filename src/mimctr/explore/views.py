@@ -1,5 +1,6 @@
 """What can be asked of a run, whoever asks: programs and pages get the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mimctr.explore.catalogue import NotThere, find_near, find_words, view_item
@@ -52,9 +53,9 @@ class Views:
             raise NotThere(f"there is no picture {number} of queries in this run")
         return self.picture(images.blob(number), encoder)
 
-    def item(self, item_id: str) -> ItemView:
-        """Return all that is known of an item."""
-        return view_item(self.run, item_id, num_neighbors=self.num_neighbors)
+    def item(self, item_id: str, *, encoders: Sequence[str] | None = None) -> ItemView:
+        """Return all that is known of an item; its neighbors by some encoders, or by all."""
+        return view_item(self.run, item_id, num_neighbors=self.num_neighbors, encoders=encoders)
 
     def user(
         self, user_id: str, *, row: int | None, now: bool, target: str | None, encoder: str | None

@@ -3,9 +3,8 @@
 mimctr explore runs/demo
 """
 
-import logging
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +15,20 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.architecture import load_transformers
 from mimctr.encoders.item import RECORD, ItemEncoder
 from mimctr.errors import ConfigError, StaleSnapshot, first_of
-from mimctr.evaluate.results import Results, read_results
-from mimctr.explore.generation import Generation, in_order, split_seed
+from mimctr.evaluate.results import read_results
+from mimctr.explore.generation import Generation, all_decoded, in_order, split_seed
+from mimctr.explore.kept import kept
 from mimctr.explore.opened import Asked, Asks, OpenedRun
 from mimctr.explore.scores import Scores
-from mimctr.recipes.embed import ITEMS, open_content
+from mimctr.recipes.embed import SUMMARY, open_content
 from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, embed_folders, read_test_part
 from mimctr.recipes.evaluate import Config as EvaluateConfig
 from mimctr.recipes.serve import Listening, read_token
 
-logger = logging.getLogger(__name__)
-
 EVALUATIONS = ("evaluate", *(f"evaluate/{group}" for group in ("ubms", "online", "encoders", "extensions")))
 """Where results are looked for, below a run or a reproduction; the first that are there are shown."""
 NUM_LOADED = 4
-"""Encoders that are kept in memory: a reproduction has dozens."""
+"""Encoders that are kept in memory, and encoders whose vectors are: a reproduction has dozens."""
 
 
 class Config(Listening):
@@ -75,19 +73,22 @@ def encoder_folder(run: Path, name: str) -> Path | None:
 
 
 def _open_vectors(run: Path, opened: OpenedRun) -> None:
-    names = in_order([folder.name for folder in embed_folders(run) if (folder / ITEMS).is_dir()])
+    made = {folder.name: (folder / SUMMARY).is_file() for folder in embed_folders(run)}  # it is written last
+    names = in_order([name for name, is_finished in made.items() if is_finished])
     generations: dict[str, Generation] = {}
     asks: dict[str, Asks] = {}
-    load = lru_cache(NUM_LOADED)(_load)
+    load, decode_all = kept(_load, NUM_LOADED), kept(all_decoded, NUM_LOADED)
     for name in names:
         table = open_content(opened.data, run / "embed" / name)
-        generations[name] = Generation(name, table)
+        generations[name] = Generation(name, table, decode_all=decode_all)
         folder = encoder_folder(run, name)
         if folder is not None:
             asks[name] = _asks(partial(load, folder, table.snapshot.fingerprint))
     opened.generations, opened.asks = generations, asks
     if asks:
         load_transformers()  # a first search should not wait for it
+    if unfinished := in_order([name for name, is_finished in made.items() if not is_finished]):
+        opened.missing.append(f"Vectors of {first_of(unfinished)}: not finished.")
     if not names:
         opened.missing.append(
             "No vectors (embed): no neighbors, no content weights, no search by picture or text."
@@ -112,13 +113,8 @@ def _open_evaluation(run: Path, opened: OpenedRun) -> None:
         opened.scores = Scores.read(folder / PREDICTIONS, results.models, opened.test)
     else:
         opened.missing.append(f"No {PREDICTIONS} (evaluate): no probabilities of items and impressions.")
-    opened.slices = read_test_part(
-        opened.data, np.array(opened.test), name=opened.name, num_age_sets=_num_age_sets(results)
-    )[0].slices
-
-
-def _num_age_sets(results: Results) -> int:
-    return EvaluateConfig.model_validate(results.settings).num_age_sets
+    config = EvaluateConfig.model_validate(results.settings)
+    opened.slices = read_test_part(opened.data, np.array(opened.test), config, name=opened.name)[0].slices
 
 
 def _asks(load: Callable[[], ItemEncoder]) -> Asks:
@@ -176,13 +172,14 @@ def main(run: Path, config: Config) -> None:
     """
     try:
         from mimctr.explore.app import create_app
-        from mimctr.serve.process import run_until_told
+        from mimctr.explore.process import make_server
     except ModuleNotFoundError as error:
         raise ConfigError(f"explore: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config, command="explore")
     app = create_app(
         open_run(run),
         token=token,
+        host=config.host,
         num_threads=config.num_threads,
         max_waiting=config.max_waiting,
         deadline=config.deadline,
@@ -190,5 +187,4 @@ def main(run: Path, config: Config) -> None:
         num_neighbors=config.num_neighbors,
         max_behaviors=config.max_behaviors,
     )
-    logger.info("explore: http://%s:%d", config.host, config.port)
-    run_until_told(app, host=config.host, port=config.port, shutdown_seconds=config.shutdown_seconds)
+    make_server(app, host=config.host, port=config.port, shutdown_seconds=config.shutdown_seconds).run()
