@@ -155,6 +155,13 @@ MUTANTS = [
         "tests/evaluate/test_placements.py::test_an_influence_is_the_derivative_of_the_auc_by_the_users_weight",
     ),
     Mutant(
+        "clicks pass the non-clicks of the groups before",
+        "evaluate/placements.py",
+        "won = (passed - 2 * before * num_clicks)[both]",
+        "won = passed[both]",
+        "tests/evaluate/test_metrics.py::test_grouped_auc_equals_a_loop_over_users",
+    ),
+    Mutant(
         "a tie counts as won",
         "evaluate/placements.py",
         "2 * (np.cumsum(own) - own) + own, lengths",
@@ -844,13 +851,6 @@ MUTANTS = [
         "tests/csft/test_text_queries.py::test_a_query_asks_with_its_picture_or_else_with_its_text",
     ),
     Mutant(
-        "a tie counts as a win",
-        "evaluate/metrics.py",
-        "2 * (start[run] - group_start) + length[run] + 1",
-        "2 * (start[run] - group_start + length[run])",
-        "tests/evaluate/test_metrics.py",
-    ),
-    Mutant(
         "bins of the reliability plot are filled in the order of the log",
         "evaluate/metrics.py",
         'order = np.argsort(probabilities, kind="stable")',
@@ -867,8 +867,8 @@ MUTANTS = [
     Mutant(
         "impressions without a query are one query",
         "evaluate/scoring.py",
-        "asked = queries > 0",
-        "asked = queries >= 0",
+        "asked = mask & (part.queries > 0)",
+        "asked = mask & (part.queries >= 0)",
         "tests/evaluate/test_scoring.py::test_gauc_runs_over_queries_too_and_leaves_out_what_has_none",
     ),
     Mutant(
@@ -985,16 +985,16 @@ MUTANTS = [
     ),
     Mutant(
         "users of one class count in GAUC",
-        "evaluate/metrics.py",
-        "kept = (num_positive > 0) & (num_negative > 0)",
-        "kept = num_positive > 0",
+        "evaluate/placements.py",
+        "both = (num_clicks > 0) & (others > 0)",
+        "both = num_clicks > 0",
         "tests/evaluate/test_metrics.py",
     ),
     Mutant(
         "GAUC is weighted by clicks",
         "evaluate/metrics.py",
-        "weights = num_rows[kept]",
-        "weights = num_positive[kept]",
+        "found.values @ found.num_rows / found.num_rows.sum()",
+        "found.values @ found.values / found.values.sum()",
         "tests/evaluate/test_metrics.py",
     ),
     Mutant(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mimctr.evaluate.placements import Ranking, influences, placements
+from mimctr.evaluate.placements import GroupedRanking, Ranking, influences, placements
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.integers(-2, 2), st.integers(0, 3), st.booleans()),
@@ -47,6 +47,22 @@ def test_of_a_slice_they_are_those_of_its_impressions_alone(jitter, values):
     np.testing.assert_array_equal(found.clicks, alone.clicks)
     np.testing.assert_array_equal(found.non_clicks, alone.non_clicks)
     assert found.auc == alone.auc
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows)
+def test_aucs_within_groups_of_a_slice_are_those_of_a_loop(values):
+    """Mutants: a group's clicks pass the non-clicks of the groups before; a slice counts what is outside."""
+    labels, scores, groups, kept = columns(values)
+    found = GroupedRanking(labels, scores, groups).aucs(kept)
+    expected = []
+    for group in np.unique(groups[kept]):
+        own = kept & (groups == group)
+        if len(set(labels[own])) == 2:
+            expected.append((roc_auc_score(labels[own], scores[own]), own.sum()))
+    assert found.values == pytest.approx([auc for auc, _ in expected])
+    assert found.num_rows.tolist() == [size for _, size in expected]
+    assert found.num_groups == len(np.unique(groups[kept]))
 
 
 @settings(max_examples=100, deadline=None)

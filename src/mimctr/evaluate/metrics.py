@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Num, Shaped
 from numpy import ndarray
 
 from mimctr.errors import DataError
+from mimctr.evaluate.placements import GroupAucs, GroupedRanking, begins, placements
 
 SMALLEST_PROBABILITY = 1e-15
 """Probabilities are moved this far from 0 and 1 before a logarithm, as in scikit-learn's old ``log_loss``."""
@@ -51,15 +52,6 @@ class Bins(NamedTuple):
     """Share of clicks."""
 
 
-class DoubledRanks(NamedTuple):
-    """Ranks of scores, times two so that the mean rank of a tie is an integer."""
-
-    order: Int[ndarray, "rows"]
-    """Rows by group, then by score."""
-    ranks: Int[ndarray, "rows"]
-    """Twice the mean rank (1-based, within the group) of each row in ``order``."""
-
-
 def auc(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> float:
     """Return the area under the ROC curve, exact, ties one half. O(n log n).
 
@@ -78,9 +70,7 @@ def auc(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> float:
             f"auc: all {len(positive):,} labels are {int(num_positive > 0)}, so there is no pair to rank. "
             "Score a part that has both clicks and non-clicks."
         )
-    order, ranks = doubled_ranks(scores, np.zeros(len(scores), dtype=np.int64))
-    doubled = int(ranks[positive[order]].sum()) - num_positive * (num_positive + 1)
-    return doubled / (2 * num_positive * num_negative)
+    return placements(positive, scores).auc
 
 
 def grouped_auc(
@@ -102,25 +92,18 @@ def grouped_auc(
         raise DataError(
             f"grouped_auc: {len(positive):,} labels but {groups.shape} groups. Give one group per label."
         )
-    names, group = np.unique(groups, return_inverse=True)
-    num_rows = np.bincount(group, minlength=len(names))
-    num_positive = np.bincount(group[positive], minlength=len(names))
-    num_negative = num_rows - num_positive
-    order, ranks = doubled_ranks(scores, group)
-    doubled = np.zeros(len(names), dtype=np.int64)
-    chosen = positive[order]
-    np.add.at(doubled, group[order][chosen], ranks[chosen])
-    kept = (num_positive > 0) & (num_negative > 0)
-    if not kept.any():
+    return mean_of_groups(GroupedRanking(positive, scores, groups).aucs())
+
+
+def mean_of_groups(found: GroupAucs) -> GroupedAuc | None:
+    """Return both means over groups; None where there is no group."""
+    if not len(found.values):
         return None
-    pairs = (num_positive * num_negative)[kept]
-    values = (doubled - num_positive * (num_positive + 1))[kept] / (2 * pairs)
-    weights = num_rows[kept]
     return GroupedAuc(
-        weighted=float(values @ weights / weights.sum()),
-        unweighted=float(values.mean()),
-        num_groups=int(kept.sum()),
-        num_skipped=int((~kept).sum()),
+        weighted=float(found.values @ found.num_rows / found.num_rows.sum()),
+        unweighted=float(found.values.mean()),
+        num_groups=len(found.values),
+        num_skipped=found.num_skipped,
     )
 
 
@@ -181,7 +164,7 @@ def calibration_bins(
     positive = _checked_probabilities("calibration", labels, probabilities)
     order = np.argsort(probabilities, kind="stable")
     ranked = probabilities[order]
-    ties = np.flatnonzero(_rises(ranked))
+    ties = np.flatnonzero(begins(ranked))
     lengths = np.diff(np.append(ties, len(ranked)))
     clicked = np.repeat(np.add.reduceat(positive[order].astype(np.float64), ties) / lengths, lengths)
     starts = np.unique(np.arange(num_bins) * len(order) // num_bins)
@@ -208,23 +191,6 @@ def sigmoid(logits: Float[ndarray, "rows"]) -> Float[ndarray, "rows"]:
     """Return click probabilities as float64, without overflow at any logit."""
     small = np.exp(-np.abs(logits.astype(np.float64)))  # in (0, 1]
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def doubled_ranks(scores: Num[ndarray, "rows"], group: Int[ndarray, "rows"]) -> DoubledRanks:
-    """Return the rank of each score within its group, a tie at its mean rank. Exact: integers only."""
-    order = np.lexsort((scores, group))
-    new_group = _rises(group[order])
-    new_run = new_group | _rises(scores[order])  # a run shares group and score
-    run = np.cumsum(new_run) - 1
-    start = np.flatnonzero(new_run)
-    length = np.diff(np.r_[start, len(order)])
-    group_start = np.flatnonzero(new_group)[np.cumsum(new_group) - 1]
-    return DoubledRanks(order, 2 * (start[run] - group_start) + length[run] + 1)
-
-
-def _rises(values: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:
-    """Return where sorted values begin a run of equal ones."""
-    return np.concatenate([[True], values[1:] != values[:-1]])
 
 
 def _checked(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:

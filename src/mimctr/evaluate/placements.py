@@ -34,9 +34,9 @@ class Ranking:
         self._clicked = labels.astype(bool)
         order = np.argsort(scores, kind="stable")
         ranked = scores[order]
-        rises = np.concatenate([[False], ranked[1:] != ranked[:-1]])
+        rising = begins(ranked)
         self._order = order.astype(np.int32) if len(order) < 2**31 else order
-        self._level = None if rises[1:].all() else np.cumsum(rises, dtype=self._order.dtype)
+        self._level = None if rising.all() else np.cumsum(rising, dtype=self._order.dtype)
 
     def placements(self, mask: Bool[ndarray, "rows"] | None = None) -> Placements:
         """Return the placements among the impressions of a slice; of all, without one. O(rows).
@@ -61,6 +61,59 @@ class Ranking:
             non_clicks=1 - of_others / (2 * len(of_clicks)),
             auc=int(of_clicks.sum()) / pairs,
         )
+
+
+class GroupAucs(NamedTuple):
+    """AUC within each group that has a click and a non-click."""
+
+    values: Float[ndarray, "groups"]
+    num_rows: Int[ndarray, "groups"]
+    num_skipped: int
+    """Groups of one class only."""
+
+    @property
+    def num_groups(self) -> int:
+        """Those of one class too."""
+        return len(self.values) + self.num_skipped
+
+
+class GroupedRanking:
+    """The impressions of a test part by group (user, query), then by score; slices of it then cost no sort.
+
+    Args:
+        labels: 0/1 or bool.
+        scores: Anything increasing in the click probability; no NaN.
+        groups: Integer name of each row's group.
+    """
+
+    def __init__(
+        self, labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"], groups: Int[ndarray, "rows"]
+    ) -> None:
+        self._order = np.lexsort((scores, groups))
+        self._clicked = labels.astype(bool)[self._order]
+        new_group = begins(groups[self._order])
+        self._group = np.cumsum(new_group)
+        self._level = np.cumsum(new_group | begins(scores[self._order]))
+
+    def aucs(self, mask: Bool[ndarray, "rows"] | None = None) -> GroupAucs:
+        """Return the AUC within each group, of the impressions of a slice; of all, without one. Exact. O(rows).
+
+        Args:
+            mask: Of the slice; it holds an impression.
+        """
+        clicked, group, level = self._clicked, self._group, self._level
+        if mask is not None:
+            kept = mask[self._order]
+            clicked, group, level = clicked[kept], group[kept], level[kept]
+        starts = np.flatnonzero(begins(group))
+        num_rows = np.diff(np.append(starts, len(group)))
+        num_clicks = np.add.reduceat(clicked.astype(np.int64), starts)
+        others = num_rows - num_clicks
+        before = np.cumsum(others) - others  # in the groups before
+        passed = np.add.reduceat(np.where(clicked, _doubled_below(clicked, level), 0), starts)
+        both = (num_clicks > 0) & (others > 0)
+        won = (passed - 2 * before * num_clicks)[both]
+        return GroupAucs(won / (2 * num_clicks * others)[both], num_rows[both], int((~both).sum()))
 
 
 def placements(labels: Shaped[ndarray, "rows"], scores: Num[ndarray, "rows"]) -> Placements:
@@ -95,6 +148,11 @@ def influences(
     return found
 
 
+def begins(values: Num[ndarray, "rows"]) -> Bool[ndarray, "rows"]:
+    """Return where sorted values begin a run of equal ones."""
+    return np.concatenate([np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1]])
+
+
 def _doubled_below(
     clicked: Bool[ndarray, "rows"], level: Int[ndarray, "rows"] | None
 ) -> Int[ndarray, "rows"]:
@@ -109,7 +167,7 @@ def _doubled_below(
     if level is None:
         clicks_below, others_below = 2 * (np.cumsum(clicks) - clicks), 2 * (np.cumsum(others) - others)
     else:
-        starts = np.flatnonzero(np.concatenate([[True], level[1:] != level[:-1]]))
+        starts = np.flatnonzero(begins(level))
         lengths = np.diff(np.append(starts, len(level)))
         clicks_below, others_below = (_below_run(values, starts, lengths) for values in (clicks, others))
     return np.where(clicked, others_below, clicks_below)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -9,14 +10,8 @@ from numpy import ndarray
 
 from mimctr.errors import DataError
 from mimctr.evaluate.cohorts import Slices
-from mimctr.evaluate.metrics import (
-    auc,
-    calibration,
-    calibration_bins,
-    grouped_auc,
-    log_loss,
-    sigmoid,
-)
+from mimctr.evaluate.metrics import calibration, calibration_bins, log_loss, mean_of_groups, sigmoid
+from mimctr.evaluate.placements import GroupedRanking, Ranking
 from mimctr.evaluate.results import Reliability, Row, SkippedSlice
 
 
@@ -98,12 +93,26 @@ def score(part: TestPart, predictions: Sequence[Predictions]) -> list[Row]:
         part: The test impressions.
         predictions: That :func:`refuse_unusable` lets pass.
     """
-    ceilings = {name: _ceiling(part, mask) for name, mask in part.slices.items()}
+    ceilings = _ceilings(part)
     return [
-        _row(part, model, name=name, mask=mask, ceiling=ceilings[name])
+        _row(part, model, ranked, name=name, mask=mask, ceiling=ceilings.get(name))
         for model in predictions
+        for ranked in [_Ranked.of(part, model.logits)]
         for name, mask in part.slices.items()
     ]
+
+
+class _Ranked(NamedTuple):
+    """One model's impressions, sorted once for all slices."""
+
+    whole: Ranking
+    by_user: GroupedRanking
+    by_query: GroupedRanking
+
+    @classmethod
+    def of(cls, part: TestPart, logits: Float[ndarray, "rows"]) -> Self:
+        groups = (GroupedRanking(part.clicks, logits, names) for names in (part.users, part.queries))
+        return cls(Ranking(part.clicks, logits), *groups)
 
 
 def measure_reliability(
@@ -128,20 +137,28 @@ def measure_reliability(
     return found
 
 
-def _ceiling(part: TestPart, mask: Bool[ndarray, "rows"]) -> float | None:
-    return None if part.true_probability is None else auc(part.clicks[mask], part.true_probability[mask])
+def _ceilings(part: TestPart) -> dict[str, float]:
+    """Return the AUC of the true probabilities by slice; nothing where they are not known."""
+    if part.true_probability is None:
+        return {}
+    ranking = Ranking(part.clicks, part.true_probability)
+    return {name: ranking.placements(mask).auc for name, mask in part.slices.items()}
 
 
 def _row(
-    part: TestPart, model: Predictions, *, name: str, mask: Bool[ndarray, "rows"], ceiling: float | None
+    part: TestPart,
+    model: Predictions,
+    ranked: _Ranked,
+    *,
+    name: str,
+    mask: Bool[ndarray, "rows"],
+    ceiling: float | None,
 ) -> Row:
-    clicks, users, queries, logits = (
-        values[mask] for values in (part.clicks, part.users, part.queries, model.logits)
-    )
-    asked = queries > 0
-    by_user = grouped_auc(clicks, logits, users)
-    by_query = grouped_auc(clicks[asked], logits[asked], queries[asked]) if asked.any() else None
-    probabilities = sigmoid(logits)
+    asked = mask & (part.queries > 0)
+    users = ranked.by_user.aucs(mask)
+    queries = ranked.by_query.aucs(asked) if asked.any() else None
+    by_user, by_query = mean_of_groups(users), queries and mean_of_groups(queries)
+    clicks, probabilities = part.clicks[mask], sigmoid(model.logits[mask])
     calibrated = calibration(clicks, probabilities) if model.probabilistic else None
     return Row(
         dataset=part.dataset,
@@ -152,14 +169,14 @@ def _row(
         slice=name,
         num_impressions=len(clicks),
         num_clicks=int(clicks.sum()),
-        num_users=len(np.unique(users)),
-        auc=auc(clicks, logits),
+        num_users=users.num_groups,
+        auc=ranked.whole.placements(mask).auc,
         gauc=by_user.weighted if by_user else None,
         gauc_unweighted=by_user.unweighted if by_user else None,
         num_gauc_users=by_user.num_groups if by_user else 0,
         query_gauc=by_query.weighted if by_query else None,
         query_gauc_unweighted=by_query.unweighted if by_query else None,
-        num_queries=len(np.unique(queries[asked])),
+        num_queries=queries.num_groups if queries else 0,
         num_gauc_queries=by_query.num_groups if by_query else 0,
         log_loss=log_loss(clicks, probabilities) if model.probabilistic else None,
         pcoc=calibrated.pcoc if calibrated else None,
