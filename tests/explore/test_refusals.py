@@ -1,6 +1,10 @@
 """Ids, paths, pictures, hosts and tokens that are not what they should be."""
 
 import io
+import re
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -103,6 +107,28 @@ def test_the_address_that_is_listened_on_is_answered(opened, host, named):
         assert client.get("/", headers={"host": named}).status_code == 200
         assert client.get("/", headers={"host": "127.0.0.3"}).status_code == 403
         assert in_address(host) == named.removesuffix(":8090")
+
+
+def test_the_port_that_was_free_is_told(run_folder):
+    command = [
+        sys.executable,
+        "-m",
+        "mimctr",
+        "explore",
+        str(run_folder),
+        "--host",
+        "127.0.0.2",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = next(line for line in process.stderr if "http://" in line)
+            address = re.search(r"http://127\.0\.0\.2:[1-9]\d+", line)[0]
+            assert urllib.request.urlopen(address).status == 200
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def test_a_text_of_spaces_is_no_text(client):

@@ -3,10 +3,11 @@
 import pytest
 
 from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.paper.findings import finding
+from mimctr.evaluate.paper.findings import counted, finding
 from mimctr.evaluate.paper.schema import Cell
 from mimctr.report.units import (
     confidence_words,
+    finding_confidence,
     finding_order,
     write_cell,
     write_estimate,
@@ -68,6 +69,13 @@ def test_a_deviation_stands_where_there_is_no_interval():
 )
 def test_no_confidence_is_rounded_to_certainty(confidence, text):
     assert confidence_words(confidence) == text
+
+
+def test_what_was_counted_is_sure_and_two_that_are_the_same_are_not():
+    """Mutant: any interval of no width was counted. Two encoders that both kept their start differ by nothing."""
+    same = Estimate(mean=0.0, sd=None, low=0.0, high=0.0, p_value=1.0)
+    found = [finding("k", source="s", claim="c", difference=one) for one in (counted(0.3), same)]
+    assert [finding_confidence(one) for one in found] == ["counted", "50.0 %"]
 
 
 def test_findings_are_sorted_unit_by_unit():

@@ -3,6 +3,7 @@
 mimctr explore runs/demo
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from mimctr.recipes.embed import SUMMARY, open_content
 from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, embed_folders, read_test_part
 from mimctr.recipes.evaluate import Config as EvaluateConfig
 from mimctr.recipes.serve import Listening, read_token
+
+logger = logging.getLogger(__name__)
 
 EVALUATIONS = ("evaluate", *(f"evaluate/{group}" for group in ("ubms", "online", "encoders", "extensions")))
 """Where results are looked for, below a run or a reproduction; the first that are there are shown."""
@@ -172,7 +175,8 @@ def main(run: Path, config: Config) -> None:
     """
     try:
         from mimctr.explore.app import create_app
-        from mimctr.explore.process import make_server
+        from mimctr.explore.guard import in_address
+        from mimctr.serve.process import run_until_told
     except ModuleNotFoundError as error:
         raise ConfigError(f"explore: needs {error.name}. Run: pip install 'mimctr[serve]'") from None
     token = read_token(config, command="explore")
@@ -187,4 +191,10 @@ def main(run: Path, config: Config) -> None:
         num_neighbors=config.num_neighbors,
         max_behaviors=config.max_behaviors,
     )
-    make_server(app, host=config.host, port=config.port, shutdown_seconds=config.shutdown_seconds).run()
+    run_until_told(
+        app,
+        host=config.host,
+        port=config.port,
+        shutdown_seconds=config.shutdown_seconds,
+        listens=lambda port: logger.info("explore: http://%s:%d", in_address(config.host), port),
+    )

@@ -95,7 +95,7 @@ def confidence_words(confidence: float | None) -> str:
 def finding_confidence(finding: Finding) -> str:
     """Return how sure a finding is; what was counted is sure."""
     known = finding.difference
-    if known is not None and known.low is not None and known.low == known.high:
+    if known is not None and known.low is not None and known.low == known.high and known.p_value == 0:
         return "counted"
     return confidence_words(finding.confidence)
 
