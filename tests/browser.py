@@ -44,3 +44,14 @@ def violations(page):
     from axe_core_python.sync_playwright import Axe
 
     return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in Axe().run(page)["violations"]]
+
+
+def check_theme_switch(page):
+    """The button turns light and dark round, either can be read, and a second press brings the first one back."""
+    background = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(background)
+    page.click("button.theme")
+    assert page.evaluate(background) != before
+    assert violations(page) == []
+    page.click("button.theme")
+    assert page.evaluate(background) == before

@@ -1,7 +1,7 @@
 """The page of a reproduction in a real browser: it sorts, it is readable light and dark, on a phone and on paper."""
 
 import pytest
-from browser import needs_browser, opened, violations
+from browser import check_theme_switch, needs_browser, opened, violations
 from made_up import make_reproduction
 from PIL import Image
 
@@ -32,12 +32,7 @@ def test_nothing_goes_wrong_and_everybody_can_read_it(address, dark):
 
 def test_the_switch_changes_the_theme(address):
     with opened(address) as (page, wrong):
-        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.click("button.theme")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
-        assert violations(page) == []
-        page.click("button.theme")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+        check_theme_switch(page)
         assert wrong == []
 
 

@@ -8,7 +8,7 @@ from fake_run import make_results
 from mimctr.evaluate.compare import Contender
 from mimctr.report.headline import headline, remarks
 from mimctr.report.plots import auc_by_age, auc_by_category
-from mimctr.report.summary import Summary, content_contender, shared_models
+from mimctr.report.summary import Summary, shared_models
 
 BASE, MIM = Contender("base", None), Contender("mim", "csft")
 
@@ -39,10 +39,16 @@ def test_shared_are_the_ubms_and_seeds_that_all_contenders_have(base, mim, expec
 
 def test_content_reads_the_vectors_of_c_sft_where_there_are_any():
     plain, ablation = Contender("mim", "plain"), Contender("mim_without_id", "csft")
-    assert content_contender([BASE, plain, ablation, MIM]) == MIM
-    assert content_contender([BASE, plain, ablation]) == plain
-    assert content_contender([BASE, ablation]) == ablation
-    assert content_contender([BASE]) is None
+    results = make_results()
+
+    def content(*contenders):
+        rows = [results.rows[0].model_copy(update=one._asdict()) for one in contenders]
+        return Summary(results.model_copy(update={"rows": rows})).content
+
+    assert content(BASE, plain, ablation, MIM) == MIM
+    assert content(BASE, plain, ablation) == plain
+    assert content(BASE, ablation) == ablation
+    assert content(BASE) is None
 
 
 def level(results, variant, name, ubms, seeds=(0, 1), encoder="csft"):

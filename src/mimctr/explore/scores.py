@@ -12,7 +12,7 @@ from mimctr.errors import DataError
 from mimctr.evaluate.compare import BASE, Contender
 from mimctr.evaluate.results import ModelFacts
 from mimctr.explore.schemas import Score
-from mimctr.report.summary import MIM
+from mimctr.report.summary import MIM, shared_models
 from mimctr.report.wording import UBM_NAMES, ubm_name, variant_name
 
 PROBABILITY = "probability:"
@@ -65,21 +65,19 @@ class Scores:
     def compared(
         self, contender: Contender | None
     ) -> tuple[Float[ndarray, "rows"], Float[ndarray, "rows"]] | None:
-        """Return the mean of Base and of a contender, over the UBMs and seeds that both have; None where none is."""
+        """Return the mean of Base and of a contender, over the models that both have; None where they share none."""
         if contender is None:
             return None
-        base, content = (
-            {
-                (model.ubm, model.seed): model.probability
-                for model in self.models
-                if (model.variant, model.encoder) == one
-            }
-            for one in (Contender(BASE, None), contender)
-        )
-        both = sorted(base.keys() & content.keys())
+        base = Contender(BASE, None)
+        said = {
+            (model.ubm, Contender(model.variant, model.encoder), model.seed): model.probability
+            for model in self.models
+        }
+        both = shared_models(said, [base, contender])
         if not both:
             return None
-        return np.mean([base[one] for one in both], axis=0), np.mean([content[one] for one in both], axis=0)
+        means = [np.mean([said[ubm, one, seed] for ubm, seed in both], axis=0) for one in (base, contender)]
+        return means[0], means[1]
 
     def of(self, places: Int[ndarray, "places"]) -> list[Score]:
         """Return the mean probability on some test impressions: by UBM, variant and encoder, over seeds."""

@@ -75,15 +75,6 @@ class TableRow(NamedTuple):
     cells: list[Cell]
 
 
-def content_contender(contenders: Sequence[Contender]) -> Contender | None:
-    """Return the contender to set beside Base: Base+MIM on the vectors of C-SFT, else on the first there are; an
-    ablation of it only where there is no other."""
-    found = [contender for contender in contenders if contender.variant == MIM]
-    found = found or [item for item in contenders if split_ablated(item.variant)[0] == MIM]
-    preferred = [contender for contender in found if contender.encoder in TUNED]
-    return next(iter(preferred + found), None)
-
-
 def shared_models(models: Iterable[Key], contenders: Sequence[Contender]) -> list[tuple[str, int]]:
     """Return which models to average, as (UBM, seed), so that the means of several contenders can be compared.
 
@@ -125,8 +116,12 @@ class Summary:
 
     @cached_property
     def content(self) -> Contender | None:
-        """The contender that the report is about."""
-        return content_contender(self.contenders)
+        """The contender that the report is about: Base+MIM on the vectors of C-SFT, else on the first there are; an
+        ablation of it only where there is no other."""
+        found = [contender for contender in self.contenders if contender.variant == MIM]
+        found = found or [item for item in self.contenders if split_ablated(item.variant)[0] == MIM]
+        preferred = [contender for contender in found if contender.encoder in TUNED]
+        return next(iter(preferred + found), None)
 
     @cached_property
     def main_contenders(self) -> list[Contender]:
