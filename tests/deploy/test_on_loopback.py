@@ -215,10 +215,11 @@ def forget_the_name(machines: Machines) -> None:
         return [line for part in scanned for line in part.splitlines()]
 
     assert len(names()) > NUM_ITEMS
-    script = (ROOT / "docs" / "runbook.md").read_text().split("python - <<'END'\n")[1].split("END\n")[0]
-    store = f"redis+cluster://{machines.here['vectors:6379']}"
-    env = os.environ | {"STORE": store}
-    subprocess.run([sys.executable, "-c", script], cwd=machines.folder, env=env, check=True, timeout=SECONDS)
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    script = runbook.split("cat > forget.py <<'END'\n")[1].split("END\n")[0]
+    center, store = machines.here["/center"], f"redis+cluster://{machines.here['vectors:6379']}"
+    words = [sys.executable, "-", center, store, "mimctr"]
+    subprocess.run(words, input=script, text=True, check=True, timeout=SECONDS)
     assert [name.partition("{")[2][0] for name in names()] == ["h"]
 
 
