@@ -101,8 +101,8 @@ MUTANTS = [
     Mutant(
         "a table of settings does not say that there is no default",
         "recipes/settings.py",
-        '"none" if default is None',
-        '"" if default is None',
+        '"none" if setting.line is None',
+        '"" if setting.line is None',
         "tests/docs/test_docs.py::test_a_table_of_settings_has_every_setting_once",
     ),
     Mutant(

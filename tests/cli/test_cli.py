@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from mimctr import __version__
 from mimctr.cli import app
 from mimctr.recipes.config import build_config
-from mimctr.recipes.settings import CONFIGS
+from mimctr.recipes.settings import CONFIGS, RECIPES
+from mimctr.recipes.sources import Bazaar
 
 RUNNER = CliRunner()
 COMMANDS = [
@@ -144,9 +145,23 @@ def test_listed_settings_are_a_section_of_a_recipe_with_every_default(stage):
         assert field.description.split()[0] in shown
 
 
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_listed_settings_of_a_recipe_are_what_stands_above_its_sections(recipe):
+    """Mutant: 'reproduce' has settings that no command lists."""
+    shown = mimctr("settings", recipe).stdout
+    listed, model = tomllib.loads(shown), RECIPES[recipe]
+    assert listed.pop("name") == ""
+    assert 'name = ""  # must be given' in shown
+    made = build_config(model, {"name": "shop", "source": {"kind": "bazaar"}, **listed}, where=recipe)
+    assert made == model(name="shop", source=Bazaar(kind="bazaar"))
+    sections = set(re.findall(r"\[(\w+)\]", " ".join(shown.split("# Sections: ")[1].split("#"))))
+    assert set(listed) | sections == set(model.model_fields) - {"name"}
+    assert {name for name in sections if name not in CONFIGS} == {"source", "others"}
+
+
 def test_settings_of_something_else_are_told_with_what_has_some():
     assert mimctr("settings", "trian").stderr == "mimctr: settings: 'trian' has none. Did you mean 'train'?\n"
-    assert "There are: prepare, foundation, " in mimctr("settings", "xyz").stderr
+    assert "There are: reproduce, encoders, prepare, " in mimctr("settings", "xyz").stderr
 
 
 def test_encoders_are_listed_with_their_sizes():

@@ -12,8 +12,7 @@ def command(
     stage: Annotated[
         str,
         typer.Argument(
-            help="a command with settings, or 'models', the models of 'mimctr run'; docs/reproduction.md has what "
-            "stands above the sections of a recipe, and [source]"
+            help="a command with settings, or a section of a recipe; docs/reproduction.md has those of [source]"
         ),
     ],
 ) -> None:

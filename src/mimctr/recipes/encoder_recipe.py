@@ -37,13 +37,13 @@ class Recipe(BaseModel):
         csft_recipe.Config(), description="Of MIM; its plain geometry is every row's."
     )
     search: search_recipe.Config = search_recipe.Config()
-    seeds: list[NonNegativeInt] = Field([0, 1, 2], min_length=1, description="Of pre-training and C-SFT.")
+    seeds: list[NonNegativeInt] = Field([0, 1, 2], min_length=1, description="Of everything that is trained.")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {},
         description="Settings of [csft] with the values to try. Every row with C-SFT takes what is best on validation "
         "with the first seed.",
     )
-    num_resamples: int = Field(1000, ge=0, description="Bootstrap resamples of users.")
+    num_resamples: int = Field(1000, ge=0, description="Bootstrap resamples of users, of encoders' search.")
 
     @field_validator("seeds")
     @classmethod

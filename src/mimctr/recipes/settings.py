@@ -3,6 +3,7 @@
 import difflib
 import textwrap
 import typing
+from typing import NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -22,12 +23,15 @@ from mimctr.recipes import (
     plain,
     prepare,
     pretrain,
+    search,
     serve,
     sweep,
     train,
 )
 from mimctr.recipes.config import to_toml
+from mimctr.recipes.encoder_recipe import Recipe as EncoderRecipe
 from mimctr.recipes.models import Models
+from mimctr.recipes.reproduction.recipe import Recipe as PaperRecipe
 
 CONFIGS: dict[str, type[BaseModel]] = {
     "prepare": prepare.Config,
@@ -35,6 +39,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "pretrain": pretrain.Config,
     "plain": plain.Config,
     "csft": csft.Config,
+    "search": search.Config,
     "embed": embed.Config,
     "models": Models,
     "train": train.Config,
@@ -42,32 +47,56 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "sweep": sweep.Config,
     "cost": cost.Config,
     "ab-test": online.Config,
+    "online": online.Config,
     "off-policy": off_policy.Config,
+    "off_policy": off_policy.Config,
     "evaluate": evaluate.Config,
     "serve": serve.Config,
     "explore": explore.Config,
 }
+"""Sections of a recipe, and settings of a command."""
+RECIPES: dict[str, type[BaseModel]] = {"reproduce": PaperRecipe, "encoders": EncoderRecipe}
+"""What has settings above its sections."""
+SECTIONS = (
+    "'mimctr settings SECTION' lists each; docs/reproduction.md has those of [source], and [others.NAME] has those of "
+    "[foundation]."
+)
+NAMES = (*RECIPES, *CONFIGS)
 WIDTH = 100
+
+
+class Setting(NamedTuple):
+    """A setting as it is listed."""
+
+    name: str
+    words: str
+    """What it is, and the values it may have where they are few."""
+    line: str | None
+    """Its default as a line of a recipe; None where that is none, for which TOML has no word."""
+    required: bool
 
 
 def main(stage: str) -> str:
     """Return the section of ``stage``: what each setting is, as a comment, and its default.
 
+    Of a recipe it is what stands above the sections, and then their names.
+
     Raises:
         ConfigError: there is no such stage.
     """
-    model = _config_of(stage)
-    defaults = model()
-    heading, *_ = to_toml(stage, {}).splitlines()
-    lines = [heading]
-    for name, field in model.model_fields.items():
-        lines += ["", *textwrap.wrap(_words(field), WIDTH, initial_indent="# ", subsequent_indent="# ")]
-        default = to_jsonable_python(getattr(defaults, name))
-        if default is None:
-            lines.append(f"# {name} =")  # TOML has no word for none
-        else:
-            lines += to_toml(stage, {name: default}).splitlines()[1:]
-    return "\n".join(lines)
+    settings = settings_of(stage)
+    blocks = [] if stage in RECIPES else [f"[{stage}]"]
+    for setting in settings:
+        words = textwrap.wrap(setting.words, WIDTH, initial_indent="# ", subsequent_indent="# ")
+        line = setting.line if setting.line is not None else f"# {setting.name} ="
+        blocks.append("\n".join([*words, f"{line}  # must be given" if setting.required else line]))
+    if stage in RECIPES:
+        sections = [
+            name for name in RECIPES[stage].model_fields if name not in {one.name for one in settings}
+        ]
+        told = f"Sections: {', '.join(f'[{name}]' for name in sections)}. {SECTIONS}"
+        blocks.append(textwrap.fill(told, WIDTH, initial_indent="# ", subsequent_indent="# "))
+    return "\n\n".join(blocks)
 
 
 def markdown(stage: str) -> str:
@@ -76,24 +105,41 @@ def markdown(stage: str) -> str:
     Raises:
         ConfigError: there is no such stage.
     """
-    model = _config_of(stage)
-    defaults = model()
     lines = ["| setting | default | |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
-        default = to_jsonable_python(getattr(defaults, name))
-        shown = (
-            "none" if default is None else f"`{to_toml(stage, {name: default}).split(' = ', 1)[1].strip()}`"
-        )
-        lines.append(" | ".join([f"| `{name}`", shown, f"{_words(field)} |"]))
+    for setting in settings_of(stage):
+        default = "none" if setting.line is None else f"`{setting.line.split(' = ', 1)[1]}`"
+        shown = "must be given" if setting.required else default
+        lines.append(f"| `{setting.name}` | {shown} | {setting.words} |")
     return "\n".join(lines)
 
 
-def _config_of(stage: str) -> type[BaseModel]:
-    if stage not in CONFIGS:
-        close = difflib.get_close_matches(stage, CONFIGS, n=1)
-        advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(CONFIGS)}."
+def settings_of(stage: str) -> list[Setting]:
+    """Return the settings of ``stage``; of a recipe, those that stand above its sections.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    if stage not in NAMES:
+        close = difflib.get_close_matches(stage, NAMES, n=1)
+        advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(NAMES)}."
         raise ConfigError(f"settings: '{stage}' has none. {advice}")
-    return CONFIGS[stage]
+    model = RECIPES[stage] if stage in RECIPES else CONFIGS[stage]
+    return [
+        _setting(name, field)
+        for name, field in model.model_fields.items()
+        if stage in CONFIGS or not _is_section(name, field)
+    ]
+
+
+def _is_section(name: str, field: FieldInfo) -> bool:
+    return name in ("source", "others") or isinstance(field.default, BaseModel)
+
+
+def _setting(name: str, field: FieldInfo) -> Setting:
+    required = field.is_required()
+    default = "" if required else to_jsonable_python(field.get_default(call_default_factory=True))
+    line = None if default is None else to_toml("", {name: default}).splitlines()[1]
+    return Setting(name, _words(field), line, required)
 
 
 def _words(field: FieldInfo) -> str:

@@ -47,9 +47,9 @@ class Recipe(EncoderRecipe):
     ubms: list[Ubm] = Field(
         ["mean", "din", "dien", "bst", "sim", "twin"],
         min_length=1,
-        description="Of Table 2. Paper: these six.",
+        description="User behavior models of Table 2. Paper: these six.",
     )
-    ubm: Ubm = Field("sim", description="Of all other tables. Paper: SIM.")
+    ubm: Ubm = Field("sim", description="That of all other tables. Paper: SIM.")
     models_grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {},
         description="Settings of [train] with the values to try. Every model, Base too, takes what is best on "
