@@ -52,9 +52,9 @@ MUTANTS = [
     Mutant(
         "an encoder of two parts is two points",
         "evaluate/paper/join.py",
-        "if value not in found:",
-        "if True:",
-        "tests/recipes/test_join.py::test_joined_it_is_as_made_at_once",
+        "points.setdefault((point.label, point.x, point.y), point)",
+        "points.setdefault((point.label, point.x, point.low), point)",
+        "tests/recipes/test_join.py::test_an_encoder_of_which_only_the_interval_differs_is_one_point",
     ),
     Mutant(
         "parts of other data go together",

@@ -202,6 +202,21 @@ def test_an_encoder_that_parts_measured_otherwise_is_a_point_of_each(made, tmp_p
         assert [point.y for point in series.points if point.label == label] == [before, moved["y"]]
 
 
+def test_an_encoder_of_which_only_the_interval_differs_is_one_point(made, tmp_path):
+    """As where one part was evaluated by an older release."""
+    *_, folders = made
+    other = json.loads((folders[1] / "reproduction.json").read_text())
+    figure = next(figure for figure in other["figures"] if figure["key"] == "exchange rate")
+    for point in figure["series"][0]["points"]:
+        point["low"] -= 0.001
+    shutil.copytree(folders[1], tmp_path / "other")
+    (tmp_path / "other" / "reproduction.json").write_text(json.dumps(other))
+    joined = join.main([folders[0], tmp_path / "other"], tmp_path / "out", command="c").reproduction
+    (series,) = next(figure for figure in joined.figures if figure.key == "exchange rate").series
+    labels = [point.label for point in series.points]
+    assert len(labels) == len(set(labels))
+
+
 def test_a_finding_that_was_run_stands_before_one_that_was_not(made, tmp_path):
     *_, folders = made
     part = read_reproduction(folders[1] / "reproduction.json")

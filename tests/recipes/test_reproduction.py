@@ -19,7 +19,7 @@ from mimctr.recipes.config import build_config
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import main as reproduction
 from mimctr.recipes.reproduction.assemble import assemble
-from mimctr.recipes.reproduction.forecast import forecast, forecast_table
+from mimctr.recipes.reproduction.forecast import evaluation_seconds, forecast, forecast_table, steps_seconds
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe, share_row
 
 from .test_encoder_tables import CSFT, PRETRAIN
@@ -311,8 +311,22 @@ def test_a_forecast_says_what_is_made_and_what_is_left(finished):
     found = forecast(planning, Pace(), None)
     assert [one.experiment for one in found] == QUICK
     assert all(one.num_made == one.num_steps and one.seconds == 0 for one in found)
-    text = forecast_table(found)
+    text = forecast_table(found, 90.0)
     assert "signal and loss of C-SFT" in text
+    assert [line.split()[0] for line in text.splitlines() if "1 min 30 s" in line] == ["evaluation", "all"]
+
+
+def test_a_budget_keeps_the_time_that_the_evaluation_takes(finished):
+    """Mutants: it comes on top; what is left after it is below zero."""
+    _, planning, _ = finished
+    pace = Pace({"evaluate": 0.5})
+    data = CtrDataset.open(planning.out / "dataset")
+    models = [len({one.folder for one in group}) for group in planning.groups]
+    assert evaluation_seconds(planning, pace) == 0.5 * len(data.rows("test")) * sum(models)
+    assert steps_seconds(planning, pace, None) is None
+    takes = evaluation_seconds(planning, pace)
+    assert steps_seconds(planning, pace, takes + 3.0) == pytest.approx(3.0)
+    assert steps_seconds(planning, pace, takes / 2) == 0.0
 
 
 def tree(folder):

@@ -14,7 +14,7 @@ EXAMPLES = "Example: mimctr explore runs/demo --port 8090"
 
 def command(
     run: Annotated[Path, typer.Argument(help="folder of a finished 'mimctr run' or 'mimctr reproduce'")],
-    port: Annotated[int | None, typer.Option(help="to listen on")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="to listen on; 0: a free one")] = None,
     host: Annotated[str | None, typer.Option(help="to listen on; not loopback: needs MIMCTR_TOKEN")] = None,
     config: ConfigFile = None,
     settings: Settings = None,

@@ -47,7 +47,7 @@ def command(
     from mimctr.recipes.config import load_config
     from mimctr.recipes.pace import Pace
     from mimctr.recipes.reproduction import main as reproduction
-    from mimctr.recipes.reproduction.forecast import forecast, forecast_table
+    from mimctr.recipes.reproduction.forecast import evaluation_seconds, forecast, forecast_table
     from mimctr.recipes.reproduction.recipe import Recipe
 
     config = load_config(Recipe, recipe, section=None, assignments=settings or [])
@@ -56,7 +56,8 @@ def command(
     named = [f"table {number}" for number in table or []] + [f"figure {number}" for number in figure or []]
     planning = reproduction.plan(config, out, [*named, *(also or [])], replace=not plan)
     seconds = None if budget is None else 60 * budget
-    shown = forecast_table(forecast(planning, Pace(), seconds))
+    pace = Pace()
+    shown = forecast_table(forecast(planning, pace, seconds), evaluation_seconds(planning, pace))
     if plan:
         print(shown)
         return

@@ -19,6 +19,7 @@ SECONDS: Mapping[str, float] = {
     "csft": 0.0008,
     "cost": 200.0,
     "online": 0.006,
+    "evaluate": 9e-6,
     "train mean base": 4e-5,
     "train mean content": 8e-5,
     "train din base": 1.4e-4,

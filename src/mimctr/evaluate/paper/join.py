@@ -1,5 +1,6 @@
 """Reproductions of parts of the paper, made on several machines, as one."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -39,8 +40,8 @@ def join(parts: Mapping[str, Reproduction], *, command: str) -> Reproduction:
     """Return reproductions of different experiments, of the same data, settings and seeds, as one.
 
     A table or figure is in one of them, or the same in all that have it. The figure that compares all encoders gets the
-    points of all; an encoder that parts made each for itself, with other numbers, is a point of each. Pictures are
-    those of the first part that has them.
+    points of all; an encoder that parts made each for itself, with another recall or gain, is a point of each. Pictures
+    are those of the first part that has them.
 
     Args:
         parts: By what they are called in errors.
@@ -138,15 +139,14 @@ def _plain_figures(part: Reproduction) -> list[Figure]:
 
 
 def _exchange_points(parts: Sequence[Reproduction]) -> list[Point]:
-    """Return the points of all encoders; what parts have alike, once."""
-    return _distinct(
-        point
-        for part in parts
-        for figure in part.figures
-        if figure.key == EXCHANGE
-        for series in figure.series
-        for point in series.points
-    )
+    """Return the points of all encoders; what parts have alike, once, with the interval of the first."""
+    points: dict[tuple[str, float | str, float], Point] = {}
+    for part in parts:
+        for figure in part.figures:
+            if figure.key == EXCHANGE:
+                for point in itertools.chain.from_iterable(series.points for series in figure.series):
+                    points.setdefault((point.label, point.x, point.y), point)
+    return list(points.values())
 
 
 def _findings(parts: Sequence[Reproduction]) -> list[Finding]:

@@ -25,12 +25,33 @@ class Forecast(NamedTuple):
     num_without_time: int
 
 
+EVALUATE = "evaluate"
+"""Kind of what comes after all steps: every model is evaluated for its tables, whatever was made before."""
+
+
+def evaluation_seconds(planning: Reproduction, pace: Pace) -> float:
+    """Return how long the evaluation of all models should take."""
+    return pace.seconds(EVALUATE, planning.num_scores)
+
+
+def steps_seconds(planning: Reproduction, pace: Pace, seconds: float | None) -> float | None:
+    """Return what the steps may take of ``seconds``: the evaluation has its part; None: any."""
+    return None if seconds is None else max(0.0, seconds - evaluation_seconds(planning, pace))
+
+
 def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[Forecast]:
-    """Return, for every experiment, what is left to do and whether there is time for it."""
+    """Return, for every experiment, what is left to do and whether there is time for it.
+
+    Args:
+        planning: The plan.
+        pace: How long steps should take; learns from those that are made.
+        seconds: That all may take, evaluation included; None: any.
+    """
     made = planning.plan.made()
     planning.plan.learn(pace, made)
     left = planning.plan.left(pace)
-    without_time = fitting(left, seconds, num_workers=planning.plan.num_workers)
+    for_steps = steps_seconds(planning, pace, seconds)
+    without_time = fitting(left, for_steps, num_workers=planning.plan.num_workers)
     added = added_seconds(left, planning.plan.num_workers)
     found = []
     for experiment in planning.wanted:
@@ -48,8 +69,13 @@ def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[
     return found
 
 
-def forecast_table(found: list[Forecast]) -> str:
-    """Return a forecast as plain text, a line an experiment."""
+def forecast_table(found: list[Forecast], evaluation: float) -> str:
+    """Return a forecast as plain text, a line an experiment.
+
+    Args:
+        found: Of the experiments.
+        evaluation: Seconds that comes after all of them.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("experiment", "what"):
         table.add_column(name, no_wrap=True)
@@ -59,6 +85,8 @@ def forecast_table(found: list[Forecast]) -> str:
         left = duration(one.seconds) if one.seconds else ""
         cut = str(one.num_without_time) if one.num_without_time else ""
         table.add_row(one.experiment, one.about, str(one.num_steps), str(one.num_made), left, cut)
+    if evaluation:
+        table.add_row("evaluation", "of all models", "", "", duration(evaluation), "")
     table.add_section()
-    table.add_row("all", "", "", "", duration(sum(one.seconds for one in found)), "")
+    table.add_row("all", "", "", "", duration(sum(one.seconds for one in found) + evaluation), "")
     return plain_text(table)

@@ -11,6 +11,7 @@ from mimctr.recipes import sources, stages
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import report
 from mimctr.recipes.reproduction.assemble import assemble, read_peers_of
+from mimctr.recipes.reproduction.forecast import steps_seconds
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.workers import at_a_time
@@ -72,10 +73,11 @@ def main(planning: Planning, *, seconds: float | None, command: str) -> Finished
 
     Args:
         planning: From :func:`plan`.
-        seconds: That the steps may take; None: any. Evaluation comes on top.
+        seconds: That all may take; None: any. What the evaluation should take is kept for it.
         command: That the result says goes on.
     """
-    reasons = planning.plan.run(Pace(), seconds=seconds)
+    pace = Pace()
+    reasons = planning.plan.run(pace, seconds=steps_seconds(planning, pace, seconds))
     reproduction = assemble(planning, reasons, command=command)
     if is_main():
         write_reproduction(planning.out / report.JSON, reproduction)

@@ -113,6 +113,11 @@ class Reproduction:
         """Whether the market is a generated one, in which policies can be tried."""
         return isinstance(self.recipe.source, sources.Bazaar)
 
+    @property
+    def num_scores(self) -> int:
+        """How many impressions the models of all tables score when they are evaluated."""
+        return self._num_test * sum(len({one.folder for one in group}) for group in self.groups)
+
     def searched(self) -> list[Entry]:
         """Return the encoders whose searches the tables show, those too that cannot be made."""
         return [entry for name, entry in self.entries.items() if name in self._needed_rows()]
