@@ -60,6 +60,44 @@ def test_a_hash_sees_names_bytes_and_boundaries(tmp_path):
     assert folder("5", b="y", a="x") == hashes[0]
 
 
+def test_a_hash_sees_what_links_lead_to(tmp_path):
+    """Mutant: a linked folder counts as nothing, and what is made from it is never made anew."""
+    for name in ("there", "whole", "linked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there" / "part").write_text("x")
+    (tmp_path / "whole" / "table").mkdir()
+    (tmp_path / "whole" / "table" / "part").write_text("x")
+    (tmp_path / "linked" / "table").symlink_to(tmp_path / "there")
+    assert hash_path(tmp_path / "linked") == hash_path(tmp_path / "whole")
+    (tmp_path / "there" / "part").write_text("y")
+    assert hash_path(tmp_path / "linked") != hash_path(tmp_path / "whole")
+    (tmp_path / "there" / "back").symlink_to(tmp_path / "there")
+    with pytest.raises(
+        RunError, match=r"back: a link that leads back to .*there, which it is in\. Take it away\."
+    ):
+        hash_path(tmp_path / "linked")
+
+
+def test_a_table_that_cannot_be_written_whole_is_an_error_of_the_system(tmp_path):
+    """Mutant: what the disk says comes out as an error of the library that wrote."""
+    code = (
+        "import resource, signal\n"
+        "from pathlib import Path\n"
+        "import numpy as np, polars as pl\n"
+        "from mimctr.files import write_table\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n"
+        "    write_table(Path('x.parquet'), pl.DataFrame({'a': np.random.rand(100_000)}))\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[Errno 27] File too large: 'x.parquet'\n"
+
+
 def test_the_order_of_keys_does_not_change_a_hash():
     assert hash_json({"a": 1, "b": [1, 2]}) == hash_json({"b": [1, 2], "a": 1})
     assert hash_json({"a": 1}) != hash_json({"a": 2})

@@ -6,12 +6,14 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from numpy import ndarray
 
 from mimctr.errors import RunError
@@ -74,6 +76,21 @@ def advise_random(array: ndarray) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    """Write ``table`` as Parquet.
+
+    Raises:
+        OSError: it cannot be written whole.
+    """
+    try:
+        table.write_parquet(path)
+    except pl.exceptions.ComputeError as error:  # what Polars makes of it
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically. NaN and infinity are refused: they are not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -102,12 +119,30 @@ def hash_json(value: Any) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes, or of every file below a folder with its relative name."""
+    """Return the SHA-256 (hex) of a file's bytes, or of every file below a folder with its relative name.
+
+    What a link leads to counts as if it were there.
+
+    Raises:
+        RunError: a link leads back to a folder that it is in.
+    """
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for file in sorted(_files_below(path)) if path.is_dir() else [path]:
         digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as handle:
             while chunk := handle.read(CHUNK):
                 digest.update(chunk)
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def _files_below(folder: Path, within: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield every file below a folder, those of linked folders too."""
+    real = folder.resolve()
+    if real in within:
+        raise RunError(f"{folder}: a link that leads back to {real}, which it is in. Take it away.")
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, (*within, real))
+        elif path.is_file():
+            yield path

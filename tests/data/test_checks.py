@@ -159,6 +159,74 @@ def test_duplicated_impressions_are_told_and_leniently_kept_once(tables, write, 
     assert summary.counts["impressions"] == first
 
 
+@pytest.mark.parametrize("clicked_first", [False, True])
+def test_an_impression_with_a_row_for_its_click_is_clicked(tables, write, tmp_path, clicked_first):
+    """As logs of events have them: shown, then clicked. Mutant: the first row decides, and no click is left."""
+    impressions = tables["impressions"]
+    shown, clicked = (
+        impressions.with_columns(click=pl.lit(0, pl.Int64)),
+        impressions.filter(pl.col("click") == 1),
+    )
+    tables["impressions"] = pl.concat([clicked, shown] if clicked_first else [shown, clicked])
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert (
+        f" {len(clicked)} of these impressions have a row with a click and one without, and count as clicked. "
+        "Keep one row" in line
+    )
+    prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
+    prepare_tables(write({**tables, "impressions": impressions}), tmp_path / "once")
+    names = ("time", "target", "click")
+    found = [CtrDataset.open(tmp_path / name).impressions for name in ("lenient", "once")]
+    rows = [
+        sorted(zip(*(getattr(one, name) for name in names), one.user_fields[:, 0], strict=True))
+        for one in found
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("table", ["impressions", "behaviors"])
+def test_a_blank_id_is_none(tables, write, tmp_path, table):
+    """Mutant: all visitors without an id are one user, with the history of the whole site."""
+    tables = {
+        name: table if name == "items" else table.with_columns(pl.format("u{}", "user_id").alias("user_id"))
+        for name, table in tables.items()
+    }
+    tables[table] = edit(edit(tables[table], "user_id", 3, ""), "user_id", 8, " \u200b")
+    [line] = refusal(write(tables), tmp_path / "out")
+    assert line.startswith(f"{table}.user_id: 2 of {len(tables[table])} rows have no value. First: row 3, ")
+
+
+def test_a_blank_value_of_a_field_is_none(tables, write, tmp_path):
+    tables["items"] = edit(tables["items"], "category", 3, "")
+    tables["impressions"] = tables["impressions"].with_columns(user_city=pl.lit(" "))
+    summary = prepare_tables(write(tables), tmp_path / "out")
+    assert [(one.rule, one.count) for one in summary.problems] == [("missing-category", 1)]
+    data = CtrDataset.open(tmp_path / "out")
+    assert data.fields.user["user_city"] == 2
+    assert not data.impressions.user_fields[:, 1].any()
+
+
+def test_an_optional_number_that_is_nan_is_missing(tables, write, tmp_path):
+    """Some writers have NaN for null. Mutant: the item goes, and all its impressions with it."""
+    tables["items"] = edit(tables["items"], "price", 3, float("nan"))
+    tables["impressions"] = tables["impressions"].with_columns(
+        bid=pl.Series([float("nan"), 1.0] * 200)[: len(tables["impressions"])]
+    )
+    assert prepare_tables(write(tables), tmp_path / "out").problems == []
+    data = CtrDataset.open(tmp_path / "out")
+    assert data.items["price"].is_null().to_list() == [row == 3 for row in range(len(data.items))]
+    assert (
+        np.isnan(data.impressions.bid).sum() == len(tables["impressions"]) - len(tables["impressions"]) // 2
+    )
+
+
+def test_behaviors_of_which_no_row_is_left_are_told(tables, write, tmp_path):
+    tables["behaviors"] = tables["behaviors"].with_columns(item_id=pl.lit(7, dtype=pl.Int64))
+    told = r"^behaviors: no row is left after dropping the bad ones\. Correct the table, or leave it out\.$"
+    with pytest.raises(DataError, match=told):
+        prepare_tables(write(tables), tmp_path / "out", lenient=True)
+
+
 def test_the_same_item_for_another_query_is_no_duplicate(tables, write, tmp_path):
     again = tables["impressions"][7:8].with_columns(query_text=pl.lit("something else"))
     tables["impressions"] = pl.concat([tables["impressions"], again])

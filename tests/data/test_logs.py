@@ -154,3 +154,79 @@ def test_folders_that_hold_no_tables_are_told(tables, write, tmp_path):
     (folder := write(tables)).joinpath("behaviors").mkdir()
     with pytest.raises(DataError, match=r"behaviors: holds no \.parquet file"):
         prepare_tables(folder, tmp_path / "out")
+
+
+def write_parts(folder, name, parts):
+    folder = folder / name
+    folder.mkdir(parents=True)
+    for number, part in enumerate(parts):
+        part.write_parquet(folder / f"part-{number}.parquet")
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_part_without_a_value_of_a_column_does_not_hide_those_of_others(tables, write, tmp_path, empty):
+    """Writers give such a column no type. Mutant: the first part says for all what a column holds."""
+    items = tables["items"]
+    prepare_tables(write(tables), tmp_path / "whole")
+    folder = write({name: table for name, table in tables.items() if name != "items"})
+    parts = [items[:10], items[10:]]
+    parts[empty] = parts[empty].with_columns(title=pl.lit(None), image=pl.lit(None), category=pl.lit(None))
+    write_parts(folder, "items", parts)
+    prepare_tables(folder, tmp_path / "out")
+    whole, found = CtrDataset.open(tmp_path / "whole"), CtrDataset.open(tmp_path / "out")
+    kept = slice(10, 20) if empty == 0 else slice(0, 10)
+    for name in ("title", "category", "has_image"):
+        assert found.items[name][kept].to_list() == whole.items[name][kept].to_list(), name
+    lost = slice(0, 10) if empty == 0 else slice(10, 20)
+    assert found.items["title"][lost].null_count() == 10
+    assert not found.items["has_image"][lost].any()
+
+
+def test_parts_of_other_widths_and_orders_of_columns_are_one_table(tables, write, tmp_path):
+    """As pandas and Spark write them, part by part."""
+    prepare_tables(write(tables), tmp_path / "whole")
+    items, impressions = tables["items"], tables["impressions"]
+    folder = write({"behaviors": tables["behaviors"]})
+    narrow = items[10:].cast({"item_id": pl.Int32, "price": pl.Float32, "category": pl.Categorical})
+    write_parts(folder, "items", [items[:10], narrow.select(reversed(items.columns))])
+    times = [pl.from_epoch("time").cast(pl.Datetime(unit)) for unit in ("ms", "ns")]
+    write_parts(
+        folder,
+        "impressions.parquet",
+        [impressions[:50].with_columns(times[0]), impressions[50:].with_columns(times[1])],
+    )
+    (folder / "impressions.parquet" / "_SUCCESS").touch()
+    prepare_tables(folder, tmp_path / "out")
+    whole, found = CtrDataset.open(tmp_path / "whole"), CtrDataset.open(tmp_path / "out")
+    assert found.items.select(whole.items.columns).equals(whole.items)
+    for name in ("target", "time", "click", "end", "user_fields"):
+        assert np.array_equal(getattr(found.impressions, name), getattr(whole.impressions, name)), name
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda part: part.drop("image"),
+            r"part-1\.parquet: has no column 'image', which part-0\.parquet has\.",
+        ),
+        (
+            lambda part: part.with_columns(more=pl.lit("x")),
+            r"part-0\.parquet: has no column 'more', which part-1\.parquet has\.",
+        ),
+        (
+            lambda part: part.with_columns(image=pl.struct(bytes="image")),
+            r"part-1\.parquet: its column 'image' holds Struct\(.*\), that of the parts before it Binary\.",
+        ),
+        (
+            lambda part: part.with_columns(item_id=pl.format("{}", "item_id")),
+            r"part-1\.parquet: its column 'item_id' holds String, that of the parts before it Int64\.",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_the_others_is_named(tables, write, tmp_path, change, told):
+    folder = write({name: table for name, table in tables.items() if name != "items"})
+    write_parts(folder, "items", [tables["items"][:10], change(tables["items"][10:])])
+    with pytest.raises(DataError, match=told):
+        prepare_tables(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimctr.data import CtrDataset, HardNegatives, PairRule, prepare_tables
+from mimctr.data import pairs as pairs_module
 from mimctr.data.histories import build_histories
 from mimctr.data.pairs import pairs_from_behaviors
 from mimctr.data.split import DAY, Split
@@ -72,6 +73,20 @@ def test_the_newest_queries_are_taken_each_item_once():
     events = [(2, item, hour, "purchase") for hour, item in enumerate([2, 3, 4, 3, 3, 7])]
     pairs = found(events, PairRule(max_pairs=2)).filter(pl.col("item") == 7)
     assert pairs["query_item"].to_list() == [3, 4]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(EVENT, min_size=1, max_size=60), st.integers(1, 3), st.booleans())
+def test_looking_back_step_by_step_finds_what_looking_at_all_finds(events, most, same):
+    """Mutants: stop where the newest few are of another category; cut a positive's queries at the end of a chunk."""
+    rule, group = PairRule(query_kinds=("click", "purchase"), max_pairs=most), GROUP if same else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs_module, "REACH", 10**6)
+        at_once = found(events, rule, group)
+        patch.setattr(pairs_module, "REACH", 2)
+        patch.setattr(pairs_module, "CHUNK_ROWS", 3)
+        step_by_step = found(events, rule, group)
+    assert step_by_step.equals(at_once)
 
 
 def test_the_part_is_that_of_the_positive():

@@ -10,6 +10,8 @@ from mimctr.center.center import Center
 from mimctr.center.log import Change
 from mimctr.center.publish import bring_up_to_date
 from mimctr.center.record import State, encode
+from mimctr.data.prepare import prepare_tables
+from mimctr.data.split import SplitRule
 from mimctr.errors import DataError, RunError, StaleSnapshot
 from mimctr.recipes.bundle import main as export
 from mimctr.recipes.ctr_model import UBMS
@@ -140,3 +142,28 @@ def test_a_damaged_bundle_is_refused(shop, tmp_path):
         Bundle(tmp_path / "model")
     with pytest.raises(RunError, match="exists already"):
         export(tmp_path / "model", shop / "dataset", folder)
+
+
+@pytest.mark.parametrize("other", [{"split": SplitRule(test_fraction=0.3)}, {"min_count": 10_000}])
+def test_a_bundle_has_the_values_of_its_training(shop, tmp_path, other):
+    """Mutant: tables that are the same tell the dataset; every value then has another value's embedding."""
+    open_scorer(shop, tmp_path, ubm="mean", variant="base")
+    prepare_tables(shop / "tables", tmp_path / "other", **other)
+    told = r"model: it was trained on another split of these tables, or with another min_count; .* Name the dataset of"
+    with pytest.raises(RunError, match=told):
+        export(tmp_path / "model", tmp_path / "other", tmp_path / "bundle-of-other")
+    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    del record["training_hash"]  # as models of before have none
+    (tmp_path / "model" / "model.json").write_text(json.dumps(record))
+    export(tmp_path / "model", tmp_path / "other", tmp_path / "bundle-of-other", onnx=False)
+
+
+def test_a_blank_value_is_none_as_in_the_log(shop, tmp_path):
+    """Mutant: what prepare reads as nothing is an unknown value here."""
+    bundle = open_scorer(shop, tmp_path, ubm="mean", variant="base").bundle
+    asked = {
+        value: bundle.value_index("user", "user_age", value)
+        for value in (None, "", " \u200b", "old", "ancient")
+    }
+    assert asked == {None: 0, "": 0, " \u200b": 0, "old": asked["old"], "ancient": 1}
+    assert asked["old"] >= 2

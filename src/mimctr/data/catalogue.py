@@ -15,6 +15,7 @@ from mimctr.data.ingest import Events, Items
 from mimctr.data.keys import item_keys
 from mimctr.data.split import Split
 from mimctr.data.vocabulary import build_vocabulary, encode, write_vocabularies
+from mimctr.files import write_table
 
 
 def write_items(
@@ -35,7 +36,7 @@ def write_items(
         pl.Series("has_image", items.images != MISSING),
         *items.fields[1:],
     )
-    frame.write_parquet(folder / "items.parquet")
+    write_table(folder / "items.parquet", frame)
     save_array(folder / "items" / "keys.npy", np.concatenate([[-1] * FIRST_INDEX, keys]).astype(np.int64))
     fields = np.zeros((num_items + FIRST_INDEX, len(items.fields)), dtype=np.int32)
     fields[UNKNOWN] = UNKNOWN

@@ -13,7 +13,7 @@ from mimctr.data.convert import INTEGER_TEXT, is_categorical, to_numbers, to_sec
 from mimctr.data.images import UNREADABLE, ImageReader
 from mimctr.data.logs import Table
 from mimctr.data.problems import Problems, Severity
-from mimctr.data.texts import BLANK
+from mimctr.data.texts import without_blanks
 
 MOST_COUNTED = 10**6
 """Largest whole number of a column that counts."""
@@ -65,7 +65,7 @@ class CheckedTable:
         return fields
 
     def ids(self, column: str, *, like: pl.DataType | None = None) -> pl.Series:
-        """Return ids as Int64 or String; all null where the column is unusable.
+        """Return ids as Int64 or String, null where blank; all null where the column is unusable.
 
         Args:
             column: Name of the column.
@@ -81,7 +81,9 @@ class CheckedTable:
             if self._overflows(column, values, whole):
                 return self._nothing(pl.Int64)
             values = whole
-        elif values.dtype != pl.String:
+        elif values.dtype == pl.String:
+            values = without_blanks(values)
+        else:
             self._wrong_type(column, values)
             return self._nothing(pl.Int64)
         self._reject_nulls(column, values)
@@ -138,7 +140,7 @@ class CheckedTable:
     def numbers(
         self, column: str, *, low: float = -np.inf, high: float = np.inf
     ) -> Float[ndarray, "rows"] | None:
-        """Return numbers as float64; null is NaN."""
+        """Return numbers as float64; null and NaN, which some writers have for null, are NaN."""
         values = self._read(column)
         if values is None:
             return None
@@ -146,7 +148,8 @@ class CheckedTable:
         if numbers is None:
             self._wrong_type(column, values)
             return None
-        good = numbers.is_between(low, high) & numbers.is_finite() | values.is_null()
+        absent = values.is_null() | numbers.is_nan().fill_null(False)
+        good = numbers.is_between(low, high) & numbers.is_finite() | absent
         limits = f" from {low:g} to {high:g}" if np.isfinite(high) else f" of at least {low:g}"
         limits = limits if np.isfinite(low) else ""
         bad = ~good.fill_null(False).to_numpy()
@@ -179,7 +182,7 @@ class CheckedTable:
         if values.dtype != pl.String:
             self._wrong_type(column, values)
             return None
-        values = values.set(values.str.contains(BLANK), None)
+        values = without_blanks(values)
         self._reject_nulls(column, values)
         return values
 
@@ -206,12 +209,12 @@ class CheckedTable:
         return np.where(bad, MISSING, numbers)
 
     def field(self, column: str) -> pl.Series:
-        """Return a categorical field as text: whole numbers in decimal, booleans as true and false."""
+        """Return a field as text, null where blank: whole numbers in decimal, booleans as true and false."""
         values = self._read(column)
         if values is not None and not is_categorical(values.dtype):
             self._wrong_type(column, values)
             values = None
-        return self._nothing(pl.String) if values is None else values.cast(pl.String)
+        return self._nothing(pl.String) if values is None else without_blanks(values.cast(pl.String))
 
     def reject(
         self,

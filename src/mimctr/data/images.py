@@ -8,7 +8,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from mimctr.data.blobs import MISSING, BlobWriter
-from mimctr.data.logs import CHUNK_ROWS, Table
+from mimctr.data.logs import Table
 from mimctr.errors import DataError
 from mimctr.images import decode_image
 from mimctr.progress import track
@@ -37,7 +37,7 @@ class ImageReader:
         self.first_failure = None
         numbers = np.full(table.num_rows, MISSING, dtype=np.int32)
         start = 0
-        total = -(-table.num_rows // CHUNK_ROWS)
+        total = -(-table.num_rows // table.chunk_rows(column))
         name = f"{table.name}.{column}"
         for chunk in track(table.chunks(column), total=total, description=name, unit="chunks"):
             part = self._read_chunk(chunk, start)

@@ -239,7 +239,7 @@ def _check_item_ids(checked: CheckedTable, ids: pl.Series) -> None:
 
 
 def _check_duplicates(checked: CheckedTable, events: Events, items: Items) -> None:
-    """Mark rows that repeat an impression: same user, item, time and query."""
+    """Mark rows that repeat an impression: same user, item, time and query. A click in any of them is the first's."""
     columns = {"user": events.user, "item": events.item, "time": events.time}
     if events.query_text is not None:
         columns["query_text"] = events.query_text.codes
@@ -251,17 +251,41 @@ def _check_duplicates(checked: CheckedTable, events: Events, items: Items) -> No
     if not len(again):  # equal rows have equal hashes, so only suspects were compared
         return
     checked.keep[again] = False
+    otherwise = _click_where_any(events, frame, suspects)
+    labels = (
+        f" {otherwise:,} of these impressions have a row with a click and one without, and count as clicked."
+        if otherwise
+        else ""
+    )
     row = int(again[0])
     checked.report(
         "duplicate-impression",
         f"{len(again):,} of {len(frame):,} rows repeat an impression (same user, item, time and query). First: row "
         f"{row}, user_id {events.user_ids[int(events.user[row])]!r}, "
-        f"item_id {items.frame['item_id'][int(events.item[row]) - FIRST_INDEX]!r}, time {events.time[row]}. "
+        f"item_id {items.frame['item_id'][int(events.item[row]) - FIRST_INDEX]!r}, time {events.time[row]}.{labels} "
         "Keep one row for each impression.",
         severity="dropped",
         count=len(again),
         total=len(frame),
     )
+
+
+def _click_where_any(events: Events, frame: pl.DataFrame, suspects: Int[ndarray, "rows"]) -> int:
+    """Give each impression the click that any of its rows has; return how many have rows with and without one.
+
+    Args:
+        events: With their clicks.
+        frame: What makes rows one impression.
+        suspects: Rows that may share one.
+    """
+    assert events.click is not None, "a required column is missing without a problem"
+    rows = frame[suspects].with_columns(click=events.click[suspects])
+    rows = rows.with_columns(
+        any=pl.col("click").max().over(frame.columns), all=pl.col("click").min().over(frame.columns)
+    )
+    events.click = events.click.copy()
+    events.click[suspects] = rows["any"].to_numpy()
+    return rows.filter(pl.col("any") != pl.col("all")).select(frame.columns).n_unique()
 
 
 def _check_queries(checked: CheckedTable, events: Events) -> None:

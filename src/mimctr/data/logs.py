@@ -11,7 +11,9 @@ from mimctr.data.contract import CONTRACT
 from mimctr.errors import DataError
 
 CHUNK_ROWS = 8_192
-"""Rows of an image column that are in memory at a time."""
+"""Rows of a column of paths that are in memory at a time."""
+CHUNK_IMAGES = 128
+"""Rows of a column of images that are."""
 
 
 class Table:
@@ -24,8 +26,9 @@ class Table:
         self.name = name
         self.parts = parts
         self.csv = csv
+        self._differ = False
         try:
-            self.dtypes = dict(self._scan().collect_schema())
+            self.dtypes = dict(self._scan().collect_schema()) if csv else self._common_schema()
             self.num_rows = int(self._scan().select(pl.len()).collect(engine="streaming").item())
         except pl.exceptions.PolarsError as error:
             raise self._unreadable(error) from None
@@ -44,24 +47,64 @@ class Table:
         return frame.to_series()
 
     def chunks(self, column: str) -> Iterator[pl.Series]:
-        """Yield one column in chunks of ``CHUNK_ROWS``, for columns that are too big for memory."""
+        """Yield one column in chunks of :meth:`chunk_rows`, for columns that are too big for memory."""
+        rows = self.chunk_rows(column)
         if self.csv:
             values = self.read(column)
-            for start in range(0, len(values), CHUNK_ROWS):
-                yield values.slice(start, CHUNK_ROWS)
+            for start in range(0, len(values), rows):
+                yield values.slice(start, rows)
             return
         for part in self.parts:
             try:
                 with pq.ParquetFile(part) as file:
-                    for chunk in file.iter_batches(batch_size=CHUNK_ROWS, columns=[column]):
-                        yield pl.Series(column, chunk.column(0))
+                    for chunk in file.iter_batches(batch_size=rows, columns=[column]):
+                        yield pl.Series(column, chunk.column(0)).cast(self.dtypes[column])
             except (pa.ArrowException, OSError) as error:
                 raise self._unreadable(error) from None
+
+    def chunk_rows(self, column: str) -> int:
+        """Return how many rows of a column :meth:`chunks` has in memory at a time."""
+        return CHUNK_IMAGES if self.dtypes[column] == pl.Binary else CHUNK_ROWS
 
     def _scan(self) -> pl.LazyFrame:
         if self.csv:
             return pl.scan_csv(self.parts[0], infer_schema=False)
-        return pl.scan_parquet(self.parts, glob=False)
+        if not self._differ:
+            return pl.scan_parquet(self.parts, glob=False)
+        parts = [pl.scan_parquet(part, glob=False) for part in self.parts]
+        return pl.concat(
+            [part.select(pl.col(name).cast(dtype) for name, dtype in self.dtypes.items()) for part in parts]
+        )
+
+    def _common_schema(self) -> dict[str, pl.DataType]:
+        """Return the columns of all parts with a type that holds what each of them has.
+
+        Raises:
+            DataError: a part lacks a column, or has one of another type.
+        """
+        schemas = {part: dict(pl.read_parquet_schema(part)) for part in self.parts}
+        (first, schema), *others = schemas.items()
+        common = dict(schema)
+        for part, other in others:
+            lacking = [name for name in common if name not in other] or [
+                name for name in other if name not in common
+            ]
+            if lacking:
+                there, not_there = (first, part) if lacking[0] in common else (part, first)
+                raise DataError(
+                    f"{not_there}: has no column {lacking[0]!r}, which {there.name} has. Write all parts with the same "
+                    "columns; a column without values may be null."
+                )
+            for name, dtype in other.items():
+                holds = _common_type(common[name], dtype)
+                if holds is None:
+                    raise DataError(
+                        f"{part}: its column {name!r} holds {dtype}, that of the parts before it {common[name]}. Write "
+                        "all parts with the same types."
+                    )
+                common[name] = holds
+        self._differ = any([*schema.items()] != [*common.items()] for schema in schemas.values())
+        return common
 
     def _unreadable(self, error: Exception) -> DataError:
         reason = " ".join(str(error).split())[:200]
@@ -92,9 +135,26 @@ def _find(folder: Path, name: str) -> Table | None:
     if len(there) > 1:
         names = " and ".join(path.name for path in there)
         raise DataError(f"{folder}: the table {name} is there more than once ({names}). Keep one of them.")
-    if there[0] != parts:
+    if not there[0].is_dir():
         return Table(name, there, csv=there[0] == csv)
-    files = sorted(parts.glob("*.parquet"))
+    files = sorted(there[0].glob("*.parquet"))
     if not files:
-        raise DataError(f"{parts}: holds no .parquet file. Put the parts of the table {name} there.")
+        raise DataError(f"{there[0]}: holds no .parquet file. Put the parts of the table {name} there.")
     return Table(name, files, csv=False)
+
+
+def _common_type(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return a type that holds the values of both, as writers choose them part by part; None where there is none."""
+    if one == other:
+        return one
+    if pl.Null in (one, other):
+        return other if one == pl.Null else one
+    if one.is_integer() and other.is_integer() and pl.UInt64 not in (one, other):
+        return pl.Int64()
+    if one.is_numeric() and other.is_numeric():
+        return pl.Float64() if one.is_float() or other.is_float() else None
+    if all(dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum) for dtype in (one, other)):
+        return pl.String()
+    if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime) and one.time_zone == other.time_zone:
+        return pl.Datetime("us", one.time_zone)
+    return None

@@ -60,6 +60,35 @@ class Manifest(BaseModel):
             self.model_dump(mode="json", exclude={"schema_version", "problem_counts", "checksums"})
         )
 
+    def training_hash(self) -> str:
+        """Return the hash of what a CTR model is trained on and looks its values up in: tables, split, vocabularies."""
+        names = {
+            "source_hash",
+            "train_start",
+            "validation_start",
+            "test_start",
+            "fields",
+            "kinds",
+            "behaviors_from",
+        }
+        return hash_json(self.model_dump(mode="json", include=names))
+
+    def refuse_other_training(self, model: Path, trained_with: str | None) -> None:
+        """See to it that a model can score this dataset.
+
+        Args:
+            model: Its folder, for the message.
+            trained_with: The ``training_hash`` that it names; None: it names none, as before there was one.
+
+        Raises:
+            RunError: it was trained on another split of the tables, or with other vocabularies.
+        """
+        if trained_with not in (None, self.training_hash()):
+            raise RunError(
+                f"{model}: it was trained on another split of these tables, or with another min_count; values of "
+                "fields have other indices here. Name the dataset of its training."
+            )
+
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Read ``manifest.json`` in ``folder``.

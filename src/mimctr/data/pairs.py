@@ -1,5 +1,6 @@
 """Interest pairs <query, positive> for C-SFT (MIM Section 3.3), and their same-category hard negatives."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,10 @@ from mimctr.data.histories import Histories, history_ends
 from mimctr.data.split import DAY, PARTS, Split
 from mimctr.errors import ConfigError
 
-CHUNK_POSITIVES = 65_536
+CHUNK_ROWS = 2**21
+"""Combinations of a positive with an earlier behavior that are in memory at a time."""
+REACH = 8
+"""How many times ``max_pairs`` of the newest queries are looked at first, and how much further each time."""
 SCHEMA = {
     "query": pl.Int64,
     "query_item": pl.Int64,
@@ -83,15 +87,25 @@ def pairs_from_behaviors(
     user, time = histories.user[positives], histories.time[positives]
     ends = history_ends(queries, user=user, time=time)
     starts = history_ends(queries, user=user, time=time - round(rule.window_days * DAY))
-    frames = []
-    for first in range(0, len(positives), CHUNK_POSITIVES):
-        chunk = slice(first, first + CHUNK_POSITIVES)
-        frame = _expand(histories, queries, positives[chunk], starts[chunk], ends[chunk])
-        if group is not None:
-            same = (group[frame["query_item"]] == group[frame["item"]]) & (group[frame["item"]] != 0)
-            frame = frame.filter(pl.Series(same))
-        frames.append(_newest(frame, rule.max_pairs))
-    pairs = pl.concat(frames) if frames else _expand(histories, queries, positives, starts, ends)
+    frames = [_expand(histories, queries, positives[:0], starts[:0], ends[:0])]
+    waiting, reach = np.arange(len(positives)), REACH * rule.max_pairs
+    while len(waiting):
+        newest = np.maximum(starts[waiting], ends[waiting] - reach)
+        unfinished = []
+        for chunk in _chunks(ends[waiting] - newest):
+            rows = waiting[chunk]
+            frame = _expand(histories, queries, positives[rows], newest[chunk], ends[rows])
+            if group is not None:
+                same = (group[frame["query_item"]] == group[frame["item"]]) & (group[frame["item"]] != 0)
+                frame = frame.filter(pl.Series(same))
+            frame = _newest(frame, rule.max_pairs)
+            place = np.searchsorted(positives[rows], frame["positive"].to_numpy())
+            full = np.bincount(place, minlength=len(rows)) == rule.max_pairs
+            done = full | (newest[chunk] == starts[rows])
+            frames.append(frame.filter(pl.Series(done[place], dtype=pl.Boolean)))
+            unfinished.append(rows[~done])
+        waiting, reach = np.concatenate(unfinished), REACH * reach
+    pairs = pl.concat(frames).sort("positive", maintain_order=True).drop("positive")
     kind_names = pl.Series(kinds, dtype=pl.String).gather(pairs["kind"].to_numpy() - 2)
     return finish_pairs(pairs.with_columns(query=pl.lit(0), kind=kind_names), split)
 
@@ -100,6 +114,17 @@ def finish_pairs(pairs: pl.DataFrame, split: Split) -> pl.DataFrame:
     """Return ``pairs`` with their part, in the columns of ``SCHEMA``."""
     parts = pl.Series(list(PARTS), dtype=pl.String).gather(split.part_of(pairs["time"].to_numpy()))
     return pairs.with_columns(part=parts).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+
+
+def _chunks(lengths: Int[ndarray, "positives"]) -> Iterator[slice]:
+    """Yield positives that have :data:`CHUNK_ROWS` queries together, or one that has more."""
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        done = ends[first] - lengths[first]
+        last = max(first + 1, int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")))
+        yield slice(first, last)
+        first = last
 
 
 def _select(histories: Histories, chosen: Bool[ndarray, "behaviors"]) -> Histories:
@@ -138,7 +163,7 @@ def _newest(frame: pl.DataFrame, max_pairs: int) -> pl.DataFrame:
     """Return at most ``max_pairs`` different queries per positive, the first ones."""
     distinct = frame.unique(["positive", "query_item"], keep="first", maintain_order=True)
     rank = pl.int_range(pl.len()).over("positive")
-    return distinct.filter(rank < max_pairs).drop("positive")
+    return distinct.filter(rank < max_pairs)
 
 
 class HardNegatives:

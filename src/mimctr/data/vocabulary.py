@@ -9,6 +9,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN
+from mimctr.files import write_table
 
 SCHEMA = {"field": pl.String, "index": pl.Int32, "value": pl.String, "count": pl.Int64}
 """Columns of a file of vocabularies."""
@@ -84,5 +85,5 @@ def write_vocabularies(path: Path, vocabularies: dict[str, pl.DataFrame]) -> dic
     frames = [
         frame.with_columns(field=pl.lit(name)).select(list(SCHEMA)) for name, frame in vocabularies.items()
     ]
-    (pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA)).write_parquet(path)
+    write_table(path, pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA))
     return {name: len(frame) + FIRST_INDEX for name, frame in vocabularies.items()}

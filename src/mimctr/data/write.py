@@ -19,6 +19,7 @@ from mimctr.data.manifest import SCHEMA_VERSION, Fields, Manifest
 from mimctr.data.pairs import PairRule, finish_pairs, pairs_from_behaviors
 from mimctr.data.problems import Problems
 from mimctr.data.split import PARTS, Split, SplitRule, split_times
+from mimctr.data.units import UNIT_NAMES, time_unit
 from mimctr.data.vocabulary import (
     Factorized,
     build_vocabulary,
@@ -28,7 +29,7 @@ from mimctr.data.vocabulary import (
     write_vocabularies,
 )
 from mimctr.errors import ConfigError, DataError
-from mimctr.files import write_json
+from mimctr.files import write_json, write_table
 
 SEARCH_RULE = "searches: query = the image that was searched with"
 TEXT_SEARCH_RULE = "searches: query = the image, or where there is none the text, that was searched with"
@@ -54,7 +55,8 @@ def write_dataset(
     split = split_times(impressions.time, split_rule)
 
     kinds, histories = _histories(behaviors, impressions, num_users=len(users))
-    ends = history_ends(histories, user=impressions.user, time=impressions.time)
+    latency = 0 if behaviors is None else _latency(behaviors.time, impressions.time, problems)
+    ends = history_ends(histories, user=impressions.user, time=impressions.time - latency)
     _check_histories(histories, impressions, ends, problems, given=behaviors is not None)
     _note_one_class(impressions, split, problems)
     num_queries, queries, search_queries = _write_queries(folder / "queries", raw, impressions, searches)
@@ -66,7 +68,7 @@ def write_dataset(
     item_fields, item_sizes = write_items(folder, raw.items, [impressions, behaviors, searches])
     raw.item_images.finish(raw.items.images)
     write_counts(folder, impressions, histories, split, num_items=len(raw.items.frame), num_users=len(users))
-    users.select(user_index="index", user_id="value").write_parquet(folder / "users.parquet")
+    write_table(folder / "users.parquet", users.select(user_index="index", user_id="value"))
     if searches is None:
         pairs, rule = (
             _pairs_by_rule(histories, kinds, raw.items, item_fields, pair_rule, split),
@@ -76,7 +78,7 @@ def write_dataset(
         pairs = _pairs_from_searches(searches, search_queries, split)
         all_images = searches.query_image is not None and (searches.query_image != MISSING).all()
         rule = SEARCH_RULE if all_images else TEXT_SEARCH_RULE
-    pairs.write_parquet(folder / "pairs.parquet")
+    write_table(folder / "pairs.parquet", pairs)
     if not len(pairs):
         _note_no_pairs(problems, "behaviors" if searches is None else "searches")
 
@@ -117,6 +119,31 @@ def _settle(events: Events, rows: Int[ndarray, "rows"] | None, users: pl.DataFra
     """Return some rows of the events (None: every good one) with user indices."""
     taken = events.take(np.flatnonzero(events.keep) if rows is None else rows)
     return replace(taken, user=encode_codes(Factorized(events.user_ids, taken.user), users))
+
+
+def _latency(
+    behaviors: Int[ndarray, "behaviors"], impressions: Int[ndarray, "impressions"], problems: Problems
+) -> int:
+    """Return for how many seconds after its time a behavior may not have been: to the end of the day it is known to.
+
+    A purchase known to the day has the time of its midnight, before the very impression that led to it.
+    """
+    unit, finer = time_unit(behaviors), time_unit(impressions)
+    if unit <= finer:
+        return 0
+    name = UNIT_NAMES[unit]
+    problems.add(
+        "coarse-time",
+        f"all {len(behaviors):,} times are known to the {name}, those of impressions to the {UNIT_NAMES[finer]}. A "
+        f"behavior is in no history before the end of its {name}: it may have come of the impression. Give seconds, if "
+        "there are any.",
+        table="behaviors",
+        column="time",
+        severity="warning",
+        count=len(behaviors),
+        total=len(behaviors),
+    )
+    return unit - 1
 
 
 def _histories(
@@ -164,7 +191,7 @@ def _write_queries(
             "text": vocabulary["value"].gather(text.set(text < 0, None)),
         }
     )
-    table.write_parquet(folder / "queries.parquet")
+    write_table(folder / "queries.parquet", table)
     raw.query_images.finish((distinct % num_images - 1).to_numpy())
     queries = codes + 1
     return len(distinct), queries[: len(keys[0])], queries[len(keys[0]) :]
@@ -285,9 +312,13 @@ def _check_histories(
         given: Whether the behaviors are a table of their own, not clicks.
 
     Raises:
-        DataError: a table of behaviors is given, and every one of them is at or after the last impression.
+        DataError: a table of behaviors is given, and none of it is left, or all of it at or after the last impression.
     """
     last, total = int(impressions.time[-1]), len(histories.time)
+    if given and not total:
+        raise DataError(
+            "behaviors: no row is left after dropping the bad ones. Correct the table, or leave it out."
+        )
     num_late = int((histories.time >= last).sum())
     if given and num_late == total:
         raise DataError(

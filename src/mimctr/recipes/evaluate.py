@@ -103,6 +103,7 @@ class ModelRecord(BaseModel):
     encoder: str | None
     seed: int
     dataset_hash: str
+    training_hash: str | None = None
     content_fingerprint: str | None = None
     config: dict
 

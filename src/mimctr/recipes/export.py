@@ -11,7 +11,7 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.evaluate.metrics import sigmoid
 from mimctr.evaluate.results import ModelFacts
 from mimctr.evaluate.scoring import Predictions
-from mimctr.files import atomic_path
+from mimctr.files import atomic_path, write_table
 
 
 def export_predictions(
@@ -40,4 +40,4 @@ def export_predictions(
         values = sigmoid(said.logits) if said.probabilistic else said.logits
         scores.append(pl.Series(f"{kind}:{Path(model.folder).name}", values, dtype=pl.Float64))
     with atomic_path(path) as temporary:
-        dataset.impression_table(rows).with_columns(scores).write_parquet(temporary)
+        write_table(temporary, dataset.impression_table(rows).with_columns(scores))

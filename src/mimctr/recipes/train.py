@@ -164,6 +164,7 @@ def describe(task: Task) -> dict[str, Any]:
         "seed": config.seed,
         "dataset": data.folder.resolve().name,
         "dataset_hash": data.manifest.source_hash,
+        "training_hash": data.manifest.training_hash(),
         "content_fingerprint": None if content is None else content.snapshot.fingerprint,
         "content_snapshot": None if content is None else content.snapshot.manifest.digest,
         "content_dim": None if content is None else content.dim,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mimctr.batch import FIRST_INDEX, PADDING, UNKNOWN
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.stores.interface import Space
+from mimctr.data.texts import visible_text
 from mimctr.errors import RunError
 from mimctr.files import hash_path, read_json
 
@@ -98,8 +99,11 @@ class Bundle:
         return self._kinds.get(kind, UNKNOWN)
 
     def value_index(self, group: str, field: str, value: str | None) -> int:
-        """Return the index of a field's value: padding for none, *unknown* for one that training has not seen."""
-        return PADDING if value is None else self._values[group].get((field, value), UNKNOWN)
+        """Return the index of a value: padding for none and blanks, *unknown* for one that training has not seen."""
+        found = self._values[group].get((field, value)) if value is not None else PADDING
+        if found is not None:
+            return found
+        return PADDING if visible_text(value) is None else UNKNOWN
 
 
 def _read_vocabulary(path: Path) -> dict[tuple[str, str], int]:

@@ -60,6 +60,7 @@ def write_bundle(
             f"{model}: it was trained on tables {record['dataset_hash'][:12]}, {dataset} was made from "
             f"{data.manifest.source_hash[:12]}. Name the dataset of its training."
         )
+    data.manifest.refuse_other_training(model, record.get("training_hash"))
     embedding, weights_hash = trained.embedding, hash_path(model / WEIGHTS)
     with atomic_folder(out) as folder, torch.inference_mode():
         keys = {Table.ITEMS: data.item_keys[FIRST_INDEX:], Table.USERS: item_keys(data.users["user_id"])}

@@ -19,7 +19,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict
 
 from mimctr.errors import DataError
-from mimctr.files import atomic_folder, write_json
+from mimctr.files import atomic_folder, write_json, write_table
 
 Negatives = Literal["popularity", "category"]
 
@@ -127,9 +127,9 @@ def write_fashion(
         num_positives_left_out=int((~complete).sum()),
     )
     with atomic_folder(out) as folder:
-        items.write_parquet(folder / "items.parquet")
-        impressions.write_parquet(folder / "impressions.parquet")
-        behaviors.write_parquet(folder / "behaviors.parquet")
+        write_table(folder / "items.parquet", items)
+        write_table(folder / "impressions.parquet", impressions)
+        write_table(folder / "behaviors.parquet", behaviors)
         write_json(folder / "summary.json", summary.model_dump(mode="json"))
     return summary
 
