@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mimctr.evaluate.machine import describe_machine
-from mimctr.evaluate.off_policy import AS_LOGGED, OffPolicy
+from mimctr.evaluate.off_policy import AS_LOGGED, OffPolicy, Wrong
 from mimctr.evaluate.off_policy_results import estimate_policies
 from mimctr.evaluate.online import Policy
-from mimctr.evaluate.paper.off_policy import off_policy_table
+from mimctr.evaluate.paper.off_policy import off_policy_findings, off_policy_table
 from mimctr.evaluate.reranking import Log, find_pages
 
 NUM_PAGES = 600
@@ -98,3 +98,53 @@ def test_only_orders_that_were_never_drawn_are_told_so():
         "propensities are wrong.",
         "The log says nothing of Base+MIM: it never drew such orders.",
     ]
+
+
+def with_wrong(found: OffPolicy, wrong: Wrong) -> OffPolicy:
+    """Let the log not support Base+MIM from a place on."""
+    fits = [one for one in (1, None) if (one or 2) < wrong.place]
+    changed = {"wrong": wrong, "supported": bool(fits)}
+    return found.model_copy(
+        update={
+            "support": [
+                one.model_copy(update=changed) if one.policy == "mim" else one for one in found.support
+            ],
+            "outcomes": [one for one in found.outcomes if one.policy != "mim" or one.depth in fits],
+            "changes": [
+                one for one in found.changes if "mim" not in (one.policy, one.against) or one.depth in fits
+            ],
+        }
+    )
+
+
+def test_from_which_place_on_the_log_says_nothing_is_told():
+    """Mutants: a policy that is estimated in part has no reason; what is estimated of it is not read."""
+    found = with_wrong(estimated(random_log()), Wrong(place=2, mean_weight=0.7))
+    table = off_policy_table(found, {})
+    assert table.reading[0] == (
+        "The log says nothing of Base+MIM from place 2 on: its weights in place 2 have the mean 0.70 where true "
+        "propensities give 1."
+    )
+    assert table.reading[1].startswith("Content changes clicks in the first place by +")
+    assert not any("on the page" in sentence for sentence in table.reading)
+    row = table.rows[2]
+    assert (row.label, row.not_run) == ("Base+MIM", None)
+    assert [cell.ours is None for cell in row.cells[:4]] == [False, False, True, True]
+    first, whole, _ = off_policy_findings(found, None)
+    assert (first.verdict, whole.verdict) == ("held", "not run")
+
+
+@pytest.mark.parametrize(
+    ("mean", "told"),
+    [
+        (0.6, "its weights in the first place have the mean 0.60 where true propensities give 1."),
+        (0.0, "it never drew such orders."),
+    ],
+)
+def test_a_first_place_without_support_is_the_reason_for_nothing(mean, told):
+    table = off_policy_table(with_wrong(estimated(random_log()), Wrong(place=1, mean_weight=mean)), {})
+    assert table.reading == [f"The log says nothing of Base+MIM: {told}"]
+    assert table.rows[2].not_run == (
+        "the log does not support this order: its weights in the first place have the mean "
+        f"{mean:.2f}, where true propensities give 1"
+    )

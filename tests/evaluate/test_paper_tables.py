@@ -190,6 +190,19 @@ def test_table_2_has_our_aucs_and_the_papers_beside_them(made):
     assert numbers(row_of(table, "Ceiling (true probabilities)"))[1] == pytest.approx(ceiling)
 
 
+def test_the_papers_mean_gain_is_over_the_models_that_ours_is_over(made):
+    """A run that was cut short: SIM has a Base only. Mutant: the paper's SIM counts beside our DIN and Avg Pooling."""
+    results = made.found.results
+    rows = [row for row in results.rows if (row.ubm, row.variant) != ("sim", MIM)]
+    rows += [row.model_copy(update={"ubm": "mean"}) for row in rows if row.ubm == "din"]
+    comparisons = [
+        one.model_copy(update={"ubm": "mean"}) if one.ubm == "sim" else one for one in results.comparisons
+    ]
+    cut = Lookup(results.model_copy(update={"rows": rows, "comparisons": comparisons}))
+    row = row_of(table_2(cut, NAMES, MIM), "mean over UBMs")
+    assert row.cells[2].paper == pytest.approx((0.0042 + 0.0066) / 2)
+
+
 def test_gains_by_category_are_those_of_the_slice(made):
     table = table_2_by_category(made.found, NAMES, MIM)
     sizes = [made.part.slices[f"category:{row.label}"].sum() for row in table.rows]
@@ -357,12 +370,12 @@ def test_a_gain_by_support_is_told_from_0_where_its_interval_lies_on_one_side(ma
     ]
     rows = [row.model_copy(update={"slice": name, "ubm": "sim"}) for name in ("item:unseen", "support:10-99")]
     found = Lookup(made.found.results.model_copy(update={"comparisons": comparisons, "rows": rows}))
-    on = ("items that training has never shown", "those that it has shown 10-99 times")
+    on = ("items that training has never shown, as target or behavior", "those that it has shown 10-99 times")
     assert figure_support(found, MIM).reading == [f"Content adds {told.format(*on)}"]
 
 
 def test_there_is_no_way_to_a_ceiling_below_base(made):
-    """Mutant: a share of a way that leads down, or of none."""
+    """Mutants: a share of a way that leads down, or of none; the share is said of the largest gain."""
 
     def read(ceiling):
         changed = [row.model_copy(update={"ceiling_auc": ceiling}) for row in made.found.results.rows]
@@ -371,7 +384,8 @@ def test_there_is_no_way_to_a_ceiling_below_base(made):
     bases = [made.auc(ubm, BASE, None) for ubm in ("din", "sim")]
     gains = [made.auc(ubm, MIM, MIM) - base for ubm, base in zip(("din", "sim"), bases, strict=True)]
     base, gain = np.mean(bases), np.mean(gains)
-    assert read(base + 2 * gain)[1].startswith("That is 50 % of the way from Base to the ceiling")
+    told = f"Their mean, +{gain:.4f}, is 50 % of the way from Base to the ceiling, what a perfect model would reach."
+    assert read(base + 2 * gain)[1] == told
     assert len(read(base - 0.01)) == 1
 
 

@@ -274,6 +274,103 @@ def test_a_policy_that_the_log_never_follows_is_not_supported():
     assert [one.policy for one in found.support if not one.supported] == ["x"]
 
 
+def pinned_log(rng: np.random.Generator, pinned: int, *, num_pages: int = 400) -> Log:
+    """Pages of ten items in random orders, but the item of its number stands at the place ``pinned``."""
+    rows = []
+    for page in range(num_pages):
+        items = rng.permutation(10)
+        items[[pinned, np.flatnonzero(items == pinned)[0]]] = pinned, items[pinned]
+        for place, item in enumerate(items):
+            propensity = 1.0 if place == pinned else 1 / 9
+            rows.append((page % 90 + 2, page, 0, item + 2, place, propensity, int(rng.random() < 0.3)))
+    return make_log(rows)
+
+
+def estimate_pinned(pinned: int, departs: list[np.ndarray], *, depths: tuple[int, ...] = (1, 3)):
+    """What such a log says of a policy that keeps to the pin, but not on the pages ``departs``, one array a seed."""
+    log = pinned_log(np.random.default_rng(7), pinned)
+    scores = []
+    for seed, pages in enumerate(departs):
+        order = np.random.default_rng(seed).permutation(10)
+        order[[pinned, np.flatnonzero(order == pinned)[0]]] = pinned, order[pinned]
+        place = np.empty((400, 10))
+        place[:, order] = np.arange(10)
+        place[pages] = np.roll(place[pages], 1, axis=1)  # every item where another one should be
+        scores.append(-place[log.time, log.item - 2])
+    return estimate_policies(
+        find_pages(log), {"mine": scores}, depths=depths, num_resamples=100, resample_seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("pinned", "depths"), [(0, []), (3, [1, 3])], ids=["the first place", "the fourth place"]
+)
+def test_what_reaches_a_place_that_the_log_pins_is_not_estimated(pinned, depths):
+    """The weights of the page have the mean .97, those of the pinned place .7. Mutant: only the page is looked at."""
+    found = estimate_pinned(pinned, [np.arange(120)])
+    mine, as_logged = found.support
+    assert abs(mine.mean_weight.mean - 1) < 0.1
+    assert (mine.wrong.place, mine.wrong.mean_weight) == (pinned + 1, 0.7)
+    assert (mine.supported, as_logged.supported, as_logged.wrong) == (bool(depths), True, None)
+    assert [one.depth for one in found.outcomes if one.policy == "mine"] == depths
+    assert [(one.policy, one.depth) for one in found.changes] == [("as logged", depth) for depth in depths]
+    kept = estimate_pinned(pinned, [np.arange(0)])
+    assert [one.depth for one in kept.outcomes if one.policy == "mine"] == [1, 3, None]
+
+
+def test_how_seeds_differ_is_no_doubt_of_the_log():
+    """Seeds that depart on 20 % and on 40 % of pages. Mutant: their spread, of two, makes the interval wide."""
+    mine, _ = estimate_pinned(0, [np.arange(80), np.arange(160)]).support
+    assert (mine.wrong.place, mine.wrong.mean_weight) == (1, pytest.approx(0.7))
+    assert not mine.supported
+
+
+def test_sound_logs_stay_supported_at_every_place():
+    """Of 400 places of sound logs none is wrong. Mutant: below 1 the interval is not made longer."""
+    scores = np.random.default_rng(5).normal(size=12)
+    for seed in range(100):
+        log = Shop(seed).log(60)
+        found = estimate_policies(
+            find_pages(log), {"mine": [scores[log.item]]}, depths=[1, 3], num_resamples=50, resample_seed=0
+        )
+        assert [one.wrong for one in found.support] == [None, None]
+        assert [one.depth for one in found.outcomes if one.policy == "mine"] == [1, 3, None]
+
+
+def test_a_place_that_hardly_anybody_saw_is_taken_as_it_is():
+    """The fifth place, on two pages. Mutant: without an interval a place is wrong."""
+    rng = np.random.default_rng(3)
+    log = Shop(2).log(400)
+    long = [(600 + page, 500 + page, 0, 20 + place, place, 0.2, 1) for page in range(2) for place in range(5)]
+    log = make_log([*zip(*log, strict=True), *long])
+    scores = np.where(log.item < 20, rng.normal(size=len(log.item)), -log.item)
+    found = estimate_policies(
+        find_pages(log), {"mine": [scores]}, depths=[1], num_resamples=50, resample_seed=0
+    )
+    assert [one.wrong for one in found.support] == [None, None]
+    assert [one.depth for one in found.outcomes if one.policy == "mine"] == [1, None]
+
+
+def test_the_mean_weight_of_each_place_is_that_of_a_loop():
+    log = random_log(np.random.default_rng(8), num_pages=200)
+    scores = np.random.default_rng(9).normal(size=len(log.user))
+    pages = find_pages(log)
+    estimator = Estimator(pages, num_resamples=3, seed=4)
+    found = estimator.support(weigh_placements(pages, scores)).of_places
+    weights, users = [[] for _ in range(5)], [[] for _ in range(5)]
+    for rows in pages_by_loop(log).values():
+        chosen = sorted(rows, key=lambda row: (-scores[row], log.item[row]))
+        for place, (row, wanted) in enumerate(zip(rows, chosen, strict=True)):
+            weights[place].append(1 / log.propensity[row] if row == wanted else 0.0)
+            users[place].append(log.user[row])
+    known = np.unique(pages.user)
+    for one, own, by in zip(found, weights, users, strict=True):
+        assert one.value == pytest.approx(np.mean(own), rel=1e-12)
+        assert one.num_users == len(set(by))
+        for counts, drawn in zip(estimator._counts, one.draws, strict=True):
+            assert drawn == pytest.approx(np.average(own, weights=counts[np.searchsorted(known, by)]))
+
+
 def test_changes_are_paired_over_seeds_and_worth_is_kishs():
     log = Shop(1).log(600)
     pages = find_pages(log)

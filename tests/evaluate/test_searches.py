@@ -84,6 +84,16 @@ def test_the_cosine_auc_is_scikit_learns(rows):
     assert measures_of(rows)["mim", "all", "cosine_auc"].by_seed == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("num_clicks", [0, 200])
+def test_impressions_of_one_class_have_no_cosine_auc(num_clicks):
+    """Mutant: it is divided by no pair of a click and a non-click."""
+    click = np.full(200, num_clicks > 0, dtype=np.float32)
+    alike = {name: [searched(seed)._replace(click=click)] for seed, name in enumerate(("plain", "mim"))}
+    found, whole = measures_of(alike), measures_of({name: [searched(0)] for name in alike})
+    assert whole.keys() - found.keys() == {(name, "all", "cosine_auc") for name in alike}
+    assert found["mim", "all", "mrr"].over_base is not None
+
+
 def test_a_difference_is_paired_by_user_and_seed(rows):
     """Mutant: the resamples of two rows are drawn apart, so that what they share does not cancel."""
     measured = measures_of(rows)["mim", "all", "recall@10"].over_base

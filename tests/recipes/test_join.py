@@ -170,16 +170,21 @@ def test_seeds_that_one_part_has_not_are_refused(made, tmp_path):
 
 
 def test_weights_and_devices_may_be_elsewhere(world, tmp_path):
+    """Mutant: of the models under others it is the path that counts."""
     found = []
     for name, weights in (("here", b"same"), ("there", b"same"), ("other", b"other")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
         given = {"image_weights": str(tmp_path / name), "text_weights": "minilm"}
-        found.append(recipe(world, foundation=given, train=TRAIN | {"device": name}).settings())
+        given_twice = {"foundation": given, "others": {"Own": given}}
+        found.append(recipe(world, **given_twice, train=TRAIN | {"device": name}).settings())
     here, there, other = found
     assert here == there
-    assert {name for name in here if here[name] != other[name]} == {"foundation.image_weights"}
-    assert here["foundation.text_weights"] == "minilm"
+    assert {name for name in here if here[name] != other[name]} == {
+        "foundation.image_weights",
+        "others.Own.image_weights",
+    }
+    assert here["foundation.text_weights"] == here["others.Own.text_weights"] == "minilm"
     assert here["train.hidden_dims"] == [8]
 
 

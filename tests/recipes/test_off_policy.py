@@ -82,6 +82,15 @@ def placed(shuffled: Shuffled) -> CtrDataset:
     return at_one_place(data, rows, read_log(data, rows).position, CONFIG.position_fields)
 
 
+def test_a_model_of_another_split_does_not_score(shuffled: Shuffled, tmp_path: Path) -> None:
+    """Mutant: its tables are the same, so it scores, and knows some of the test clicks."""
+    prepare_tables(shuffled.run / "tables", tmp_path / "other", split=SplitRule(test_fraction=0.4))
+    data = CtrDataset.open(tmp_path / "other")
+    model = shuffled.models["base"][0]
+    with pytest.raises(RunError, match=r"it was trained on another split of these tables"):
+        score_rows(model, data, data.rows("test"))
+
+
 def truth(shuffled: Shuffled, model: Trained, depth: int) -> float:
     """Clicks per impression in the first places of a model's order, by the market's true probabilities."""
     data = placed(shuffled)

@@ -152,6 +152,34 @@ def test_what_fits_is_what_a_loop_takes(world):
     assert fitting(left, None) == {}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "made"), [(7.9, ""), (8.9, "d"), (9.0, "b"), (13.0, "bc"), (15.9, "bc"), (16.0, "bcd")]
+)
+def test_what_comes_after_the_steps_has_its_time_kept(world, monkeypatch, seconds, made):
+    """a is made; each step takes one second, and after all of them a takes 5, b, c and d 3, 3 and 2.
+
+    Mutants: nothing is kept for what is made already, for what this run has made, or within a batch.
+    """
+    plan = Plan()
+    for name in "abcd":
+        plan.add(world.step(name), ["x"])
+    before = Plan()
+    before.add(world.step("a"), ["x"])
+    before.run(world.pace())
+    monkeypatch.setattr(Plan, "learn", lambda self, pace, folders: None)
+
+    def after(folder):
+        return {"a": 5.0, "b": 3.0, "c": 3.0, "d": 2.0}[folder.name]
+
+    left = plan.left(world.pace())
+    told = fitting(left, seconds - 5.0, after=after)
+    together = fitting([[one for batch in left for one in batch]], seconds - 5.0, after=after)
+    reasons = plan.run(world.pace(), seconds=seconds, after=after, clock=world.clock)
+    assert world.ran == ["a", *made]
+    assert told == together == reasons
+    assert names(reasons) == [name for name in "bcd" if name not in made]
+
+
 def test_what_needs_something_left_out_is_left_out(world):
     step = world.step("b", "a")
     assert fitting([[Left(step, 1.0)]], None, without={world.root / "a"}) == {step.folder: NO_TIME}

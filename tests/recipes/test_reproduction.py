@@ -17,9 +17,10 @@ from mimctr.evaluate.paper.schema import read_reproduction
 from mimctr.evaluate.results import read_results
 from mimctr.recipes.config import build_config
 from mimctr.recipes.pace import Pace
+from mimctr.recipes.plan import Plan
 from mimctr.recipes.reproduction import main as reproduction
 from mimctr.recipes.reproduction.assemble import assemble
-from mimctr.recipes.reproduction.forecast import evaluation_seconds, forecast, forecast_table, steps_seconds
+from mimctr.recipes.reproduction.forecast import evaluation_seconds, forecast, forecast_table
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe, share_row
 
 from .test_encoder_tables import CSFT, PRETRAIN
@@ -154,6 +155,47 @@ def test_a_log_without_propensities_says_nothing_of_other_rankings(finished):
     assert "holds no propensities" in cells(made, "online")["Base+MIM"].not_run
 
 
+def write_pages(world: Path, tables: Path, *changes: pl.Expr) -> dict[str, object]:
+    """Write the shop with its impressions as pages in random orders, then changed; return the recipe's settings."""
+    shutil.copytree(world / "shop" / "tables", tables)
+    path = tables / "impressions.parquet"
+    page = ["user_id", "time"]
+    log = pl.read_parquet(path).with_columns(time=pl.col("time") // 400 * 400)
+    log = log.unique([*page, "item_id"], maintain_order=True).sample(fraction=1, shuffle=True, seed=0)
+    log = log.with_columns(position=pl.int_range(pl.len()).over(page), propensity=1 / pl.len().over(page))
+    log.with_columns(*changes).write_parquet(path)
+    return {"source": {"kind": "tables", "path": tables}, "ubms": ["mean"], "ubm": "mean", "others": {}}
+
+
+def test_a_log_without_pages_says_nothing_of_other_rankings(world, tmp_path):
+    """Mutants: the last step finds out, after all trainings; encoders are made for it."""
+    own_time = pl.col("time") + pl.int_range(pl.len()).over("user_id", "time")
+    changed = recipe(world, **write_pages(world, tmp_path / "tables", own_time.alias("time")))
+    planning = reproduction.plan(changed, tmp_path / "run", ["online"])
+    assert len(planning.plan) == 0
+    made = reproduction.main(planning, seconds=None, command="x")
+    row = cells(made, "online")["Base+MIM"]
+    num_pages = len(CtrDataset.open(tmp_path / "run" / "dataset").rows("test"))
+    assert row.not_run == (
+        "the test part has no page on which several items could stand otherwise (left out: "
+        f"{num_pages:,} with one item), so what another ranking would have earned cannot be estimated from it"
+    )
+
+
+def test_a_field_that_tells_the_place_is_refused_before_anything_is_trained(world, tmp_path):
+    """Mutant: the last step finds out, after all trainings."""
+    slot = pl.col("position").cast(pl.String).alias("context_slot")
+    settings = write_pages(world, tmp_path / "tables", slot)
+    told = (
+        r"'context_slot' has one value at each position.*'mimctr reproduce' calls off_policy\.position_fields"
+    )
+    with pytest.raises(ConfigError, match=told):
+        reproduction.plan(recipe(world, **settings), tmp_path / "run", ["online"])
+    named = recipe(world, **settings, off_policy={"position_fields": ["context_slot"]})
+    planning = reproduction.plan(named, tmp_path / "run", ["online"])
+    assert [step.kind for step in planning.plan][-1] == "online"
+
+
 def test_other_libraries_are_shown_where_they_were_measured_on_the_same_data(finished):
     """Mutant: not compared with the dataset."""
     out, planning, made = finished
@@ -212,16 +254,8 @@ def test_the_online_experiment_ranks_with_the_models_of_every_seed(world, tmp_pa
 @pytest.mark.slow
 def test_a_log_with_propensities_is_ranked_anew(world, tmp_path):
     """The shop's impressions as pages in random orders: the online experiment is an estimate."""
-    tables = tmp_path / "tables"
-    shutil.copytree(world / "shop" / "tables", tables)
-    path = tables / "impressions.parquet"
-    page = ["user_id", "time"]
-    log = pl.read_parquet(path).with_columns(time=pl.col("time") // 400 * 400)
-    log = log.unique([*page, "item_id"], maintain_order=True).sample(fraction=1, shuffle=True, seed=0)
-    log = log.with_columns(position=pl.int_range(pl.len()).over(page), propensity=1 / pl.len().over(page))
-    log.write_parquet(path)
-    changed = {"source": {"kind": "tables", "path": tables}, "ubms": ["mean"], "ubm": "mean", "others": {}}
-    planning = reproduction.plan(recipe(world, **changed), tmp_path / "run", ["online"])
+    changed = recipe(world, **write_pages(world, tmp_path / "tables"))
+    planning = reproduction.plan(changed, tmp_path / "run", ["online"])
     made = reproduction.main(planning, seconds=None, command="x")
     rows = cells(made, "online")
     assert list(rows) == ["As logged", "Base", "Base+MIM"]
@@ -316,17 +350,46 @@ def test_a_forecast_says_what_is_made_and_what_is_left(finished):
     assert [line.split()[0] for line in text.splitlines() if "1 min 30 s" in line] == ["evaluation", "all"]
 
 
-def test_a_budget_keeps_the_time_that_the_evaluation_takes(finished):
-    """Mutants: it comes on top; what is left after it is below zero."""
+def test_the_evaluation_takes_as_long_as_the_models_of_every_group_score(finished):
     _, planning, _ = finished
     pace = Pace({"evaluate": 0.5})
     data = CtrDataset.open(planning.out / "dataset")
     models = [len({one.folder for one in group}) for group in planning.groups]
     assert evaluation_seconds(planning, pace) == 0.5 * len(data.rows("test")) * sum(models)
-    assert steps_seconds(planning, pace, None) is None
-    takes = evaluation_seconds(planning, pace)
-    assert steps_seconds(planning, pace, takes + 3.0) == pytest.approx(3.0)
-    assert steps_seconds(planning, pace, takes / 2) == 0.0
+
+
+@pytest.mark.parametrize("num_made", [0, 3])
+@pytest.mark.parametrize("num_fitting", [0, 1, 2])
+def test_a_budget_keeps_the_time_that_the_evaluation_takes(finished, monkeypatch, num_made, num_fitting):
+    """Eight trainings of a second, half a second of evaluation an impression.
+
+    Mutants: it comes on top; it is kept for all that is planned, so that a short budget never begins.
+    """
+    out, whole, _ = finished
+    planning = reproduction.plan(whole.recipe, out, ["table 2"])
+    trainings = [step.folder for step in planning.plan if step.kind.startswith("train ")]
+    made = {step.folder for step in planning.plan} - set(trainings[num_made:])
+    monkeypatch.setattr(Plan, "made", lambda plan: made)
+    monkeypatch.setattr(Plan, "learn", lambda plan, pace, folders: None)
+    pace = Pace({"evaluate": 0.5} | {step.kind: 1 / step.size for step in planning.plan if step.size})
+    of_a_model = 0.5 * len(CtrDataset.open(out / "dataset").rows("test"))
+    budget = num_fitting * 1.0 + (num_made + num_fitting) * of_a_model
+    [found] = forecast(planning, pace, budget + 0.5)
+    assert (found.num_made, found.num_without_time) == (len(made), 8 - num_made - num_fitting)
+    assert found.seconds == pytest.approx(8 - num_made)
+
+    asked = {}
+
+    def run(plan, pace, *, seconds, after):
+        asked.update({folder: after(folder) for folder in (*trainings, *made)}, seconds=seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plan, "run", run)
+    monkeypatch.setattr(reproduction, "Pace", lambda: pace)
+    with pytest.raises(KeyboardInterrupt):
+        reproduction.main(planning, seconds=budget, command="x")
+    assert asked.pop("seconds") == budget
+    assert asked == {folder: of_a_model if folder in trainings else 0.0 for folder in asked}
 
 
 def tree(folder):
@@ -432,16 +495,22 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(world, t
         reproduction.plan(few, tmp_path / "few", ["table 2"])
     assert len(reproduction.plan(few, tmp_path / "few", ["table 1"]).plan) == 0
 
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_without_clicks_is_refused_before_anything_is_trained(finished, world, tmp_path, part):
+    """Mutant: C-SFT or the evaluation finds out, after pre-training or all trainings."""
+    manifest = CtrDataset.open(finished[0] / "dataset").manifest
+    validation, test = (pl.col("time") >= start for start in (manifest.validation_start, manifest.test_start))
+    inside = {"train": ~validation, "validation": validation & ~test, "test": test}[part]
     tables = tmp_path / "tables"
     shutil.copytree(world / "shop" / "tables", tables)
-    log = pl.read_parquet(tables / "impressions.parquet")
-    late = pl.col("time") > pl.col("time").quantile(0.7)
-    log.with_columns(click=pl.when(late).then(0).otherwise("click")).write_parquet(
-        tables / "impressions.parquet"
-    )
+    path = tables / "impressions.parquet"
+    log = pl.read_parquet(path).with_columns(click=pl.when(inside).then(0).otherwise("click"))
+    log.write_parquet(path)
     unclicked = recipe(world, source={"kind": "tables", "path": tables})
-    with pytest.raises(DataError, match="its test part has no clicks, or nothing else"):
-        reproduction.plan(unclicked, tmp_path / "unclicked", ["table 2"])
+    with pytest.raises(DataError, match=f"its {part} part has no clicks, or nothing else"):
+        reproduction.plan(unclicked, tmp_path / "run", ["table 2"])
+    assert len(reproduction.plan(unclicked, tmp_path / "run", ["table 1"]).plan) == 0
 
 
 def test_what_cannot_be_searched_is_refused_before_anything_is_trained(world, tmp_path):

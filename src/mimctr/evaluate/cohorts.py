@@ -23,7 +23,7 @@ SEEN_ITEMS = "item:seen"
 HISTORY_BOUNDS = (1, 10, 50)
 """Behaviors at which a new slice by length of history starts."""
 SUPPORT_BOUNDS = (1, 10, 100, 1000)
-"""Training impressions of the target at which a new slice starts."""
+"""Times that the training part shows the target, as target or behavior, at which a new slice starts."""
 
 
 def whole(num_rows: int) -> Slices:
@@ -96,7 +96,7 @@ def seen_slices(targets: Int[ndarray, "rows"], item_train_counts: Int[ndarray, "
 
     Args:
         targets: ``item_index`` of each impression's target.
-        item_train_counts: Occurrences in the training part by ``item_index``.
+        item_train_counts: Times that the training part shows it, as target or behavior, by ``item_index``.
     """
     unseen = item_train_counts[targets] == 0
     return _not_empty({UNSEEN_ITEMS: unseen, SEEN_ITEMS: ~unseen})
@@ -108,13 +108,13 @@ def support_slices(
     *,
     bounds: Sequence[int] = SUPPORT_BOUNDS,
 ) -> Slices:
-    """Return one slice per range of the target's impressions in the training part (``support:1-9`` ...).
+    """Return one slice per range of how often the training part shows the target (``support:1-9`` ...).
 
-    Targets without any are ``item:unseen``.
+    As target or behavior: a clicked impression is both. Targets that it never shows are ``item:unseen``.
 
     Args:
         targets: ``item_index`` of each impression's target.
-        item_train_counts: Occurrences in the training part by ``item_index``.
+        item_train_counts: Times that the training part shows it, as target or behavior, by ``item_index``.
         bounds: Where each range starts, increasing from 1.
     """
     return _not_empty(_ranges("support", item_train_counts[targets], bounds))

@@ -16,6 +16,15 @@ AS_LOGGED = "as logged"
 """The policy that wrote the log."""
 
 
+class Wrong(Record):
+    """Where the weights of a policy do not have the mean 1: the log does not support it there."""
+
+    place: int | None
+    """The first such place, 1 on top; null: the page as a whole."""
+    mean_weight: float
+    """Over seeds; 0 where the log never did there what the policy does."""
+
+
 class Support(Record):
     """How much the log knows of a policy."""
 
@@ -27,8 +36,10 @@ class Support(Record):
     effective_impressions: float
     """As many impressions of equal weight would say as much; mean over seeds."""
     largest_weight: float
+    wrong: Wrong | None = None
+    """Depths that reach this place are not estimated; null: there is none."""
     supported: bool
-    """False: the mean weight is not 1, and nothing is estimated."""
+    """False: no depth is estimated."""
 
 
 class Outcome(Record):

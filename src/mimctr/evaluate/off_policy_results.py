@@ -1,5 +1,6 @@
-"""Every policy on the pages of a log: whether the log knows enough of it, its clicks, how many more than another's."""
+"""Every policy on the pages of a log: where the log knows enough of it, its clicks, how many more than another's."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,15 +10,14 @@ from numpy import ndarray
 
 from mimctr.evaluate import reranking
 from mimctr.evaluate.ab_test import level, relative_change
-from mimctr.evaluate.encoder_results import Estimate
-from mimctr.evaluate.off_policy import AS_LOGGED, Change, Outcome, Support
+from mimctr.evaluate.off_policy import AS_LOGGED, Change, Outcome, Support, Wrong
 from mimctr.evaluate.reranking import Estimator, Pages, weigh_placements
-from mimctr.evaluate.significance import Resampled
+from mimctr.evaluate.significance import Resampled, by_seed
 
 MOST_OFF = 0.1
 """A mean weight that is nearer to 1 is right, however well it was measured."""
 FAR = 2
-"""So many times the reach of the 95 % interval from 1 a mean weight is wrong: of sound logs, one in ten thousand."""
+"""So many times the reach of the 95 % interval from 1 a mean weight is wrong: of sound places, one in ten thousand."""
 
 Scores = Mapping[str, Sequence[Float[ndarray, "rows"]]]
 """Policy -> scores of every row of the log, one array a seed."""
@@ -34,9 +34,9 @@ class Estimated(NamedTuple):
 def estimate_policies(
     pages: Pages, scores: Scores, *, depths: Sequence[int], num_resamples: int, resample_seed: int
 ) -> Estimated:
-    """Return what policies would have been clicked, and the log's own; none of one that the log does not support.
+    """Return what policies would have been clicked, and the log's own, as deep as the log supports them.
 
-    Nor of so many places that the log at one of them never did what the policy does.
+    A place without support is in no estimate: what the policy does there, the log never did, or too seldom.
 
     Args:
         pages: Of the log; at least one.
@@ -52,12 +52,15 @@ def estimate_policies(
     found: dict[str, dict[int | None, list[Resampled]]] = {}
     for policy, own in {**scores, AS_LOGGED: [None]}.items():
         weights = [weigh_placements(pages, one) for one in own]
-        support.append(_support(policy, [estimator.support(one) for one in weights]))
-        if not support[-1].supported:
+        of_seeds = [estimator.support(one) for one in weights]
+        wrong = _find_wrong(of_seeds)
+        deepest = places if wrong is None else (wrong.place or 1) - 1
+        known = [depth for depth in asked if (depth or places) <= deepest]
+        support.append(_support(policy, of_seeds, wrong, supported=bool(known)))
+        if not known:
             continue
-        by_seed = [estimator.of(one, [depth or places for depth in asked]) for one in weights]
-        by_depth = dict(zip(asked, map(list, zip(*by_seed, strict=True)), strict=True))
-        found[policy] = {depth: seeds for depth, seeds in by_depth.items() if _is_known(seeds)}
+        rates = [estimator.of(one, [depth or places for depth in known]) for one in weights]
+        found[policy] = dict(zip(known, map(list, zip(*rates, strict=True)), strict=True))
         outcomes += [
             Outcome(policy=policy, depth=depth, ctr=level(seeds)) for depth, seeds in found[policy].items()
         ]
@@ -70,24 +73,52 @@ def estimate_policies(
     return Estimated(support, outcomes, changes)
 
 
-def _is_known(seeds: Sequence[Resampled]) -> bool:
-    """Return whether the log did at every place what the policy does there, once at least."""
-    return not any(np.isnan(one.value) for one in seeds)
-
-
-def _support(policy: str, seeds: Sequence[reranking.Support]) -> Support:
-    mean = level([one.mean_weight for one in seeds])
+def _support(
+    policy: str, seeds: Sequence[reranking.Support], wrong: Wrong | None, *, supported: bool
+) -> Support:
     return Support(
         policy=policy,
-        mean_weight=mean,
+        mean_weight=level([one.mean_weight for one in seeds]),
         matched_impressions=float(np.mean([one.matched for one in seeds])),
         effective_impressions=float(np.mean([one.effective for one in seeds])),
         largest_weight=max(one.largest_weight for one in seeds),
-        supported=all(one.matched for one in seeds) and not _is_wrong(mean),
+        wrong=wrong,
+        supported=supported,
     )
 
 
-def _is_wrong(mean: Estimate) -> bool:
-    off = abs(mean.mean - 1)
-    reach = 0.0 if mean.low is None or mean.high is None else (mean.high - mean.low) / 2
-    return off > MOST_OFF and off > FAR * reach
+def _find_wrong(seeds: Sequence[reranking.Support]) -> Wrong | None:
+    """Return where the log does not support a policy: on the page as a whole, or from which place on."""
+    whole = _mean_over([one.mean_weight for one in seeds])
+    if not all(one.matched for one in seeds) or _is_wrong(whole, untested=True):
+        return Wrong(place=None, mean_weight=whole.value)
+    for place, own in enumerate(zip(*(one.of_places for one in seeds), strict=True), start=1):
+        mean = _mean_over(own)
+        if not all(one.value for one in own) or _is_wrong(mean, untested=False):
+            return Wrong(place=place, mean_weight=mean.value)
+    return None
+
+
+def _mean_over(seeds: Sequence[Resampled]) -> Resampled:
+    """Return a mean weight over the seeds: they share the log, so how they differ is no doubt of it."""
+    values, draws, num_users = by_seed(seeds)
+    return Resampled(float(values.mean()), draws.mean(axis=0), num_users)
+
+
+def _is_wrong(mean: Resampled, *, untested: bool) -> bool:
+    """Return whether a mean weight is too far from 1 for chance.
+
+    Below 1 it rests on fewer impressions than it should, and its interval is too short by the root of it.
+
+    Args:
+        mean: Not 0.
+        untested: Returned for one that is off, with too few users for an interval.
+    """
+    off = abs(mean.value - 1)
+    if off <= MOST_OFF:
+        return False
+    interval = level([mean])
+    if interval.low is None or interval.high is None:
+        return untested
+    reach = (interval.high - interval.low) / 2
+    return off * math.sqrt(min(mean.value, 1)) > FAR * reach

@@ -3,8 +3,8 @@
 The log says with what probability an item stood where it stood, its propensity: a policy's click rate at a place is the
 clicks on what the policy would have put there, where the log happened to put it there too, each divided by its
 propensity. The weights of a place are normalized by their sum (SNIPS; Swaminathan and Joachims 2015, The
-Self-Normalized Estimator for Counterfactual Learning): little bias, far less variance. Their mean is 1 by itself: where
-it is not, the log does not support the policy, and nothing is said of it.
+Self-Normalized Estimator for Counterfactual Learning): little bias, far less variance. At each place their mean is 1 by
+itself: where it is not, the log does not support the policy, and nothing is said of what reaches that place.
 
 Assumed: the propensities are true, and a click depends on the item, its place and the user, not on its neighbors (the
 item-position click model; Li and others 2018, Offline Evaluation of Ranking Policies with Click Models).
@@ -122,6 +122,8 @@ class Support(NamedTuple):
 
     mean_weight: Resampled
     """1 where the log supports the policy."""
+    of_places: list[Resampled]
+    """Mean weight of each place alone, the top one first; 0 where the log never did there what the policy does."""
     matched: int
     """Impressions that the policy would have made too."""
     effective: float
@@ -163,14 +165,29 @@ class Estimator:
     def support(self, weights: Float[ndarray, "shown"]) -> Support:
         """Return how much the log knows of a policy."""
         weight = self._by_cell(weights)
-        drawn = self._resample(weight).sum(axis=1) / self._resampled_shown.sum(axis=1)
+        drawn = self._resample(weight)
+        means = drawn.sum(axis=1) / self._resampled_shown.sum(axis=1)
         squares = float((weights**2).sum())
         return Support(
-            mean_weight=Resampled(float(weight.sum() / len(weights)), drawn, self._counts.shape[1]),
+            mean_weight=Resampled(float(weight.sum() / len(weights)), means, self._counts.shape[1]),
+            of_places=self._of_places(weight, drawn),
             matched=int((weights > 0).sum()),
             effective=float(weights.sum()) ** 2 / squares if squares else 0.0,
             largest_weight=float(weights.max()),
         )
+
+    def _of_places(
+        self, weight: Float[ndarray, "cells"], drawn: Float[ndarray, "resamples places"]
+    ) -> list[Resampled]:
+        """Return the mean weight of each place; NaN in a resample that does not show it."""
+        means = self._by_place(weight) / self._by_place(self._shown)
+        shown = self._resampled_shown
+        draws = np.divide(drawn, shown, out=np.full(shown.shape, np.nan), where=shown > 0)
+        num_users = np.bincount(self._place)
+        return [
+            Resampled(float(mean), own, int(users))
+            for mean, own, users in zip(means, draws.T, num_users, strict=True)
+        ]
 
     def _by_cell(self, values: Float[ndarray, "shown"]) -> Float[ndarray, "cells"]:
         """Return sums by user and place, of those that occur."""

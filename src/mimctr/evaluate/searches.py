@@ -111,7 +111,7 @@ def pair_metrics(ranks: Float[ndarray, "pairs"]) -> dict[str, Float[ndarray, "pa
 
 
 def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[str, str, str], Measured]:
-    """Return (part, slice, metric) -> metric with its resamples."""
+    """Return (part, slice, metric) -> metric with its resamples; no AUC of impressions of one class."""
     result = {}
     for part, search in by_part.items():
         _, users = np.unique(search.user, return_inverse=True)
@@ -122,10 +122,11 @@ def _metrics(by_part: Mapping[str, Searched], num_resamples: int) -> dict[tuple[
                 for metric, values in pair_metrics(search.rank[mask]).items():
                     mean = resampled_mean(values, users[mask], counts)
                     result[part, name, metric] = Measured(mean, int(mask.sum()))
-        _, users = np.unique(search.impression_user, return_inverse=True)
-        counts = resample_users(int(users.max()) + 1, num_resamples=num_resamples, seed=0)
-        auc = resampled_auc(search.click, search.score, users, counts)
-        result[part, ALL, COSINE_AUC] = Measured(auc, len(search.click))
+        if len(np.unique(search.click)) == 2:
+            _, users = np.unique(search.impression_user, return_inverse=True)
+            counts = resample_users(int(users.max()) + 1, num_resamples=num_resamples, seed=0)
+            auc = resampled_auc(search.click, search.score, users, counts)
+            result[part, ALL, COSINE_AUC] = Measured(auc, len(search.click))
     return result
 
 

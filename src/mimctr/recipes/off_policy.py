@@ -22,7 +22,7 @@ from mimctr.evaluate.machine import describe_machine, describe_versions
 from mimctr.evaluate.off_policy import AS_LOGGED, OffPolicy, write_off_policy
 from mimctr.evaluate.off_policy_results import estimate_policies
 from mimctr.evaluate.online import Policy
-from mimctr.evaluate.reranking import Log, find_pages
+from mimctr.evaluate.reranking import Log, Pages, find_pages
 from mimctr.recipes import ctr_config
 from mimctr.recipes.ctr_fitting import Task, predict
 from mimctr.recipes.ctr_model import load_model
@@ -74,10 +74,8 @@ def main(dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, conf
     log = read_log(data, rows)
     pages = find_pages(log)
     if not pages.num_pages:
-        told = ", ".join(f"{number:,} with {reason}" for reason, number in pages.left_out.items())
         raise DataError(
-            f"{dataset}: the test part has no page on which several items could stand otherwise (left out: {told}). "
-            "Give position and propensity of every item of a page."
+            f"{dataset}: {_no_pages(pages)}. Give position and propensity of every item of a page."
         )
     same_place = at_one_place(data, rows, log.position, config.position_fields)
     scores = {
@@ -91,11 +89,13 @@ def main(dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, conf
         resample_seed=config.resample_seed,
     )
     for one in found.support:
-        if not one.supported:
+        if one.wrong is not None:
             logger.warning(
-                "%s: its weights have the mean %.2f, not 1: the log does not support it, and nothing is estimated.",
+                "%s: its weights%s have the mean %.2f, not 1: the log does not support it, and nothing is estimated%s.",
                 one.policy,
-                one.mean_weight.mean,
+                f" in place {one.wrong.place}" if one.wrong.place else "",
+                one.wrong.mean_weight,
+                " that reaches so far" if one.supported else "",
             )
     off_policy = OffPolicy(
         dataset=config.dataset_name or dataset.resolve().parent.name,
@@ -118,9 +118,30 @@ def main(dataset: Path, models: Mapping[str, Sequence[Trained]], out: Path, conf
     return off_policy
 
 
-def has_propensities(dataset: CtrDataset) -> bool:
-    """Return whether the log says with what probability items stood where they stood."""
-    return dataset.impressions.propensity is not None and dataset.impressions.position is not None
+def reason_not_to_run(dataset: CtrDataset, config: Config) -> str | None:
+    """Return why the test part allows no estimate; None where it allows one, as far as can be told without models.
+
+    Args:
+        dataset: To read from.
+        config: Settings.
+
+    Raises:
+        ConfigError: a context field tells where an item stood, and is not named as such.
+    """
+    if dataset.impressions.position is None or dataset.impressions.propensity is None:
+        return "the log holds no propensities"
+    rows = dataset.rows("test")
+    log = read_log(dataset, rows)
+    pages = find_pages(log)
+    if not pages.num_pages:
+        return _no_pages(pages)
+    refuse_told_places(dataset, rows, log.position, config.position_fields)
+    return None
+
+
+def _no_pages(pages: Pages) -> str:
+    told = ", ".join(f"{number:,} with {reason}" for reason, number in pages.left_out.items())
+    return f"the test part has no page on which several items could stand otherwise (left out: {told})"
 
 
 def read_log(dataset: CtrDataset, rows: range) -> Log:
@@ -163,38 +184,62 @@ def at_one_place(
     Raises:
         ConfigError: another context field is decided by the position.
     """
+    refuse_told_places(dataset, rows, position, position_fields)
     names = list(dataset.fields.context)
-    told = [name for name in names if name in position_fields]
-    codes = dataset.impressions.context_fields[rows.start : rows.stop]
-    known = position >= 0
-    frame = pl.DataFrame({"position": position[known]}).with_columns(
-        pl.Series(name, codes[known, column]) for column, name in enumerate(names)
-    )
-    by_position = frame.group_by("position").agg(pl.all().n_unique())
-    for name in names:
-        decided = by_position[name].max() == 1 and frame[name].n_unique() > 1
-        if decided and name not in position_fields:
-            raise ConfigError(
-                f"off-policy: the context field '{name}' has one value at each position, so it tells a model where an "
-                f"item stood. Name it: --set 'position_fields={json.dumps([*position_fields, name])}'."
-            )
+    frame = _by_position(dataset, rows, position)
     context = np.array(dataset.impressions.context_fields)
     top = frame.filter(pl.col("position") == pl.col("position").min())
-    for name in told:
+    for name in (one for one in names if one in position_fields):
         context[rows.start : rows.stop, names.index(name)] = top[name].mode().min()
     same = copy(dataset)
     same.impressions = replace(dataset.impressions, context_fields=context)
     return same
 
 
+def refuse_told_places(
+    dataset: CtrDataset, rows: range, position: Int[ndarray, "rows"], position_fields: Sequence[str]
+) -> None:
+    """See to it that no context field but those named is decided by where an item stood.
+
+    Args:
+        dataset: To read from.
+        rows: Impressions that will be scored.
+        position: Of each of them.
+        position_fields: Context fields that say where an item stood; those that are not there are skipped.
+
+    Raises:
+        ConfigError: another one is.
+    """
+    frame = _by_position(dataset, rows, position)
+    counts = frame.group_by("position").agg(pl.all().n_unique())
+    for name in dataset.fields.context:
+        decided = counts[name].max() == 1 and frame[name].n_unique() > 1
+        if decided and name not in position_fields:
+            raise ConfigError(
+                f"off-policy: the context field '{name}' has one value at each position, so it tells a model where an "
+                f"item stood. Name it: --set 'position_fields={json.dumps([*position_fields, name])}', which "
+                "'mimctr reproduce' calls off_policy.position_fields."
+            )
+
+
+def _by_position(dataset: CtrDataset, rows: range, position: Int[ndarray, "rows"]) -> pl.DataFrame:
+    """Return position and context fields of the impressions whose position is known."""
+    codes = dataset.impressions.context_fields[rows.start : rows.stop]
+    known = position >= 0
+    return pl.DataFrame({"position": position[known]}).with_columns(
+        pl.Series(name, codes[known, column]) for column, name in enumerate(dataset.fields.context)
+    )
+
+
 def score_rows(model: Trained, dataset: CtrDataset, rows: range) -> Float[ndarray, "rows"]:
     """Return a trained model's logits of some impressions.
 
     Raises:
-        RunError: there is no such model, or it was trained on other tables.
+        RunError: there is no such model, or it was trained on other tables or another split of them.
         StaleSnapshot: it was trained on other vectors.
     """
     record = read_model_record(model.folder, dataset_hash=dataset.manifest.source_hash)
+    dataset.manifest.refuse_other_training(model.folder, record.training_hash)
     config = ctr_config.Config.model_validate(record.config)
     content = open_vectors(dataset, model.content, config)
     if content is not None and record.content_fingerprint not in (None, content.snapshot.fingerprint):

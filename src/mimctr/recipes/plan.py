@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -46,6 +47,11 @@ class Left(NamedTuple):
     step: Step
     seconds: float
     """Where it is made alone."""
+
+
+def no_seconds(folder: Path) -> float:
+    """Return 0: nothing comes after the steps."""
+    return 0.0
 
 
 class Plan:
@@ -101,7 +107,12 @@ class Plan:
         return [[Left(step, _seconds(step, pace)) for step in batch] for batch in self._batches(self.made())]
 
     def run(
-        self, pace: Pace, *, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        pace: Pace,
+        *,
+        seconds: float | None = None,
+        after: Callable[[Path], float] = no_seconds,
+        clock: Callable[[], float] = time.monotonic,
     ) -> dict[Path, str]:
         """Make every step that there is time for; return why the others were not made.
 
@@ -111,16 +122,20 @@ class Plan:
         Args:
             pace: How long steps should take.
             seconds: That all may take; None: any.
+            after: Seconds that what a step makes takes when all steps are made; kept for it.
             clock: Tells seconds.
         """
-        end = None if seconds is None else clock() + seconds
+        end = clock() + (math.inf if seconds is None else seconds)
         made = self.made()
         self.learn(pace, made)
+        end -= sum(map(after, made))
         reasons: dict[Path, str] = {}
         for batch in self._batches(made):
-            reasons |= distributed.from_main(partial(self._lacking, batch, pace, end, clock, reasons))
+            lacking = partial(self._lacking, batch, pace, after, end, clock, reasons)
+            reasons |= distributed.from_main(lacking)
             chosen = [step for step in batch if step.folder not in reasons]
             self._make(chosen)
+            end -= sum(after(step.folder) for step in chosen)
             self.learn(pace, [step.folder for step in chosen])
         return reasons
 
@@ -138,13 +153,13 @@ class Plan:
         self,
         steps: Sequence[Step],
         pace: Pace,
-        end: float | None,
+        after: Callable[[Path], float],
+        end: float,
         clock: Callable[[], float],
         reasons: Collection[Path],
     ) -> dict[Path, str]:
         left = [Left(step, _seconds(step, pace)) for step in steps]
-        seconds = None if end is None else end - clock()
-        return fitting([left], seconds, num_workers=self.num_workers, without=reasons)
+        return fitting([left], end - clock(), num_workers=self.num_workers, without=reasons, after=after)
 
     def learn(self, pace: Pace, folders: Iterable[Path]) -> None:
         """Let ``pace`` know how long the steps that made ``folders`` took; a copy says what its original says."""
@@ -176,6 +191,7 @@ def fitting(
     *,
     num_workers: int = 1,
     without: Collection[Path] = (),
+    after: Callable[[Path], float] = no_seconds,
 ) -> dict[Path, str]:
     """Return why steps cannot be made: no time for them, or for what they need. Each is taken as it comes, if it fits.
 
@@ -184,6 +200,7 @@ def fitting(
         seconds: That all may take; None: any.
         num_workers: Steps of a batch that are made at a time.
         without: Folders that are not made either.
+        after: Seconds that what a step makes takes when all steps are made, one after the other.
     """
     reasons: dict[Path, str] = {}
     spent = 0.0
@@ -191,11 +208,12 @@ def fitting(
         taken: list[float] = []
         for step, alone in batch:
             lacking = any(need in reasons or need in without for need in step.needs)
-            takes = batch_seconds([*taken, alone], num_workers)
+            takes = batch_seconds([*taken, alone], num_workers) + after(step.folder)
             if lacking or (seconds is not None and spent + takes > seconds):
                 reasons[step.folder] = NO_TIME
             else:
                 taken.append(alone)
+                spent += after(step.folder)
         spent += batch_seconds(taken, num_workers)
     return reasons
 

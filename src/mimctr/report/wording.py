@@ -87,7 +87,7 @@ def slice_name(name: str) -> str:
         "age": f"Age set {value}",
         "category": value,
         "history": f"{value} earlier behaviors",
-        "support": f"{value} training impressions",
+        "support": f"{value} times in training",
     }.get(kind, name)
 
 

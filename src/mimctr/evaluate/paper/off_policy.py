@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mimctr.evaluate.compare import BASE, MIM
 from mimctr.evaluate.encoder_results import alone
-from mimctr.evaluate.off_policy import OffPolicy, Support
+from mimctr.evaluate.off_policy import OffPolicy, Support, Wrong
 from mimctr.evaluate.paper.findings import finding
 from mimctr.evaluate.paper.lookup import DEVIATION
 from mimctr.evaluate.paper.online import LABELS, SOURCE, agreement, level_alone, paper_gain
@@ -93,10 +93,11 @@ def _row(found: OffPolicy, policy: str, depths: list[int | None]) -> TableRow:
     support = next(one for one in found.support if one.policy == policy)
     label = LABELS.get(policy, policy)
     if not support.supported:
+        wrong = _wrong(support)
         return TableRow(
             label=label,
-            not_run=f"the log does not support this order: its weights have the mean {support.mean_weight.mean:.2f}, "
-            "where true propensities give 1",
+            not_run=f"the log does not support this order: its weights{_there(wrong)} have the mean "
+            f"{wrong.mean_weight:.2f}, where true propensities give 1",
         )
     cells = []
     for depth in depths:
@@ -127,21 +128,37 @@ def _note(found: OffPolicy, ubm: str) -> str:
     )
 
 
+def _wrong(support: Support) -> Wrong:
+    """Return where the log does not support a policy; of the page as a whole where that is not told."""
+    return support.wrong or Wrong(place=None, mean_weight=support.mean_weight.mean)
+
+
+def _there(wrong: Wrong) -> str:
+    """Return the place, to go behind a noun."""
+    if wrong.place is None:
+        return ""
+    return " in the first place" if wrong.place == 1 else f" in place {wrong.place}"
+
+
 def _why_nothing(support: Support) -> str:
-    """Return why the log does not support a policy."""
-    nothing = f"The log says nothing of {LABELS.get(support.policy, support.policy)}"
-    if not support.matched_impressions:
-        return f"{nothing}: it never drew such orders."
-    mean = support.mean_weight.mean
-    wrong = ", so the propensities are wrong" if mean > 1 else ""
-    return f"{nothing}: its weights have the mean {mean:.2f} where true propensities give 1{wrong}."
+    """Return from where on the log does not support a policy, and why."""
+    wrong = _wrong(support)
+    whom = LABELS.get(support.policy, support.policy)
+    if wrong.place is not None and wrong.place > 1:
+        whom += f" from place {wrong.place} on"
+    if not wrong.mean_weight:
+        return f"The log says nothing of {whom}: it never drew such orders."
+    why = ", so the propensities are wrong" if wrong.mean_weight > 1 else ""
+    return (
+        f"The log says nothing of {whom}: its weights{_there(wrong)} have the mean {wrong.mean_weight:.2f} where true "
+        f"propensities give 1{why}."
+    )
 
 
 def _reading(found: OffPolicy) -> list[str]:
-    unsupported = [_why_nothing(one) for one in found.support if not one.supported]
-    if unsupported:
-        return unsupported
-    sentences = []
+    sentences = [_why_nothing(one) for one in found.support if one.wrong or not one.supported]
+    if not all(one.supported for one in found.support):
+        return sentences
     for depth in dict.fromkeys((_depths(found)[0], None)):
         change = found.change(MIM, BASE, depth)
         if change is not None:

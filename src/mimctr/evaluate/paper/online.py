@@ -55,16 +55,14 @@ def online_table(online: Online, names: Mapping[str, str]) -> Table:
     )
 
 
-def no_online_table() -> Table:
-    """Return the table of a log from which nothing can be said of another ranking."""
-    reason = (
-        "the log holds no propensities, so what another ranking would have earned cannot be estimated from it"
-    )
+def no_online_table(reason: str) -> Table:
+    """Return the table of a log from which nothing can be said of another ranking, for this reason."""
+    not_run = f"{reason}, so what another ranking would have earned cannot be estimated from it"
     return Table(
         key="online",
         title=TITLE,
         columns=list(COLUMNS),
-        rows=[TableRow(label="Base+MIM", not_run=reason)],
+        rows=[TableRow(label="Base+MIM", not_run=not_run)],
         note="A simulation needs the true click probabilities, which a generated marketplace has (docs/online.md).",
     )
 

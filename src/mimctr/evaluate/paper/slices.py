@@ -1,4 +1,4 @@
-"""Table 7 and Figure 6: what content gains by category, by item age, and by how often training saw the item."""
+"""Table 7 and Figure 6: what content gains by category, by item age, and by how often training shows the item."""
 
 from collections.abc import Sequence
 
@@ -88,7 +88,7 @@ def _read_figure_6(points: list[Point]) -> list[str]:
 
 
 def figure_support(found: Lookup, encoder: str) -> Figure:
-    """Return how the gain depends on how often training has seen the target."""
+    """Return how the gain depends on how often training shows the target, as target or behavior."""
     points = [
         point.model_copy(update={"x": _support(name)})
         for name in _support_slices(found)
@@ -96,9 +96,9 @@ def figure_support(found: Lookup, encoder: str) -> Figure:
     ]
     return Figure(
         key="gain by support",
-        title="Gain by impressions of the target in training",
+        title="Gain by how often training shows the item",
         kind="bar",
-        x_label="training impressions of the target",
+        x_label="times that training shows the item, as target or behavior",
         y_label="gain in AUC over Base",
         series=[Series(name="Base+MIM over Base", points=points)],
         note="Mean over user behavior models and seeds, 95 % intervals over users and seeds. "
@@ -108,7 +108,7 @@ def figure_support(found: Lookup, encoder: str) -> Figure:
 
 
 def figure_support_auc(found: Lookup, encoder: str) -> Figure:
-    """Return how AUC depends on how often training has seen the target, beside the ceiling where that is known."""
+    """Return how AUC depends on how often training shows the target, beside the ceiling where that is known."""
     content = Contender(MIM, encoder)
     names = _support_slices(found)
     contenders = {"Base": NO_CONTENT, "Base+MIM": content}
@@ -117,9 +117,9 @@ def figure_support_auc(found: Lookup, encoder: str) -> Figure:
     lines["ceiling"] = [Point(x=_support(name), y=auc) for name, auc in ceilings.items() if auc is not None]
     return Figure(
         key="data efficiency",
-        title="AUC by impressions of the target in training",
+        title="AUC by how often training shows the item",
         kind="line",
-        x_label="training impressions of the target",
+        x_label="times that training shows the item, as target or behavior",
         y_label="test AUC",
         series=[Series(name=label, points=points) for label, points in lines.items() if points],
         note="Mean over user behavior models and seeds. Each place has other items, some easier to rank (the ceiling "
@@ -162,7 +162,7 @@ def _read_support_auc(base: Sequence[Point], mim: Sequence[Point]) -> list[str]:
     if len(base) < 2 or len(base) != len(mim) or base[0].x != "0":
         return []
     reached = next((point.x for point in base if point.y >= mim[0].y), None)
-    new = f"On items that training has never shown Base+MIM reaches {mim[0].y:.4f}"
+    new = f"On items that training has never shown, as target or behavior, Base+MIM reaches {mim[0].y:.4f}"
     if reached is None:
         return [f"{new}, more than Base on items however often shown."]
     return [f"{new}; Base gets there on items shown {reached} times."]
@@ -175,8 +175,8 @@ def _read_support(points: list[Point]) -> list[str]:
         return []
     new, known = ("" if is_sure(point) else " (not told from 0)" for point in (by_place["0"], last))
     return [
-        f"Content adds {signed(by_place['0'].y)} AUC{new} on items that training has never shown, and "
-        f"{signed(last.y)}{known} on those that it has shown {last.x} times."
+        f"Content adds {signed(by_place['0'].y)} AUC{new} on items that training has never shown, as target or "
+        f"behavior, and {signed(last.y)}{known} on those that it has shown {last.x} times."
     ]
 
 

@@ -35,7 +35,8 @@ def table_2(found: Lookup, names: Mapping[str, str], encoder: str) -> Table:
         rows.append(TableRow(label=names.get(ubm, ubm), cells=cells))
     pooled = found.difference(POOLED, content, NO_CONTENT)
     if pooled is not None:
-        printed = [TABLE_2[ubm].gain for ubm in found.ubms() if ubm in TABLE_2]
+        both = [ubm for ubm in found.ubms() if found.difference(ubm, content, NO_CONTENT) is not None]
+        printed = [TABLE_2[ubm].gain for ubm in both if ubm in TABLE_2]
         mean_gain = sum(printed) / len(printed) if printed else None
         rows.append(
             TableRow(
@@ -85,7 +86,8 @@ def _read_table_2(found: Lookup, names: Mapping[str, str], content: Contender) -
     if pooled is not None and pooled.mean > 0 and way > 0:
         share = percent(pooled.mean / way, 0)
         words.append(
-            f"That is {share} of the way from Base to the ceiling, what a perfect model would reach."
+            f"Their mean, {signed(pooled.mean)}, is {share} of the way from Base to the ceiling, what a perfect model "
+            "would reach."
         )
     return words
 

@@ -177,8 +177,8 @@ def _add_online(parts: Parts, made: Made) -> None:
     planning = made.planning
     if ONLINE not in planning.wanted:
         return
-    if not planning.groups.online:
-        parts.tables.append(no_online_table())
+    if planning.not_ranked is not None:
+        parts.tables.append(no_online_table(planning.not_ranked))
     elif (folder := planning.out / ONLINE) not in made.reasons:
         # All seeds rank, also those that lack something else.
         results = _evaluate(made._replace(seeds=planning.recipe.seeds), ONLINE, planning.groups.online)

@@ -1,5 +1,7 @@
 """What a reproduction will do, and what of it fits into a time, before it does it."""
 
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -31,12 +33,13 @@ EVALUATE = "evaluate"
 
 def evaluation_seconds(planning: Reproduction, pace: Pace) -> float:
     """Return how long the evaluation of all models should take."""
-    return pace.seconds(EVALUATE, planning.num_scores)
+    return sum(seconds_after(planning, pace, step.folder) for step in planning.plan)
 
 
-def steps_seconds(planning: Reproduction, pace: Pace, seconds: float | None) -> float | None:
-    """Return what the steps may take of ``seconds``: the evaluation has its part; None: any."""
-    return None if seconds is None else max(0.0, seconds - evaluation_seconds(planning, pace))
+def seconds_after(planning: Reproduction, pace: Pace, folder: Path) -> float:
+    """Return how long the evaluation of what a step makes should take: none of what is no model."""
+    num_scores = planning.num_scores(folder)
+    return pace.seconds(EVALUATE, num_scores) if num_scores else 0.0
 
 
 def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[Forecast]:
@@ -50,8 +53,9 @@ def forecast(planning: Reproduction, pace: Pace, seconds: float | None) -> list[
     made = planning.plan.made()
     planning.plan.learn(pace, made)
     left = planning.plan.left(pace)
-    for_steps = steps_seconds(planning, pace, seconds)
-    without_time = fitting(left, for_steps, num_workers=planning.plan.num_workers)
+    after = partial(seconds_after, planning, pace)
+    for_steps = None if seconds is None else seconds - sum(map(after, made))
+    without_time = fitting(left, for_steps, num_workers=planning.plan.num_workers, after=after)
     added = added_seconds(left, planning.plan.num_workers)
     found = []
     for experiment in planning.wanted:

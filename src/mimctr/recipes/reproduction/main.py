@@ -1,6 +1,7 @@
 """Run the paper's evaluation on a dataset, as far as time allows, and write it down."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from mimctr.recipes import sources, stages
 from mimctr.recipes.pace import Pace
 from mimctr.recipes.reproduction import report
 from mimctr.recipes.reproduction.assemble import assemble, read_peers_of
-from mimctr.recipes.reproduction.forecast import steps_seconds
+from mimctr.recipes.reproduction.forecast import seconds_after
 from mimctr.recipes.reproduction.recipe import EXPERIMENTS, Recipe
 from mimctr.recipes.reproduction.steps import Reproduction as Planning
 from mimctr.recipes.workers import at_a_time
@@ -36,9 +37,9 @@ def plan(recipe: Recipe, out: Path, wanted: Sequence[str], *, replace: bool = Tr
         replace: Make raw tables and dataset anew where they are of other settings.
 
     Raises:
-        ConfigError: there is no such experiment.
+        ConfigError: there is no such experiment, or a context field tells where an item stood.
         RunError: C-SFT has nothing to train on, or nothing may be replaced and something would be.
-        DataError: the test part is too small, or what other libraries reached is unreadable or of other data.
+        DataError: a part is too small, or what other libraries reached is unreadable or of other data.
     """
     unknown = [name for name in wanted if name not in EXPERIMENTS]
     if unknown:
@@ -73,11 +74,11 @@ def main(planning: Planning, *, seconds: float | None, command: str) -> Finished
 
     Args:
         planning: From :func:`plan`.
-        seconds: That all may take; None: any. What the evaluation should take is kept for it.
+        seconds: That all may take; None: any. The evaluation of what is made has its part of it.
         command: That the result says goes on.
     """
     pace = Pace()
-    reasons = planning.plan.run(pace, seconds=steps_seconds(planning, pace, seconds))
+    reasons = planning.plan.run(pace, seconds=seconds, after=partial(seconds_after, planning, pace))
     reproduction = assemble(planning, reasons, command=command)
     if is_main():
         write_reproduction(planning.out / report.JSON, reproduction)

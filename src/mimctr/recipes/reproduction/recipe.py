@@ -82,10 +82,14 @@ class Recipe(EncoderRecipe):
         """
         elsewhere = {"name", "seeds", "source", "prepare", "quick", "num_workers", "num_pictures"}
         given = _dotted(self.model_dump(mode="json", exclude=elsewhere, exclude_defaults=True))
-        for name in ("image_weights", "text_weights"):
-            weights = getattr(self.foundation, name)
-            if weights is not None and weights.exists():  # else a name of the hub
-                given[f"foundation.{name}"] = hash_path(weights)
+        models = {"foundation": self.foundation} | {
+            f"others.{name}": one for name, one in self.others.items()
+        }
+        for name, model in models.items():
+            for kind in ("image_weights", "text_weights"):
+                weights = getattr(model, kind)
+                if weights is not None and weights.exists():  # else a name of the hub
+                    given[f"{name}.{kind}"] = hash_path(weights)
         return {name: value for name, value in given.items() if not name.endswith(".device")}
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mimctr.data.dataset import CtrDataset
+from mimctr.data.split import PARTS
 from mimctr.errors import DataError, RunError
 from mimctr.evaluate.compare import BASE
 from mimctr.recipes import off_policy, sources, stages
@@ -62,7 +63,8 @@ class Reproduction:
 
     Raises:
         RunError: C-SFT has nothing to train on, or search nothing to look for.
-        DataError: the test part is too small to be evaluated.
+        DataError: a part is too small to be learned from or evaluated.
+        ConfigError: a context field tells where an item stood in a log with propensities.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class Reproduction:
         self.recipe, self.out, self.wanted = recipe, out, wanted
         self.plan = Plan(num_workers=num_workers)
         self.groups = Groups([], [], [], [])
+        self.not_ranked = None
+        if ONLINE in wanted and not self.is_bazaar:
+            self.not_ranked = off_policy.reason_not_to_run(data, recipe.off_policy)
         self.entries = {entry.name: entry for entry in self._all_entries()}
         needed = self._needed_rows()
         self.not_run = {
@@ -84,7 +89,6 @@ class Reproduction:
             raise RunError(f"{dataset}: {self.not_run[MIM]}, so there is no C-SFT and no Base+MIM.")
         self._dataset, self._num_items = dataset, data.num_items
         self._num_test = len(data.rows("test"))
-        self._has_propensities = off_policy.has_propensities(data)
         self._encoders = EncoderPlan(
             self.plan, recipe, dataset=dataset, tables=tables, num_items=data.num_items
         )
@@ -106,17 +110,17 @@ class Reproduction:
         if self.groups.online:
             self._add_online(tables)
         if any(self.groups):
-            _refuse_small_test_part(data, recipe.evaluate.num_age_sets)
+            _refuse_one_class(data)
+            _refuse_few_items(data, recipe.evaluate.num_age_sets)
 
     @property
     def is_bazaar(self) -> bool:
         """Whether the market is a generated one, in which policies can be tried."""
         return isinstance(self.recipe.source, sources.Bazaar)
 
-    @property
-    def num_scores(self) -> int:
-        """How many impressions the models of all tables score when they are evaluated."""
-        return self._num_test * sum(len({one.folder for one in group}) for group in self.groups)
+    def num_scores(self, folder: Path) -> int:
+        """Return how many impressions are scored when what a step made is evaluated, for every group that it is in."""
+        return self._num_test * sum(any(one.folder == folder for one in group) for group in self.groups)
 
     def searched(self) -> list[Entry]:
         """Return the encoders whose searches the tables show, those too that cannot be made."""
@@ -132,6 +136,8 @@ class Reproduction:
     def _needed_rows(self) -> dict[str, list[str]]:
         """Return the encoder rows that are needed, in the order of the tables, each with what needs it."""
         by_experiment = rows_of(self.recipe)
+        if self.not_ranked is not None:
+            del by_experiment[ONLINE]
         serves: dict[str, list[str]] = {}
         for experiment in self.wanted:
             for name in by_experiment.get(experiment, []):
@@ -158,7 +164,7 @@ class Reproduction:
         if serves := self._asked(("table 5",)):
             for model in interest_models(self.recipe):
                 self._train(self.groups.encoders, model, seed, content[MIM], serves)
-        if (serves := self._asked((ONLINE,))) and (self.is_bazaar or self._has_propensities):
+        if (serves := self._asked((ONLINE,))) and self.not_ranked is None:
             ubm = self.recipe.ubm
             self._train(self.groups.online, CtrModel(ubm, "base"), seed, None, serves)
             self._train(self.groups.online, CtrModel(ubm, "mim", MIM), seed, content[MIM], serves)
@@ -212,20 +218,31 @@ class Reproduction:
         group.append(Planned(model, seed, folder, content))
 
 
-def _refuse_small_test_part(data: CtrDataset, num_age_sets: int) -> None:
-    """See to it that what is trained for hours can be evaluated.
+def _refuse_one_class(data: CtrDataset) -> None:
+    """See to it that what takes hours has clicks to learn from, to stop by and to be evaluated on.
 
     Raises:
-        DataError: it cannot: the test part has too few items, or one class only.
+        DataError: a part has one class only.
+    """
+    for part in PARTS:
+        rows = data.rows(part)
+        if len(np.unique(data.impressions.click[rows.start : rows.stop])) < 2:
+            raise DataError(
+                f"{data.folder}: its {part} part has no clicks, or nothing else: nothing can be ranked there. Make it "
+                "longer."
+            )
+
+
+def _refuse_few_items(data: CtrDataset, num_age_sets: int) -> None:
+    """See to it that the items of the test part can be divided by age.
+
+    Raises:
+        DataError: they are too few.
     """
     rows = data.rows("test")
     items = np.unique(data.impressions.target[rows.start : rows.stop])
-    clicks = np.unique(data.impressions.click[rows.start : rows.stop])
-    where = f"{data.folder}: its test part has"
     if len(items) < num_age_sets:
         raise DataError(
-            f"{where} {len(items)} items, too few for {num_age_sets} sets by age. Make it longer, or set a smaller "
-            "evaluate.num_age_sets."
+            f"{data.folder}: its test part has {len(items)} items, too few for {num_age_sets} sets by age. Make it "
+            "longer, or set a smaller evaluate.num_age_sets."
         )
-    if len(clicks) < 2:
-        raise DataError(f"{where} no clicks, or nothing else: nothing can be ranked there. Make it longer.")
