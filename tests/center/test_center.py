@@ -10,6 +10,7 @@ from mimctr.center.center import Center
 from mimctr.center.record import State
 from mimctr.center.snapshot import VECTORS, Snapshot, verify_snapshot
 from mimctr.center.snapshot_writer import write_snapshot
+from mimctr.center.stores.interface import Watermark
 from mimctr.center.stores.local import LocalStore
 from mimctr.errors import CenterError, DamagedRecord
 
@@ -107,6 +108,26 @@ class Forgetful(LocalStore):
         applied = super().apply(space, window)
         self._held[space.generation].tail.pop(5, None)
         return applied
+
+
+class Restless(LocalStore):
+    """With each window all other partitions fall back to the base."""
+
+    def apply(self, space, window):
+        applied = super().apply(space, window)
+        marks = self._held[space.generation].watermarks
+        marks[:] = [one if own == window.partition else Watermark(0, 0) for own, one in enumerate(marks)]
+        return applied
+
+
+def test_a_store_that_never_is_up_to_date_is_given_up(world):
+    """Mutant: it is brought up to date for ever, or taken for up to date."""
+    first, last = (next(key for key in range(100) if partition_of(key) == own) for own in (0, 2))
+    world.put(first)
+    assert world.bring(Restless()) == 1
+    world.put(last)
+    with pytest.raises(CenterError, match=r"generation 1: the store fell back 8 times .* See its own log\."):
+        world.bring(Restless())
 
 
 def test_a_store_that_holds_something_else_stops_the_seal(world):

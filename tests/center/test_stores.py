@@ -225,6 +225,25 @@ def test_loading_again_leaves_nothing_of_before(world, open_store: Open):
     )
 
 
+def test_a_store_that_is_loaded_again_is_up_to_date_in_all_partitions(world, open_store: Open):
+    """Windows of the last partition are gone, which takes the first ones back to the snapshot, too.
+
+    Mutant: a partition that was looked at once is up to date for good.
+    """
+    store = open_store()
+    space = world.center.log.generations.space(1)
+    first, last = (next(key for key in range(100) if partition_of(key) == own) for own in (0, PARTITIONS - 1))
+    world.bring(store)
+    world.put(first, last)
+    store.apply(space, world.center.log.windows_after(1, 0, 0)[0])  # whoever published was killed after it
+    world.center.compact(1)
+    world.center.collect_garbage(keep_hours=0.0)
+    world.put(first, salt=2)
+    world.bring(store)
+    world.check(store)
+    assert behind(world.center.log, store, 1) == Behind(0, 0.0)
+
+
 def test_a_store_of_another_center_is_refused(world, open_store: Open, tmp_path):
     """A database that was put back to an older copy must not be continued over newer rows."""
     store = open_store()

@@ -19,7 +19,7 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.data.keys import item_keys, text_key
 from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.item import ItemEncoder
-from mimctr.errors import CenterError, ConfigError, DataError
+from mimctr.errors import CenterError, ConfigError, DamagedRecord, DataError
 from mimctr.recipes import center as recipe
 from mimctr.recipes import center_build, center_ingest, center_vectors, embed, stages
 
@@ -217,6 +217,19 @@ def test_own_vectors_come_in_and_out(center, tmp_path, kind):
     np.testing.assert_array_equal(
         back["vector"].explode().to_numpy().reshape(5, 4)[np.argsort(np.argsort(IDS))], vectors
     )
+
+
+def test_damaged_vectors_do_not_come_out(center, tmp_path):
+    """Mutant: they come out as zero vectors."""
+    center_vectors.import_vectors(center, write(tmp_path, "parquet")[0])
+    path = center / "snapshots" / "1" / "1" / "vectors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[data.index(VECTORS[2].astype(np.float16).tobytes())] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+    with pytest.raises(DamagedRecord, match=rf"1 of 5 rows .* the first is of item key {IDS[2]}\."):
+        center_vectors.export_vectors(center, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])

@@ -1,12 +1,14 @@
 """A sweep tries what it was asked to, judges by validation alone, and goes on where it was stopped."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy import ndarray
 from typer.testing import CliRunner
 
 from mimctr.cli import app
@@ -39,6 +41,25 @@ def measured(aucs: dict[int, list[float]]) -> Callable[..., dict[str, float]]:
     """A validation part whose AUC is known beforehand, by trial and look."""
     order = [auc for number in sorted(aucs) for auc in aucs[number]]
     return lambda *_: {"auc": order.pop(0)}
+
+
+def end_at(
+    fatal: int, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool = False
+) -> None:
+    """Run a sweep of two trials that ends at a step: by Ctrl-C, or killed, after which it writes nothing more."""
+    real, kept = ctr_fitting.take_step, out.with_suffix(".jsonl")
+
+    def ended(*arguments: object, step: int, **named: object) -> float:
+        if step == fatal:
+            shutil.copy(out / sweep_study.JOURNAL, kept)
+            raise KeyboardInterrupt
+        return real(*arguments, step=step, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ctr_fitting, "take_step", ended)
+        run(folder, out, num_trials=2)
+    if killed:
+        shutil.copy(kept, out / sweep_study.JOURNAL)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +218,39 @@ class TestTrials:
         assert "training has diverged" in found.trials[0].reason
         assert found.best.settings == {"learning_rate": 0.01}
 
+    def test_a_look_that_finds_no_numbers_is_a_failed_trial(
+        self,
+        shop: Path,  # noqa: F811
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        # Mutant: the sweep ends with it, and begins with the same trial whenever it is called again.
+        real, looks = ctr_fitting.predict, []
+
+        def diverged(*arguments: object) -> ndarray:
+            looks.append(real(*arguments))
+            return looks[-1] * (float("nan") if len(looks) == 1 else 1)
+
+        monkeypatch.setattr(ctr_fitting, "predict", diverged)
+        found = run(shop, tmp_path / "out", num_trials=2)
+        assert [trial.state for trial in found.trials] == ["failed", "finished"]
+        assert "scores are NaN" in found.trials[0].reason
+
+    def test_a_model_that_is_too_large_is_a_failed_trial(self, shop: Path, tmp_path: Path):  # noqa: F811
+        search = {"hidden_dims": [[1, 4 * 10**14], [8]]}
+        found = run(shop, tmp_path / "out", search=search, num_trials=4, train={"hidden_dims": (8,)})
+        by_dims = {str(trial.settings["hidden_dims"]): trial for trial in found.trials}
+        assert by_dims["[8]"].state == "finished"
+        assert by_dims["[1, 400000000000000]"].reason == (
+            "train: out of memory; 1,490,116.12 GiB more were asked for. Leave such settings out of the search, or "
+            "choose a smaller batch_size."
+        )
+        with pytest.raises(
+            RunError, match=r"^train: out of memory; .* Leave such settings out of the search"
+        ):
+            run(shop, tmp_path / "none", search=search, train={"hidden_dims": (1, 4 * 10**14)})
+        assert not (tmp_path / "none").exists()
+
     def test_a_sweep_without_a_result_says_why(self, shop: Path, tmp_path: Path):  # noqa: F811
         search = {"learning_rate": "1e30,1e31"}
         with pytest.raises(RunError, match=r"all 2 trials failed\. The first one: train: the loss is"):
@@ -243,6 +297,36 @@ class TestGoingOn:
         for number in range(5):
             name = Path("trials") / str(number) / "metrics.jsonl"
             assert (out / name).read_text() == (undisturbed[0] / name).read_text()
+
+    def test_a_trial_that_kills_its_process_is_given_up(
+        self,
+        shop: Path,  # noqa: F811
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        # As the system's killer does where memory is short. Mutants: every call begins with it again; Ctrl-C counts.
+        out = tmp_path / "out"
+        for _ in range(5):
+            end_at(0, shop, out, monkeypatch)
+        for _ in range(4):
+            end_at(0, shop, out, monkeypatch, killed=True)
+        found = run(shop, out, num_trials=2)
+        assert [trial.state for trial in found.trials] == ["failed", "finished"]
+        assert found.trials[0].reason == (
+            "train: its process was killed 4 times before the next look at validation, as the system does where memory "
+            "is short. Leave such settings out of the search, or choose a smaller batch_size."
+        )
+
+    def test_a_trial_that_gets_on_is_not_given_up(
+        self,
+        shop: Path,  # noqa: F811
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        # Mutant: deaths before the last look count.
+        for step in (0, 0, 0, 7, 7, 7, 7):
+            end_at(step, shop, tmp_path / "out", monkeypatch, killed=True)
+        assert [trial.state for trial in run(shop, tmp_path / "out", num_trials=1).trials] == ["finished"]
 
     def test_a_finished_sweep_trains_nothing(
         self,

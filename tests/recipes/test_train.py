@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from mimctr import precision
 from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.prepare import prepare_tables
@@ -403,6 +404,30 @@ class TestModelFolder:
         expected = load_tensors(tmp_path / "predictions.safetensors")[0]["logit"][:100]
         torch.testing.assert_close(found, expected)
 
+    def test_a_model_trained_in_bfloat16_is_judged_as_it_is_served(
+        self, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Mutants: offline scores are rounded as those of training are, online ones are not; training is not.
+        monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+        settings = {"variant": "mim", "ubm": "din", "learning_rate": 0.05}
+        validation = train(shop, tmp_path / "rounded", **settings, bf16=True)
+        model, dataset = load_model(tmp_path / "rounded"), CtrDataset.open(shop / "dataset")
+        content = open_content(dataset, shop / "content")
+        found = {}
+        for part in ("validation", "test"):
+            batch = content.attach(dataset.batch(np.array(dataset.rows(part)), max_length=10))
+            with torch.no_grad():
+                found[part] = model(batch).logit
+            assert found[part].dtype == torch.float32
+        expected = load_tensors(tmp_path / "rounded" / "predictions.safetensors")[0]["logit"]
+        torch.testing.assert_close(found["test"], expected)
+        rows = dataset.rows("validation")
+        clicks = dataset.impressions.click[rows.start : rows.stop]
+        assert validation["auc"] == pytest.approx(auc(clicks, found["validation"].numpy()), abs=1e-6)
+        train(shop, tmp_path / "exact", **settings)
+        weights = [load_tensors(tmp_path / name / "model.safetensors")[0] for name in ("rounded", "exact")]
+        assert not torch.equal(*(one["dense.mlp.out.weight"] for one in weights))
+
     def test_the_record_names_the_model_and_what_it_was_made_from(self, shop: Path, tmp_path: Path):
         validation = train(shop, tmp_path, variant="mim", ubm="din", encoder="csft", seed=3)
         record = read_json(tmp_path / "model.json")
@@ -435,6 +460,33 @@ class TestModelFolder:
         save_tensors(tmp_path / "model.safetensors", weights)
         with pytest.raises(RunError, match=r"do not fit its model.json .*mlp.out.bias.*Train it again"):
             load_model(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            ({"a_later_setting": 1}, r"config\.a_later_setting: Extra inputs are not permitted"),
+            ({"ubm": "a later one"}, r"config\.ubm: Input should be 'mean'"),
+        ],
+    )
+    def test_a_model_of_another_version_is_refused(
+        self, changed: dict, told: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Mutant: pydantic's own words in several lines, which a service takes for a bug of its own.
+        folder = tmp_path / "model"
+        folder.mkdir()
+        record = {"config": Config(**(SMALL | {"variant": "base"})).model_dump(mode="json") | changed}
+        (folder / "model.json").write_text(json.dumps(record))
+        save_tensors(folder / "model.safetensors", {"a": torch.zeros(1)})
+        with pytest.raises(
+            RunError, match=rf"model.json: {told}.*another version of mimctr\. Train it again\.$"
+        ):
+            load_model(folder)
+        (folder / "bundle.json").write_text("{}")
+        with pytest.raises(
+            RunError, match=r"another version of mimctr\. Run 'mimctr export' again\.$"
+        ) as caught:
+            load_model(folder)
+        assert "\n" not in str(caught.value)
 
     def test_seeds_give_different_models_and_one_seed_the_same(self, shop: Path, tmp_path: Path):
         for out, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -1,26 +1,33 @@
 """The service over HTTP: scores as offline, refusals that say what to do, a swap that nobody notices."""
 
 import asyncio
+import json
+import shutil
 import threading
 import time
 from dataclasses import replace
+from unittest import mock
 
 import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from mimctr.center import database
 from mimctr.center.center import Center
+from mimctr.center.database import Database
 from mimctr.center.log import Change
 from mimctr.center.record import encode
 from mimctr.center.snapshot import Snapshot
 from mimctr.center.stores.local import LocalStore
-from mimctr.errors import ConfigError
+from mimctr.errors import CenterError, ConfigError
+from mimctr.files import hash_path
 from mimctr.recipes import serve as recipe
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
 from mimctr.serve.follower import Follower
+from mimctr.serve.histories import LocalHistories
 from mimctr.serve.scorer import Scorer
 from mimctr.serve.service import Service
 from serve.shops import DIM, TOKEN, body, offline
@@ -83,6 +90,44 @@ def test_the_follower_keeps_no_more_than_is_new(shop, tmp_path):
     follower.close()
 
 
+def wait_for(what, told: str) -> None:
+    """Wait until something is so; counted in looks, for the machine may be stopped meanwhile."""
+    for _ in range(4000):
+        if what():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(told)
+
+
+def test_the_follower_goes_on_after_any_error(caplog):
+    """Mutants: its thread ends with an error that nobody thought of; nobody is told; every look writes a line."""
+    looked = mock.Mock()
+    follower = Follower(None, on_look=looked)
+    wrong = {
+        "ValueError: operands could not be broadcast": ValueError("operands could not be broadcast"),
+        "AssertionError": AssertionError(),
+        "a damaged window": CenterError("a damaged window"),
+    }
+    for told, looked.side_effect in wrong.items():
+        wait_for(lambda told=told: follower.error == told, f"nobody is told of {told}")
+        again = looked.call_count + 2
+        wait_for(lambda again=again: looked.call_count >= again, "the follower does not look again")
+    looked.side_effect = None
+    wait_for(lambda: follower.error is None, "the follower does not look again")
+    follower.close()
+    assert [record.getMessage() for record in caplog.records] == [f"follower: {told}" for told in wrong]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True, False]
+
+
+def test_the_follower_waits_for_its_center(tmp_path):
+    """Mutant: a log that cannot be opened at that moment is never followed."""
+    follower = Follower(tmp_path / "center")
+    wait_for(lambda: "no such file" in str(follower.error), "nobody is told that there is no center")
+    Center.create(tmp_path / "center")
+    wait_for(lambda: follower.error is None, "the center is not opened")
+    follower.close()
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -135,6 +180,22 @@ def test_a_bundle_that_is_not_sound_changes_nothing(client, bundle, tmp_path):
     assert client.post("/score", json={"candidates": [1]}).json()["bundle"] == before["bundle"]
     answer = client.post("/admin/reload", json={"bundle": str(bundle)}, headers=TOKEN)
     assert answer.json() == {"bundle": "bundle", "generation": 1}
+
+
+def test_a_bundle_of_another_version_changes_nothing(client, bundle):
+    """Mutant: what this version cannot read is a fault of ours."""
+    newer = bundle.parent / "newer"
+    shutil.copytree(bundle, newer)
+    record = json.loads((newer / "model.json").read_text())
+    record["config"]["a_later_setting"] = 1
+    (newer / "model.json").write_text(json.dumps(record))
+    manifest = json.loads((newer / "bundle.json").read_text())
+    manifest["files"]["model.json"] = hash_path(newer / "model.json")
+    (newer / "bundle.json").write_text(json.dumps(manifest))
+    answer = client.post("/admin/reload", json={"bundle": "newer"}, headers=TOKEN)
+    assert answer.status_code == 409
+    assert answer.json()["detail"].endswith("another version of mimctr. Run 'mimctr export' again.")
+    assert client.post("/score", json={"candidates": [1]}).json()["bundle"] == "bundle"
 
 
 def test_not_ready_says_so(shop):
@@ -226,6 +287,45 @@ def test_metrics_count_requests_and_vectors(client):
     assert 'mimctr_requests_total{route="other",status="404"} 1.0' in text
     assert 'mimctr_vectors_total{state="miss"} 1.0' in text
     assert "mimctr_requests_in_flight 0.0" in text
+
+
+def test_a_behavior_store_that_is_full_is_told(active_center, bundle, tmp_path):
+    """Mutant: SQLite's word for it is a fault of ours."""
+
+    def small() -> LocalHistories:
+        made = LocalHistories(tmp_path / "small.sqlite")
+        made._database.ask("PRAGMA max_page_count = 3")
+        return made
+
+    service = Service(load_model, center=active_center, open_histories=small)
+    service.load(bundle)
+    with TestClient(create_app(service, deadline=60.0)) as client:
+        events = [{"user": 1, "item_id": n, "time": n, "event_id": "x" * 100} for n in range(200)]
+        answer = client.post("/events", json={"events": events})
+        assert answer.status_code == 507
+        assert "disk is full. Nothing of this change was written" in answer.json()["detail"]
+        assert "507" in client.get("/openapi.json").json()["paths"]["/events"]["post"]["responses"]
+        assert client.post("/events", json={"events": events[:5]}).json() == {"num_events": 5}
+        assert client.post("/score", json={"user": 1, "candidates": [1]}).json()["num_behaviors"] == 5
+
+
+def test_a_behavior_store_that_another_holds_is_told(client, monkeypatch, tmp_path):
+    """Whoever asks comes again. Mutant: a process that does not end its transaction is a fault of ours."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    event = {"events": [{"user": 1, "item_id": 1, "time": 5}]}
+    inputs = [
+        {"name": name, "datatype": "INT64", "shape": [1], "data": [1]} for name in ("candidates", "user")
+    ]
+    with Database(tmp_path / "histories.sqlite").transaction():
+        answers = [
+            client.post("/events", json=event, headers=TOKEN),
+            client.post("/score", json={"user": 1, "candidates": [1]}),
+            client.post("/v2/models/mimctr/infer", json={"inputs": inputs}),
+        ]
+    for answer, key in zip(answers, ("detail", "detail", "error"), strict=True):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "database is locked. Nothing of this change was written" in answer.json()[key]
+    assert client.post("/events", json=event, headers=TOKEN).status_code == 202
 
 
 def test_without_a_behavior_store_there_are_no_events(active_center, bundle):

@@ -238,6 +238,17 @@ def test_what_is_no_item_is_refused(client, center, sent, status, told):
     assert center.log.items() == []
 
 
+@pytest.mark.parametrize("far", ["0", str(86_400_001), "9" * 400])
+def test_a_deadline_that_is_none_is_refused(client, center, far):
+    """Mutant: a number that no float holds is a fault of ours."""
+    headers = TOKEN | {"X-Deadline-Ms": far}
+    answers = [client.put("/items/a", json={"title": "bag"}, headers=headers)]
+    answers.append(client.delete("/items/a", headers=headers))
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert all("x-deadline-ms" in answer.json()["detail"] for answer in answers)
+    assert center.log.items() == []
+
+
 def test_a_stream_that_does_not_end_is_cut_off(client):
     """Mutant: only what a request says of its own length is looked at."""
     answer = client.put("/items/a", content=iter([b"x" * 1_000_000] * 30), headers=PNG)

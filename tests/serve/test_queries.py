@@ -241,6 +241,17 @@ def test_without_an_encoder_there_is_no_vector(shop, client, monkeypatch):
     assert asked(client, sent | {"query_vector": [3.0] * 6})[1] == "given"  # nor a norm that it should have
 
 
+@pytest.mark.parametrize("value", [1e20, 3e38, 1e-30, 1e-42, 0.0])
+def test_a_vector_without_a_length_in_float32_is_refused(client, monkeypatch, value):
+    """Mutant: its numbers are looked at one by one; its cosines are then NaN, which no JSON can say."""
+    monkeypatch.setattr(QueryEncoder, "has", lambda *_: False)
+    answer = client.post("/score", json={"candidates": [1], "query_vector": [value] * 6})
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"detail": "query_vector: its length in float32 is zero or not finite."},
+    )
+
+
 def test_known_queries_are_found_by_what_they_say(shop):
     """Mutant: a text that has a picture's hash, or the first query's vector for all."""
     folder = shop / "center" / "snapshots" / "1" / QUERIES

@@ -1,10 +1,12 @@
 """Online is offline: the same inputs have the same score, from raw ids through a bundle and a center."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from mimctr.center.center import Center
 from mimctr.center.log import Change
@@ -114,12 +116,38 @@ def test_vectors_of_another_encoder_are_refused(shop, tmp_path):
         Scorer(scorer.bundle, scorer.model)
 
 
+def test_vectors_of_another_width_are_refused(shop, tmp_path):
+    """An import may have any name. Mutant: the name is all that is compared."""
+    scorer = open_scorer(shop, tmp_path, ubm="mean", variant="mim")
+    wider = scorer.space._replace(generation=2, dim=DIM + 3)
+    with pytest.raises(
+        StaleSnapshot, match=r"reads vectors of 5 numbers, those of generation 2 have 8\. Act"
+    ):
+        scorer.on(wider)
+    base = open_scorer(shop, tmp_path / "base", ubm="mean", variant="base")
+    assert base.on(wider).space == wider  # it reads none
+
+
 def test_a_field_that_the_model_does_not_have_is_told(shop, tmp_path):
     scorer, log = open_scorer(shop, tmp_path, ubm="mean", variant="base"), RawLog(shop)
     with pytest.raises(DataError, match="context fields: the model has no context_our; it has context_hour"):
         scorer.score(log.request(850)._replace(context_fields={"context_our": "1h"}))
     with pytest.raises(DataError, match=r"candidates: there are none"):
         scorer.score(log.request(850, []))
+
+
+def test_what_is_no_number_is_no_score(shop, tmp_path):
+    """Mutant: it goes out as a probability, in what is then no JSON."""
+    scorer, log = open_scorer(shop, tmp_path, ubm="mean", variant="mim"), RawLog(shop)
+    request = log.request(850, [1, 2, 3])
+    for value in (np.nan, np.inf, -np.inf):
+        scorer.engine = mock.Mock()
+        scorer.engine.logits.return_value = torch.tensor([0.0, value, value])
+        told = (
+            rf"bundle: 2 of 3 logits are not finite, the first is that of item key {request.candidates[1]}\."
+        )
+        with pytest.raises(FloatingPointError, match=told):
+            scorer.score(request)
 
 
 def test_a_damaged_bundle_is_refused(shop, tmp_path):

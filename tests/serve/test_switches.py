@@ -16,6 +16,7 @@ from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.recipes.ctr_model import load_model
 from mimctr.recipes.embed import ITEMS
 from mimctr.serve.app import create_app
+from mimctr.serve.schemas import ScoreRequest
 from mimctr.serve.service import Service
 from serve.running import running
 from serve.shops import DIM, NUM_ITEMS, open_scorer
@@ -149,3 +150,61 @@ def test_another_encoder_s_generation_waits_for_its_bundle(world, shop):
         center.log.generations.activate(2)
         follow(service, 2)
         assert client.post("/score", json=ASKED).json()["generation"] == 2
+
+
+@pytest.mark.parametrize("shop", ["integers"], indirect=True, scope="module")
+def test_a_dropped_generation_is_held_until_its_last_request_is_done(world):
+    """Mutants: it goes at the first look; it goes while a request that began with it is worked on; it never goes."""
+    folder, bundles = world
+    center, service = Center(folder), Service(load_model, center=folder)
+    serving = service.load(bundles[0])  # as a request holds it
+    request = ScoreRequest(**ASKED).to_request()
+    before = service.score(serving, request, from_store=False)
+    center.log.generations.activate(2)
+    center.drop(1)
+    service._follower.look(center, service.store)
+    follow(service, 2)
+    for _ in range(3):
+        service._follower.look(center, service.store)
+        after = service.score(serving, request, from_store=False)
+        assert after.states.tolist() == before.states.tolist()
+        assert after.probabilities.tolist() == before.probabilities.tolist()
+    space = serving.scorer.space
+    del serving
+    service._follower.look(center, service.store)
+    assert service.store.watermarks(space) == [None, None]
+    service.close()
+
+
+@pytest.mark.parametrize("shop", ["integers"], indirect=True, scope="module")
+def test_what_is_served_is_held_where_the_active_generation_is_another_encoder_s(world, shop):
+    """Mutants: every candidate is a miss, and nobody is told; the error ends with the generation."""
+    folder, bundles = world
+    center = Center(folder)
+    keys = Snapshot.open(shop / "content" / ITEMS, encoder="e").keys
+    write_snapshot(folder.parent / "third", keys, np.ones((len(keys), DIM), np.float32), encoder="f")
+    number = center.adopt(Snapshot.open(folder.parent / "third", encoder="f")).number
+    center.seal(number, {}, min_coverage=0.0)
+    service = Service(load_model, center=folder)
+    first = service.load(bundles[0]).scorer.space
+    with TestClient(create_app(service)) as client:
+        before = client.post("/score", json=ASKED).json()
+        center.log.generations.activate(number)
+        center.drop(1)
+        for _ in range(3):
+            service._follower.look(center, service.store)
+            assert client.post("/score", json=ASKED).json() == before
+        for _ in range(4000):
+            if service.follower_error is not None:
+                break
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert service.follower_error.endswith("or export another model.")
+        assert client.post("/score", json=ASKED).json() == before
+        center.log.generations.activate(2)
+        follow(service, 2)
+        for _ in range(4000):
+            if service.store.watermarks(first) == [None, None]:
+                return
+            time.sleep(0.01)
+        raise TimeoutError("generation 1 is not let go of")

@@ -74,6 +74,18 @@ def test_the_penalty_equals_a_loop_over_the_rows_of_the_batch(
         assert len(rows) < len(table.weight) or name in ("user_age", "context_position")
 
 
+def test_a_table_that_no_loss_comes_from_is_left_alone(batch: CtrBatch):
+    # As that of kinds is by a model that reads content interest alone. Mutant: so are all tables after it.
+    embedding = make_embedding()
+    rows = embedding(batch)
+    (rows.query.sum() + rows.context.sum()).backward()
+    before = embedding.tables["query_text"].weight.grad.clone()
+    add_penalty(embedding, batch, count_impressions(embedding, [batch]), l2=L2)
+    assert embedding.tables["item"].weight.grad is None
+    assert embedding.tables["behavior_kind"].weight.grad is None
+    assert not torch.equal(embedding.tables["query_text"].weight.grad, before)
+
+
 def test_what_is_forgotten_or_drawn_does_not_count(batch: CtrBatch):
     exact = make_embedding().named_rows(batch)
     random = make_embedding(unknown_rate=0.9, draws_negatives=True).train().named_rows(batch)

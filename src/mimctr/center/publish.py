@@ -20,8 +20,9 @@ def bring_up_to_date(
 ) -> int:
     """Apply to ``store`` what the log has of a generation and the store has not; return how many windows that was.
 
-    A store that holds nothing, or is too far behind for the windows that are kept, is loaded from the base. A store
-    that lost what it had acknowledged (a fail-over does that) says how far it still is, and goes on from there.
+    A store that holds nothing, or is too far behind for the windows that are kept, is loaded from the base, in all
+    partitions. A store that lost what it had acknowledged (a fail-over does that) says how far it still is, and goes on
+    from there. What comes in meanwhile may be left for the next call.
 
     Args:
         log: The system of record.
@@ -35,11 +36,16 @@ def bring_up_to_date(
         StoreUnavailable: the store cannot be reached; call again.
     """
     space = log.generations.space(generation)
-    applied = 0
-    for partition, mark in enumerate(store.watermarks(space)):
-        head = log.head(generation, partition)
-        if mark is None or mark != head:
-            applied += _bring_partition(log, store, space, partition, open_base)
+    heads = [log.head(generation, partition) for partition in range(space.num_partitions)]
+    late = [partition for partition, mark in enumerate(store.watermarks(space)) if mark != heads[partition]]
+    applied = rounds = 0
+    while late:
+        if rounds == TRIES:
+            raise _fickle(f"generation {generation}", rounds)
+        applied += sum(_bring_partition(log, store, space, partition, open_base) for partition in late)
+        marks = store.watermarks(space)  # a partition that was loaded took the others back to the base
+        late = [one for one, mark in enumerate(marks) if mark is None or mark.seq < heads[one].seq]
+        rounds += 1
     return applied
 
 
@@ -99,10 +105,7 @@ def _bring_partition(
                     "%s: the store fell back to %s; applying again", _where(space, partition), back
                 )
                 break
-    raise CenterError(
-        f"{_where(space, partition)}: the store fell back {setbacks} times while windows were applied; it does not "
-        "keep what it is given. See its own log."
-    )
+    raise _fickle(_where(space, partition), setbacks)
 
 
 _FOREIGN = (
@@ -121,6 +124,13 @@ def _refuse_ahead(log: CenterLog, space: Space, partition: int, mark: Watermark)
             f"{_where(space, partition)}: window {mark.seq} of the log is of epoch {epoch}, the store's of epoch "
             f"{mark.epoch}, {_FOREIGN}"
         )
+
+
+def _fickle(where: str, setbacks: int) -> CenterError:
+    return CenterError(
+        f"{where}: the store fell back {setbacks} times while windows were applied; it does not keep what it is given. "
+        "See its own log."
+    )
 
 
 def _where(space: Space, partition: int) -> str:

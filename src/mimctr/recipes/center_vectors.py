@@ -3,7 +3,7 @@
 mimctr center import CENTER vectors.parquet --encoder clip-vit-b32
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from mimctr.center.center import Center
 from mimctr.center.generations import Generation
-from mimctr.center.record import DType
+from mimctr.center.record import DType, decode
 from mimctr.center.snapshot import ROWS_AT_ONCE
 from mimctr.data.keys import item_keys
 from mimctr.errors import DataError
@@ -175,18 +175,18 @@ def export_vectors(center: Path, out: Path, *, generation: int | None = None) ->
         center: Folder of the center.
         out: File; the columns are ``item_key`` and ``vector`` (a list of float32).
         generation: Its number; None: the active one, or the newest.
+
+    Raises:
+        CenterError: there is no such generation, or a vector does not match its checksum.
     """
     opened = Center(center)
     base = opened.open_base(opened.number(generation))
     schema = pa.schema([(KEY, pa.int64()), (VECTOR, pa.list_(pa.float32(), base.dim))])
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for keys in _parts(base.keys):
-            values = pa.array(base.fetch(keys).vectors.reshape(-1))
-            columns = [pa.array(keys), pa.FixedSizeListArray.from_arrays(values, base.dim)]
+        for first in range(0, len(base), ROWS_AT_ONCE):
+            rows = np.arange(first, min(first + ROWS_AT_ONCE, len(base)))
+            vectors = decode(base.checked_payload(rows), base.manifest.dtype)
+            values = pa.array(vectors.reshape(-1))
+            columns = [pa.array(base.keys[rows]), pa.FixedSizeListArray.from_arrays(values, base.dim)]
             writer.write_table(pa.table(columns, schema=schema))
     return len(base)
-
-
-def _parts(keys: Int[ndarray, "rows"]) -> Iterator[Int[ndarray, "some"]]:
-    for first in range(0, len(keys), ROWS_AT_ONCE):
-        yield np.asarray(keys[first : first + ROWS_AT_ONCE])

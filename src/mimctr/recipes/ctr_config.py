@@ -82,7 +82,10 @@ class Config(BaseModel):
         description="Of the user behavior model's own loss (soft SIM, DIEN: alpha); at 0 DIEN draws no negatives.",
     )
     device: str = Field("auto", description="'auto' takes CUDA where there is a GPU, else the CPU.")
-    bf16: bool = Field(False, description="Matrix products in bfloat16, where the processor has them.")
+    bf16: bool = Field(
+        False,
+        description="Matrix products of training in bfloat16, where the processor has them; scores are float32.",
+    )
     checkpoint_seconds: float = Field(60.0, ge=0, description="Least time between two checkpoints.")
     tensorboard: bool = Field(
         False, description="Write metrics.jsonl as event files too (needs mimctr[tensorboard])."

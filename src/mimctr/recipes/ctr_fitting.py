@@ -61,7 +61,7 @@ class Task:
         return distributed.total(scores).numpy()
 
     def forward(self, model: CiUBM, batch: CtrBatch) -> CtrOutput:
-        """Return the model's output, in bfloat16 where the config says so and the device can."""
+        """Return the model's output in training, in bfloat16 where the config says so and the device can."""
         with autocast(self.device, bf16=self.config.bf16):
             return model(batch)
 
@@ -250,9 +250,9 @@ def restore(model: CiUBM, optimizer: LazyAdam, run: Run, config: Config) -> tupl
 
 @torch.no_grad()
 def predict(model: CiUBM, task: Task, rows: range) -> Float[ndarray, "rows"]:
-    """Return the logit of every impression in ``rows``, float32, in evaluation mode."""
+    """Return the logit of every impression in ``rows``, in evaluation mode and float32, as it is served."""
     model.eval()
-    return task.score(rows, lambda batch: task.forward(model, batch).logit)
+    return task.score(rows, lambda batch: model(batch).logit)
 
 
 def measure(model: CiUBM, task: Task) -> dict[str, float]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Int
+from pydantic import ValidationError
 from torch import Tensor
 
 from mimctr.batch import FIRST_INDEX
@@ -11,6 +12,7 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.errors import RunError
 from mimctr.files import read_json
 from mimctr.recipes.ctr_config import Config, Ubm
+from mimctr.serve.bundle import MANIFEST
 from mimctr.ubm.bst import BST
 from mimctr.ubm.ciubm import CiUBM, DenseHalf
 from mimctr.ubm.content_module import ContentAwareInterest
@@ -185,12 +187,12 @@ def load_model(folder: Path) -> CiUBM:
     """Return the trained model in ``folder``, in evaluation mode; the dataset is not needed.
 
     Raises:
-        RunError: the folder holds no trained model, or a damaged one.
+        RunError: the folder holds no trained model, or a damaged one, or another version's.
     """
     record = read_json(folder / RECORD)
     tensors, _ = load_tensors(folder / WEIGHTS)
-    config = Config.model_validate(record["config"])
     try:
+        config = Config.model_validate(record["config"])
         embedding = build_embedding(
             config,
             item_rows=tensors["embedding.item_rows"],
@@ -200,6 +202,13 @@ def load_model(folder: Path) -> CiUBM:
         )
         model = CiUBM(embedding, build_dense(embedding, config, content_dim=record["content_dim"]))
         model.load_state_dict(tensors)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("config", *first["loc"])))
+        again = "Run 'mimctr export' again." if (folder / MANIFEST).is_file() else "Train it again."
+        raise RunError(
+            f"{folder / RECORD}: {where}: {first['msg']}; it was made by another version of mimctr. {again}"
+        ) from None
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder}: its weights do not fit its {RECORD} ({reason}). Train it again.") from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimctr import distributed
 from mimctr.data.dataset import CtrDataset
-from mimctr.errors import ConfigError, RunError
+from mimctr.errors import ConfigError, MimctrError, RunError
 from mimctr.evaluate.sweeps import Choices, Space, State, Sweep, Trial
 from mimctr.files import atomic_path, write_json
 from mimctr.recipes.config import to_toml
@@ -26,7 +26,9 @@ from mimctr.recipes.embed import content_folder
 from mimctr.recipes.sweep_config import Config
 from mimctr.recipes.sweep_space import from_optuna, nearest, read_spaces, settings_of
 from mimctr.recipes.sweep_study import (
+    LESS_MEMORY,
     SECONDS,
+    counting_deaths,
     is_over,
     load_optuna,
     next_trial,
@@ -34,6 +36,7 @@ from mimctr.recipes.sweep_study import (
 )
 from mimctr.recipes.train import make_run, open_dataset, open_vectors
 from mimctr.report.sweep import sweep_figure
+from mimctr.train.memory import explain_out_of_memory
 from mimctr.train.run import Run
 from mimctr.train.stage import claimed, input_key
 
@@ -95,7 +98,8 @@ def main(dataset: Path, content: Path | None, out: Path, config: Config, train: 
         ConfigError: what is searched does not suit the settings, or ``out`` holds another sweep.
         DataError: the training part is empty, or it or the validation part has one class only.
         CenterError: the vectors are missing or damaged.
-        RunError: every trial failed, a file of the dataset is damaged, or another process works in ``out``.
+        RunError: every trial failed, a file of the dataset is damaged, another process works in ``out``, or the first
+            trial's model does not fit into memory.
     """
     if distributed.size() > 1:
         raise ConfigError("sweep: runs in one process. Start it without torchrun.")
@@ -137,7 +141,8 @@ def refuse_unfit_settings(job: Job) -> None:
     config = settings_of(job.values(job.first), job.train)
     check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
-    build_model(job.dataset, config, content_dim=None if content is None else content.dim)
+    with explain_out_of_memory("train", LESS_MEMORY):
+        build_model(job.dataset, config, content_dim=None if content is None else content.dim)
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -169,14 +174,14 @@ def run_trial(study: "optuna.Study", job: Job, trial: "optuna.Trial") -> None:
             raise _TimeIsOver
 
     try:
-        with closing(run):
+        with closing(run), counting_deaths(trial, num_looks=len(known)):
             found = train_one(job, run, settings_of(settings, job.train), watch)
         study.tell(trial, found)
     except _TimeIsOver:
         return
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except (ConfigError, RunError) as error:  # settings that do not go together, or a training that diverged
+    except MimctrError as error:  # settings that do not go together, too large a model, scores that are NaN
         trial.set_user_attr(REASON, str(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         logger.warning("sweep: trial %d failed: %s", trial.number, error)
@@ -188,8 +193,9 @@ def train_one(job: Job, run: Run, config: TrainConfig, watch: Watch) -> float:
     check_settings(config)
     content = open_vectors(job.dataset, job.content, config)
     task = Task(dataset=job.dataset, content=content, config=config, device=pick_device(config.device))
-    model = build_model(job.dataset, config, content_dim=None if content is None else content.dim)
-    return fit(model.to(task.device), run, task, watch=watch).best_auc
+    with explain_out_of_memory("train", LESS_MEMORY):
+        model = build_model(job.dataset, config, content_dim=None if content is None else content.dim)
+        return fit(model.to(task.device), run, task, watch=watch).best_auc
 
 
 def tell_progress(sweep: Sweep, config: Config) -> None:

@@ -1,6 +1,7 @@
 """Optuna's side of a sweep: the study in its journal, which trial comes next, and when it is over."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL, STUDY = "journal.jsonl", "sweep"
-SECONDS, MADE_OF = "seconds", "made_of"
+SECONDS, MADE_OF, KILLED = "seconds", "made_of", "killed"
+MAX_RESUMED = 3
+"""How often a trial is taken up again whose process was killed, without a look at validation between."""
+LESS_MEMORY = "Leave such settings out of the search, or choose a smaller batch_size."
 
 
 def load_optuna() -> ModuleType:
@@ -100,6 +104,31 @@ def next_trial(
         n_startup_trials=config.num_random_trials,
     )
     return study.ask({name: distribution(space) for name, space in spaces.items()})
+
+
+@contextlib.contextmanager
+def counting_deaths(trial: "optuna.Trial", *, num_looks: int) -> Iterator[None]:
+    """Count a process that is killed while it trains: one that lives takes itself out of the count again.
+
+    Args:
+        trial: What is trained.
+        num_looks: At validation that it has had; deaths before the last one do not count.
+
+    Raises:
+        RunError: too many processes were killed.
+    """
+    counted = trial.user_attrs.get(KILLED, {})
+    deaths = counted["deaths"] if counted.get("num_looks") == num_looks else 0
+    if deaths > MAX_RESUMED:
+        raise RunError(
+            f"train: its process was killed {deaths} times before the next look at validation, as the system does "
+            f"where memory is short. {LESS_MEMORY}"
+        )
+    trial.set_user_attr(KILLED, {"num_looks": num_looks, "deaths": deaths + 1})
+    try:
+        yield
+    finally:
+        trial.set_user_attr(KILLED, {"num_looks": num_looks, "deaths": deaths})
 
 
 def finished_trials(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:

@@ -94,7 +94,7 @@ def create_app(
     if service.keeps_histories:
         app.include_router(events_router(context))
     app.include_router(administration_router(context))
-    for error in (MimctrError, HTTPException, RequestValidationError):
+    for error in (MimctrError, OSError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, told)
     app.add_middleware(
         Gate,

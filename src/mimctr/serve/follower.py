@@ -3,7 +3,8 @@
 import functools
 import logging
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mimctr.center.center import Center
@@ -25,6 +26,7 @@ class Follower:
         folder: Of the center; None where it is on another machine.
         store: An embedded store, kept up to date with the live generations; None: another process does that.
         on_look: Called after each look at the center.
+        in_use: Returns the generations that requests are scored with: they stay held where they were dropped.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Follower:
         store: LocalStore | None = None,
         *,
         on_look: Callable[[Center | None], None] | None = None,
+        in_use: Callable[[], Collection[int]] = tuple,
     ) -> None:
         self.folder = folder
         self.store = store
         self.error: str | None = None
         """What went wrong at the last look; None: nothing."""
         self._on_look = on_look
+        self._in_use = in_use
         self._bases: dict[int, int] = {}
         """Generation -> number of the snapshot under it."""
         self._stop = threading.Event()
@@ -55,11 +59,13 @@ class Follower:
         self._thread.join()
 
     def look(self, center: Center, store: LocalStore) -> None:
-        """Apply what is new, put newer snapshots under it, and forget what was dropped."""
+        """Apply what is new, put newer snapshots under it, and forget what was dropped and is not in use any more."""
+        in_use = self._in_use()
         for one in center.log.generations.all():
             numbers = center.snapshots(one.number)
             if not one.is_live:
-                store.drop(center.log.generations.space(one.number))
+                if one.number not in in_use:
+                    store.drop(center.log.generations.space(one.number))
             elif numbers:
                 open_base = functools.partial(_open_base, center, one.number)
                 bring_up_to_date(center.log, store, one.number, open_base)
@@ -68,18 +74,22 @@ class Follower:
                     self._bases[one.number] = numbers[-1]
 
     def _run(self) -> None:
-        center = None if self.folder is None else Center(self.folder)
+        center = None
         while not self._stop.wait(SECONDS_BETWEEN):
             try:
+                if center is None and self.folder is not None:
+                    center = Center(self.folder)
                 if center is not None and self.store is not None:
                     self.look(center, self.store)
                 if self._on_look is not None:
                     self._on_look(center)
                 self.error = None
-            except (MimctrError, OSError) as error:
-                if self.error != str(error):
-                    logger.error("follower: %s", error)
-                self.error = str(error)
+            except Exception as error:  # whatever it is: nobody hears of a thread that ends
+                is_bug = not isinstance(error, MimctrError | OSError)
+                told = traceback.format_exception_only(error)[-1].strip() if is_bug else str(error)
+                if self.error != told:
+                    logger.error("follower: %s", told, exc_info=is_bug)
+                self.error = told
         if center is not None:
             center.log.close()
 

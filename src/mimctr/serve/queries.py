@@ -4,6 +4,7 @@ A query's vector is what ``mimctr embed`` would have made of it, float16 as its 
 """
 
 import asyncio
+import math
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
@@ -132,8 +133,9 @@ class Queries:
             )
         with np.errstate(over="ignore"):
             vector = vector.astype(np.float32)
-        if not np.isfinite(vector).all() or not vector.any():
-            raise DataError("query_vector: it is zero or not finite.")
+            square = float(np.square(vector).sum())
+        if not 0 < square < math.inf:
+            raise DataError("query_vector: its length in float32 is zero or not finite.")
         norm = float(np.linalg.norm(vector.astype(np.float64)))
         if self._encoder.has(space.fingerprint) and abs(norm - 1) > MAX_OFF_UNIT:
             raise DataError(

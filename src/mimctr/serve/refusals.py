@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from mimctr.center.database import DiskFull
 from mimctr.errors import DataError, MimctrError, StoreUnavailable
+from mimctr.serve.admission import AGAIN
 
 MEANINGS = {
     400: "not a request",
@@ -21,9 +22,9 @@ MEANINGS = {
     415: "in an encoding that is not known",
     422: "not a request",
     429: "too many wait; Retry-After says when to come again",
-    503: "not ready, on its way out, or a store cannot be reached",
+    503: "not ready, on its way out, or a store cannot be reached or written",
     504: "not done within the deadline",
-    507: "the center's disk is too full",
+    507: "the disk that it is written to is too full",
 }
 
 
@@ -52,8 +53,12 @@ def why(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:
         return error.status_code, str(error.detail), error.headers
     if isinstance(error, RequestValidationError | ValidationError):
         return 422, first_of(error), None
+    if isinstance(error, DiskFull):
+        return 507, str(error), None
+    if isinstance(error, OSError):
+        return 503, str(error), AGAIN
     assert isinstance(error, MimctrError)
-    known = {DataError: 422, StoreUnavailable: 503, DiskFull: 507}
+    known = {DataError: 422, StoreUnavailable: 503}
     status = next((number for kind, number in known.items() if isinstance(error, kind)), 409)
     return status, str(error), None
 

@@ -85,7 +85,8 @@ class Scorer:
         engine: Computes the logits; None: PyTorch.
 
     Raises:
-        StaleSnapshot: the generation's vectors came from another encoder than the model was trained on.
+        StaleSnapshot: the generation's vectors came from another encoder than the model was trained on, or are wider
+            or narrower than its encoder's.
     """
 
     def __init__(
@@ -104,6 +105,12 @@ class Scorer:
             raise StaleSnapshot(
                 f"{bundle.folder}: its model was trained on vectors of encoder {wanted[:12]}, the center serves those "
                 f"of {found[:12] if found else 'none'}. Activate that encoder's generation, or export another model."
+            )
+        width = bundle.manifest.content_dim
+        if space is not None and width not in (None, space.dim):
+            raise StaleSnapshot(
+                f"{bundle.folder}: its model reads vectors of {width} numbers, those of generation {space.generation} "
+                f"have {space.dim}. Activate its encoder's generation, or export another model."
             )
         self.bundle = bundle
         self.model = model
@@ -135,6 +142,7 @@ class Scorer:
 
         Raises:
             DataError: there is no candidate, or a field that the model does not have.
+            FloatingPointError: the model says NaN or infinity.
             StoreUnavailable: the store cannot be reached.
         """
         if not len(request.candidates):
@@ -147,6 +155,7 @@ class Scorer:
             content, found = self._content(request, seen, keys, back)
             fetched = time.perf_counter()
             logits = self.engine.logits(rows, content)
+            self._refuse_no_number(request, logits.numpy())
             probabilities = torch.sigmoid(logits.double()).numpy()
         count = len(request.candidates)
         return Scores(
@@ -156,6 +165,14 @@ class Scorer:
             num_known=int(found.known[count:].sum()),
             seconds={"fetch": fetched - start, "dense": time.perf_counter() - fetched},
         )
+
+    def _refuse_no_number(self, request: Request, logits: Float[ndarray, "candidates"]) -> None:
+        finite = np.isfinite(logits)
+        if not finite.all():
+            raise FloatingPointError(
+                f"{self.bundle.folder}: {np.sum(~finite)} of {len(logits)} logits are not finite, the first is that of "
+                f"item key {request.candidates[~finite][0]}."
+            )
 
     def _seen(self, request: Request) -> Behaviors:
         """Return the newest behaviors before the request, oldest first."""

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ class Service:
         self._own = threading.local()
         self._swap = threading.Lock()
         self.serving: Serving | None = None
+        self._scorers: tuple[weakref.ref[Scorer], ...] = ()
+        """All that a request may hold."""
         self.store: ParameterStore | None = store
         self._follower: Follower | None = None
         self.queries: Queries | None = None if center is None else Queries(center)
@@ -86,7 +89,7 @@ class Service:
         if center is not None or store is not None:
             embedded = LocalStore() if store is None else None
             self.store = store or embedded
-            self._follower = Follower(center, embedded, on_look=self._follow_active)
+            self._follower = Follower(center, embedded, on_look=self._follow_active, in_use=self._generations)
 
     def close(self) -> None:
         """Stop what runs beside requests."""
@@ -149,6 +152,8 @@ class Service:
 
     def _serve(self, name: str, scorer: Scorer, engine: Chosen) -> Serving:
         """Warm a scorer, then serve it."""
+        held = [one for one in self._scorers if one() is not None]
+        self._scorers = (*held, weakref.ref(scorer))
         request = Request(None, np.zeros(1, np.int64), NO_BEHAVIORS, int(time.time()))
         for _ in range(WARM_UP):
             scorer.score(request)
@@ -178,6 +183,11 @@ class Service:
             if self.serving is serving:  # or a bundle was loaded meanwhile, on the active generation
                 self._serve(serving.name, serving.scorer.on(space), serving.engine)
                 logger.info("generation %d is served", space.generation)
+
+    def _generations(self) -> set[int]:
+        """Return the generations of what is served, and of what its requests are not done with."""
+        scorers = [one() for one in self._scorers]
+        return {one.space.generation for one in scorers if one is not None and one.space is not None}
 
     def is_ready(self) -> str | None:
         """Return why requests cannot be answered, or None."""

@@ -13,7 +13,7 @@ def events_router(context: Context) -> APIRouter:
     """Return the routes that write to the behavior store."""
     router = APIRouter(tags=["writing"], dependencies=[Depends(context.permitted)])
 
-    @router.post("/events", status_code=202, responses=refusals(400, 401, 413, 422, 429, 503, 504))
+    @router.post("/events", status_code=202, responses=refusals(400, 401, 413, 422, 429, 503, 504, 507))
     async def events(
         body: Events, seconds: Annotated[float, Depends(context.admission.seconds_left)]
     ) -> Kept:

@@ -61,7 +61,7 @@ class ProtocolRoute(APIRoute):
         async def told(request: Request) -> Response:
             try:
                 return await handle(request)
-            except (HTTPException, RequestValidationError, ValidationError, MimctrError) as error:
+            except (HTTPException, RequestValidationError, ValidationError, MimctrError, OSError) as error:
                 status, line, headers = why(error)
                 return refuse(400 if status == 422 else status, line, headers, key="error")
 

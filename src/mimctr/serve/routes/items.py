@@ -16,7 +16,7 @@ from mimctr.data.keys import item_key
 from mimctr.data.texts import visible_text
 from mimctr.errors import DataError, Fenced, MimctrError
 from mimctr.images import MEDIA_TYPES, check_media_type
-from mimctr.serve.admission import AGAIN
+from mimctr.serve.admission import AGAIN, MAX_DEADLINE_MS
 from mimctr.serve.items import Items
 from mimctr.serve.refusals import refusals
 from mimctr.serve.routes.bodies import JSON, json_body, read_json_body
@@ -51,7 +51,9 @@ def items_router(context: Context, items: Items, *, deadline: float) -> APIRoute
         responses=refusals(400, 401, 409, 413, 415, 422, 429, 503, 504, 507),
     )
 
-    async def seconds_left(x_deadline_ms: Annotated[int | None, Header(ge=1)] = None) -> float:
+    async def seconds_left(
+        x_deadline_ms: Annotated[int | None, Header(ge=1, le=MAX_DEADLINE_MS)] = None,
+    ) -> float:
         return deadline if x_deadline_ms is None else min(deadline, x_deadline_ms / 1000)
 
     @router.put("/items/{item_id:path}", status_code=202, openapi_extra=BODY)
