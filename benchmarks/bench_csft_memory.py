@@ -183,7 +183,7 @@ def whole_steps(args: argparse.Namespace) -> dict[int, Callable[[], None]]:
     )
     pairs = usable_pairs(table, catalogue.pictures, catalogue.titles, catalogue.has_content)
     config = Config(batch_size=args.pairs, tower_batch_size=args.piece, adapt_batch_norm=False)
-    examples = Examples(data, pairs, config)
+    examples = Examples(data, pairs, catalogue.has_content, config)
     towers = Towers(catalogue, encoder, torch.device("cpu"), config)
     model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=config.drop_modality)
     optimizer = adamw({"model": (model.parameters(), 1e-4)}, weight_decay=config.weight_decay)

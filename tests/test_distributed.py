@@ -100,11 +100,51 @@ def batch_norms() -> None:
         torch.testing.assert_close(shared.eval()(own), plain.eval()(own))
 
 
+def flat_batch_norms() -> None:
+    """Channels far from zero that hardly vary, and one that does not: against PyTorch in double precision.
+
+    Mutant: the variance as mean of the squares minus square of the mean, which rounds below zero.
+    """
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([0.0, 0.05, 0.01]).view(3, 1, 1)
+    whole = torch.randn(8, 3, 7, 7, generator=generator) * spread + torch.tensor([7.3, 10, -30]).view(3, 1, 1)
+    weight = torch.randn(whole.shape, generator=generator)
+    exact = whole.double().requires_grad_()
+    plain, shared = nn.BatchNorm2d(3).double(), SharedBatchNorm2d(3)
+    expected = plain(exact)
+    (expected * weight).sum().backward()
+    rows = distributed.own_rows(8)
+    own = whole[rows].clone().requires_grad_()
+    found = shared(own)
+    torch.testing.assert_close(found.double(), expected[rows], rtol=1e-3, atol=2e-3)
+    (found * weight[rows]).sum().backward()
+    largest = exact.grad.abs().amax((0, 2, 3), keepdim=True)
+    torch.testing.assert_close(own.grad / largest, (exact.grad / largest)[rows], rtol=0, atol=2e-3)
+    torch.testing.assert_close(shared.running_var.double(), plain.running_var)
+
+
+def batch_norms_without_pictures() -> None:
+    """One process has none, then all: the others' statistics count, and nothing is learned from nothing."""
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(4, 3, 5, 5, generator=generator)
+    plain, shared = nn.BatchNorm2d(3), SharedBatchNorm2d(3)
+    expected = plain(whole)
+    own = whole[: 4 * distributed.rank()].clone().requires_grad_()
+    found = shared(own)
+    torch.testing.assert_close(found, expected[: len(own)], rtol=1e-4, atol=1e-5)
+    found.pow(3).sum().backward()
+    assert shared(own[:0]).shape == (0, 3, 5, 5)
+    torch.testing.assert_close(shared.running_mean, plain.running_mean)
+    torch.testing.assert_close(shared.running_var, plain.running_var)
+
+
 def everything_exchanged() -> None:
     exchange()
     gradients()
     sparse_gradients()
     batch_norms()
+    flat_batch_norms()
+    batch_norms_without_pictures()
 
 
 def test_two_processes_exchange_what_one_has():

@@ -5,14 +5,17 @@ import polars as pl
 import pytest
 
 from csft.shop import NUM_ITEMS, open_shop, write_shop
+from mimctr import distributed
 from mimctr.csft.loss import NOBODY
-from mimctr.recipes import csft
+from mimctr.errors import ConfigError
+from mimctr.recipes import content, csft
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
+from mimctr.recipes.visual_search import Pairs
 
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
-    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
-    examples = Examples(data, pairs, csft.Config(batch_size=10))
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10))
     bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
     triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
     for step in range(20):
@@ -29,8 +32,10 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
 
 
 def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):
-    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
-    examples = Examples(data, pairs, csft.Config(batch_size=10, objective="pair_cross_entropy"))
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(
+        data, pairs, catalogue.has_content, csft.Config(batch_size=10, objective="pair_cross_entropy")
+    )
     others = 0
     for step in range(20):
         batch = examples.batch(step)
@@ -44,8 +49,8 @@ def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(s
 
 
 def test_an_epoch_shows_every_pair_once(shop, encoders, tmp_path):
-    data, _, _, pairs = open_shop(shop, encoders, tmp_path, kinds=())
-    examples = Examples(data, pairs, csft.Config(batch_size=5, hard_negatives=False))
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path, kinds=())
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=5, hard_negatives=False))
     steps = len(pairs) // 5
     shown = np.concatenate([examples.batch(step).pictures for step in range(steps)])
     assert len(shown) == 5 * steps
@@ -67,8 +72,8 @@ def test_balanced_pairs_come_as_often_as_their_weights_say():
 
 
 def test_a_step_of_more_pairs_than_there_are_is_a_step_of_all(shop, encoders, tmp_path):
-    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
-    examples = Examples(data, pairs, csft.Config(batch_size=100_000))
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=100_000))
     assert examples.num_candidates == 2 * len(pairs)
     for step in range(3):
         batch = examples.batch(step)
@@ -83,12 +88,34 @@ def test_an_item_alone_in_its_category_meets_any_other(encoders, tmp_path):
     """Mutant: draw from its own category all the same; the only item there is the positive itself."""
     alone = {"category": pl.format("c{}", pl.col("item_id"))}
     shop = write_shop(tmp_path / "shop", columns=alone)
-    data, _, _, pairs = open_shop(shop, encoders, tmp_path)
-    examples = Examples(data, pairs, csft.Config(batch_size=10))
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10))
     drawn = set()
     for step in range(40):
         batch = examples.batch(step)
         positives, negatives = batch.items[:10], batch.items[10:]
         assert (positives != negatives).all()
         drawn |= set(negatives.tolist())
-    assert len(drawn) == NUM_ITEMS - 2  # all but the two that arrive in the test part
+    assert (
+        len(drawn) == NUM_ITEMS - 3
+    )  # all but the two that arrive in the test part, and the one without content
+
+
+@pytest.mark.parametrize("settings", [{}, {"objective": "pair_cross_entropy"}], ids=str)
+def test_what_is_drawn_has_a_picture_or_a_title(shop, encoders, tmp_path, settings):
+    """Mutant: draw any item that was known; item 102 has neither, and would be one more stand-in for both."""
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=100, **settings))
+    drawn = {item for step in range(20) for item in examples.batch(step).items.tolist()}
+    arrive_later = {NUM_ITEMS, NUM_ITEMS + 1}  # item_index counts from 2
+    assert drawn == {index for index in range(2, NUM_ITEMS + 2) if index != 4} - arrive_later
+
+
+def test_fewer_pairs_than_processes_are_refused(shop, encoders, tmp_path, monkeypatch):
+    """Mutant: the size of a step is 0, and the first one divides by it."""
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    for module in (distributed, content):
+        monkeypatch.setattr(module, "size", lambda: 4)
+    few = Pairs(*(column[:3] for column in pairs))
+    with pytest.raises(ConfigError, match=r"3 rows to train on: fewer than 4 processes\. Start fewer\."):
+        Examples(data, few, catalogue.has_content, csft.Config(batch_size=8))

@@ -207,7 +207,7 @@ def changed_tensors(start, tuned):
 def test_adapters_end_as_weights_of_an_ordinary_encoder(shop, encoders, tmp_path):
     """What is reported after training was measured on the encoder that was saved."""
     settings = {**SETTINGS, "num_steps": 12, "tower_learning_rate": 0.1, "tower_batch_size": 5}
-    config = csft.Config(**settings, lora_rank=2, bf16=False)
+    config = csft.Config(**settings, metric="mrr", lora_rank=2, bf16=False)
     found = csft.main(shop, encoders, tmp_path / "csft", config)
     plain.main(shop, encoders, tmp_path / "plain", plain.Config(dim=4, hidden=3, device="cpu", bf16=False))
     tuned = ItemEncoder.load(tmp_path / "csft")
@@ -275,7 +275,7 @@ def step_gradients(
     config = csft.Config(batch_size=20, tower_batch_size=pieces, augment=0.5, drop_modality=0.0)
     torch.manual_seed(0)
     data, encoder, catalogue, pairs = open_shop(shop, encoders, tmp_path)
-    examples = Examples(data, pairs, config)
+    examples = Examples(data, pairs, catalogue.has_content, config)
     towers = Towers(catalogue, encoder, torch.device("cpu"), config)
     model = InterestModel(encoder, objectives.MultiLevelInfoNCE(), drop_modality=0.0).train()
     for tower in (encoder.image_encoder, encoder.text_encoder):
@@ -405,9 +405,9 @@ def test_a_share_of_the_pairs_is_drawn_once_and_of_the_training_part_alone(
     """Mutant: the first pairs are taken, which are the oldest; or held-out pairs are fewer too."""
     seen = []
 
-    def watched(data, pairs, config):
+    def watched(data, pairs, has_content, config):
         seen.append(pairs)
-        return Examples(data, pairs, config)
+        return Examples(data, pairs, has_content, config)
 
     monkeypatch.setattr(csft, "Examples", watched)
     for share in (1.0, 0.4, 0.4):

@@ -7,12 +7,15 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from csft.shop import NUM_ITEMS, write_shop
+from csft.shop import NUM_ITEMS, open_shop, write_shop
+from csft.test_csft_recipe import metrics_of
 from mimctr.center.snapshot import Snapshot
 from mimctr.data.dataset import CtrDataset
+from mimctr.data.prepare import prepare_tables
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import DataError, EncoderError
 from mimctr.recipes import csft, embed, pretrain
+from mimctr.recipes.csft_examples import Examples
 
 CONFIG = csft.Config(
     dim=4, hidden=3, batch_size=100_000, num_steps=2, evaluate_every=1, device="cpu", bf16=False
@@ -75,6 +78,39 @@ def test_odd_titles_and_pictures_all_have_a_vector_of_their_own(encoders, tmp_pa
     assert known.all()
     row = items.keys.tolist().index(103)
     np.testing.assert_allclose(items.vectors[row], alone[0].numpy(), atol=2e-3)
+
+
+def test_a_validation_part_of_one_class_leaves_one_metric_out(encoders, tmp_path):
+    """Mutant: it is computed whatever is watched; a log of clicks alone is refused although search needs none."""
+    write_shop(tmp_path / "shop")
+    tables = tmp_path / "shop" / "tables"
+    impressions = pl.read_parquet(tables / "impressions.parquet")
+    impressions.with_columns(click=pl.lit(1)).write_parquet(tables / "impressions.parquet")
+    prepare_tables(tables, tmp_path / "clicked")
+    for shop, judged in ((tmp_path / "shop" / "dataset", True), (tmp_path / "clicked", False)):
+        out = tmp_path / f"csft-{judged}"
+        csft.main(shop, encoders, out, CONFIG)
+        lines = [line for line in metrics_of(out) if "recall@10" in line]
+        assert [line["step"] for line in lines] == [0, 1, 2]
+        assert all(("cosine_auc" in line) == judged for line in lines)
+    watched = CONFIG.model_copy(update={"metric": "cosine_auc"})
+    with pytest.raises(DataError, match="labels are 1, so there is no pair to rank"):
+        csft.main(tmp_path / "clicked", encoders, tmp_path / "watched", watched)
+
+
+@pytest.mark.parametrize("pieces", [0, 3])
+def test_a_step_may_hold_no_title(encoders, tmp_path, pieces):
+    """Mutant: run the text tower on no rows, which BERT refuses."""
+    few = pl.when(pl.int_range(pl.len()) < 16).then(None).otherwise(pl.col("title"))
+    shop = write_shop(tmp_path / "shop", columns={"title": few})
+    settings = {"batch_size": 2, "hard_negatives": False, "num_steps": 6, "tower_batch_size": pieces}
+    config = CONFIG.model_copy(update=settings)
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
+    examples = Examples(data, pairs, catalogue.has_content, config)
+    titles = [catalogue.has_text[examples.batch(step).items].sum() for step in range(6)]
+    assert min(titles) == 0 < max(titles)
+    csft.main(shop, encoders, tmp_path / "csft", config)
+    assert ItemEncoder.load(tmp_path / "csft").dim == 4
 
 
 @pytest.mark.parametrize("column", ["title", "image"])

@@ -1,21 +1,30 @@
 """C-SFT and DMA in two processes of N/2 pairs, against one process of N: loss, gradient, memory, weights."""
 
+import copy
 import functools
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+from encoders.small import image_encoder, text_encoder
 from processes import run_in
 
+from csft.shop import open_shop, write_shop
 from csft.test_interest_loss import joined, written_out
+from csft.test_text_queries import some_texts
 from mimctr import distributed
 from mimctr.csft import objectives
 from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
+from mimctr.errors import ConfigError
 from mimctr.recipes import csft, fitting, pretrain
+from mimctr.recipes.csft_examples import Batch, Examples
+from mimctr.recipes.csft_towers import Towers
 from mimctr.train.run import Run
 from mimctr.weights import load_tensors, save_tensors
 
@@ -199,6 +208,94 @@ def reach() -> None:
 
 def test_gradient_reaches_the_candidates_of_the_other_process():
     run_in(2, reach)
+
+
+def without(column: str, rows: pl.Expr) -> pl.Expr:
+    return pl.when(rows).then(None).otherwise(pl.col(column))
+
+
+@pytest.fixture(scope="module")
+def sparse_shop(tmp_path_factory) -> Path:
+    """A shop of which half of the items lack a title and a quarter a picture, asked with pictures and texts."""
+    row = pl.int_range(pl.len())
+    columns = {"title": without("title", row < 12), "image": without("image", row >= 18)}
+    return write_shop(tmp_path_factory.mktemp("sparse"), columns=columns, edit=some_texts)
+
+
+SPARSE = {"batch_size": 2, "hard_negatives": False, "text_queries": True, "num_steps": 12}
+
+
+def test_a_process_may_have_no_title_or_no_picture(sparse_shop, calm_encoders, tmp_path, monkeypatch):
+    """Mutant: run a tower on no rows, which BERT and ViT refuse."""
+    config = csft.Config(**SETTINGS | SPARSE)
+    data, _, catalogue, pairs = open_shop(sparse_shop, calm_encoders, tmp_path, text_queries=True)
+    examples = Examples(data, pairs, catalogue.has_content, config)
+    batches = [examples.batch(step) for step in range(SPARSE["num_steps"])]
+    pictures = np.array([(b.pictures >= 0) | catalogue.has_image[b.items] for b in batches])
+    titles = np.array([(b.texts >= 0) | catalogue.has_text[b.items] for b in batches])
+    assert (pictures.any(1) & ~pictures.all(1)).any()  # a process has one, the other none
+    assert (titles.any(1) & ~titles.all(1)).any()
+
+    monkeypatch.setattr(csft, "LOG_EVERY", 1)
+    record(sparse_shop, calm_encoders, tmp_path / "one", SPARSE)
+    run_in(2, record, sparse_shop, calm_encoders, tmp_path / "two", SPARSE)
+    expected = [line for line in metrics_of(tmp_path / "one") if "recall@10" in line]
+    found = [line for line in metrics_of(tmp_path / "two") if "recall@10" in line]
+    assert len(found) == 4
+    for line, other in zip(found, expected, strict=True):
+        assert line == pytest.approx(other, rel=2e-3)
+
+
+def adapting(shop: Path, encoders: Path, out: Path) -> None:
+    """The first process has the one picture of a step; both know its statistics, and the gradient reaches the tower."""
+    _, encoder, catalogue, _ = open_shop(shop, encoders, out)
+    encoder.image_encoder.adapt_batch_norm = True
+    alone = copy.deepcopy(encoder.image_encoder)
+    towers = Towers(catalogue, encoder, torch.device("cpu"), csft.Config(**SETTINGS | SPARSE))
+    encoder.train()
+    item = np.array([17 if distributed.rank() == 0 else 21])  # both have a title, the second no picture
+    none, key = np.array([-1]), torch.tensor([1])
+    query, found = towers.vectors(Batch(none, item, np.array([0]), item, key, key, key))
+    assert catalogue.has_image[item] == found.has_image == (distributed.rank() == 0)
+    (encoder.query_views(query).sum() + found.image.square().sum()).backward()
+    with distributed.alone():
+        alone.train()(catalogue.pictures.gather(catalogue.pictures.of_item[[17]]))
+    for name, value in alone.network.named_buffers():
+        torch.testing.assert_close(encoder.image_encoder.network.get_buffer(name), value)
+    parameters = list(encoder.image_encoder.parameters())
+    distributed.sum_gradients(parameters)
+    assert all(parameter.grad.isfinite().all() for parameter in parameters)
+
+
+def test_batch_norm_waits_for_a_process_without_pictures(sparse_shop, tmp_path):
+    """Mutant: a process without pictures runs no tower, and the other one waits for its part of the statistics."""
+    image_encoder("resnet").save(tmp_path / "encoders" / "image")
+    text_encoder().save(tmp_path / "encoders" / "text")
+    run_in(2, adapting, sparse_shop, tmp_path / "encoders", tmp_path)
+
+
+def refused(shop: Path, encoders: Path, out: Path) -> None:
+    csft.Towers = None  # nothing is run before the settings are known to be right
+    with pytest.raises(ConfigError, match="batch of 7 rows: does not divide over 2 processes"):
+        csft.main(shop, encoders, out, csft.Config(**SETTINGS | {"batch_size": 7}))
+    for rows, size, said in ((1, 8, "1 rows to train on: fewer than 2 processes"), (9, 7, "batch of 7 rows")):
+        with pytest.raises(ConfigError, match=said):
+            fitting.fit(
+                Run(out / "run"),
+                torch.nn.Linear(2, 2),
+                lambda _: pytest.fail("a step was taken"),
+                lambda: pytest.fail("it was evaluated"),
+                trained=np.arange(rows),
+                batch_size=size,
+                num_steps=2,
+                learning_rate=0.1,
+                weight_decay=0.0,
+                seed=0,
+            )
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_run(shop, calm_encoders, tmp_path):
+    run_in(2, refused, shop, calm_encoders, tmp_path)
 
 
 def align_in(shop: Path, encoders: Path, out: Path) -> None:

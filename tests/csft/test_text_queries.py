@@ -104,7 +104,10 @@ def test_a_batch_holds_the_vectors_of_its_queries(mixed, encoders, tmp_path, set
         image, text = asked(data, row["query"])
         raw[row["user"], row["item"], row["time"]] = image if image is not None else text
     config = csft.Config(batch_size=12, augment=0.0, text_queries=True, **settings)
-    towers, examples = Towers(catalogue, encoder, CPU, config), Examples(data, pairs, config)
+    towers, examples = (
+        Towers(catalogue, encoder, CPU, config),
+        Examples(data, pairs, catalogue.has_content, config),
+    )
     keys = {(p, t): (u, i, s) for p, t, _, i, u, s in zip(*(c.tolist() for c in pairs), strict=True)}
     seen = set()
     for step in range(4):

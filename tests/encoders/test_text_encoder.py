@@ -182,13 +182,57 @@ def test_another_tokenizer_of_the_same_size_changes_the_fingerprint():
     assert other.fingerprint != encoder.fingerprint
 
 
-def test_pooling_of_sentence_transformers_is_read(tmp_path):
-    encoder = text_encoder()
+def hub_folder(folder, network, **pooling):
+    """Write an encoder as sentence-transformers would, with what it says of the pooling."""
+    text_encoder(network).save(folder)
+    (folder / "encoder.json").unlink()
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 16, **pooling}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": ["cls"]}, "cls"),
+        ({}, "mean"),
+    ],
+)
+@pytest.mark.parametrize("network", ["bert", "gpt2"])
+def test_pooling_of_sentence_transformers_is_read(tmp_path, network, said, pooling):
+    """Mutant: whatever is not the first token is the mean."""
+    assert TextEncoder.load(hub_folder(tmp_path, network, **said), max_length=12).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}, "max_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and mean_tokens"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
+        ({"pooling_mode": ["cls", "max"]}, "cls and max"),
+    ],
+)
+def test_another_pooling_of_sentence_transformers_is_named(tmp_path, said, named):
+    folder = hub_folder(tmp_path, "bert", **said)
+    with pytest.raises(
+        EncoderError, match=f"asks for the pooling {named}, which is none of ours. Give one: cls, mean, last"
+    ):
+        TextEncoder.load(folder, max_length=12)
+    assert TextEncoder.load(folder, max_length=12, pooling="mean").pooling == "mean"
+
+
+@pytest.mark.parametrize(("network", "pooling"), [("bert", "mean"), ("gpt2", "last")])
+def test_the_pooling_of_an_untrained_network_is_its_own(tmp_path, network, pooling):
+    """Mutant: the mean for all; the loaded one would be another encoder."""
+    encoder = text_encoder(network)
     encoder.save(tmp_path)
     (tmp_path / "encoder.json").unlink()
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    assert TextEncoder.load(tmp_path, max_length=12).pooling == "cls"
+    assert encoder.pooling == TextEncoder.load(tmp_path, max_length=12).pooling == pooling
 
 
 def test_a_tokenizer_of_another_network_is_refused():

@@ -136,6 +136,18 @@ def test_given_weights_are_taken_as_they_are(encoders, tmp_path):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in image.network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("network", "said", "pooling"), [(BERT, None, "mean"), (GPT2, None, "last"), (GPT2, "mean", "mean")]
+)
+def test_a_network_trained_here_has_its_own_pooling_unless_another_is_given(
+    encoders, tmp_path, network, said, pooling
+):
+    settings = {"image_weights": encoders / "image", "text_network": network, "text_pooling": said}
+    config = FOUNDATION.model_copy(update=settings | {"text_steps": 1})
+    foundation.main(write_corpus(tmp_path / "corpus"), tmp_path / "out", config)
+    assert TextEncoder.load(tmp_path / "out" / "text").pooling == pooling
+
+
 def test_one_encoder_can_be_given_and_the_other_trained(encoders, tmp_path):
     corpus = write_corpus(tmp_path / "corpus")
     config = FOUNDATION.model_copy(update={"image_weights": encoders / "image"})

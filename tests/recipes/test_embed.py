@@ -1,6 +1,7 @@
 """The catalogue is embedded once per item, the same whoever does it and whatever interrupts it."""
 
 import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,60 @@ def test_a_killed_call_is_resumed_without_encoding_a_shard_twice(
     embed.main(dataset, encoder, tmp_path / "out", SMALL)
     assert len(encoded) == len(set(encoded)) == 2 + 1 + 2
     assert files(tmp_path / "out") == files(whole)
+
+
+@pytest.fixture(scope="module")
+def other_encoder(tmp_path_factory) -> Path:
+    encoder = item_encoder()
+    shake(encoder, scale=0.5)
+    folder = tmp_path_factory.mktemp("other_encoder")
+    encoder.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("other", ["settings", "encoder", "dataset"])
+def test_what_another_call_left_is_not_taken_for_its_own(
+    dataset, encoder, other_encoder, whole, tmp_path, monkeypatch, other
+):
+    """Mutants: a shard is known by where it starts, which other sizes share; its encoder is not looked at."""
+    theirs, model, config = dataset, encoder, SMALL
+    if other == "settings":
+        config = SMALL.model_copy(update={"batches_per_shard": 3})
+    elif other == "encoder":
+        model = other_encoder
+    else:
+        theirs = tmp_path / "dataset"
+        shutil.copytree(dataset, theirs)
+        manifest = theirs / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"source_hash": "other"}))
+    shards = ShardEncoder.open(theirs, model, tmp_path / "out" / "shards", config)
+    for shard in shards.shards:
+        shards.encode(shard)
+    encoded, encode = [], ShardEncoder.encode
+    monkeypatch.setattr(
+        ShardEncoder, "encode", lambda self, shard: encoded.append(shard) or encode(self, shard)
+    )
+    embed.main(dataset, encoder, tmp_path / "out", SMALL)
+    assert len(encoded) == 2 + 1 + 2
+    assert files(tmp_path / "out") == files(whole)
+
+
+@pytest.mark.parametrize("left", ["all", "items"])
+def test_vectors_of_another_encoder_are_neither_returned_nor_completed(
+    dataset, other_encoder, whole, tmp_path, left
+):
+    """Mutant: what is there is taken for the result."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    if left == "items":
+        shutil.rmtree(out / "queries")
+        (out / "summary.json").unlink()
+    held = files(out)
+    with pytest.raises(
+        RunError, match=r"items: holds vectors of encoder \w{12}, not of \w{12}\. Choose another folder\."
+    ):
+        embed.main(dataset, other_encoder, out, SMALL)
+    assert files(out) == held
 
 
 @pytest.mark.parametrize("missing", ["queries/manifest.json", "summary.json"])

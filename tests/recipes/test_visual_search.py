@@ -1,13 +1,12 @@
-"""The AUC of the mean cosine, which C-SFT may stop early by, against a loop over impressions."""
+"""The mean cosine of target and behaviors, which C-SFT may stop early by, against a loop over impressions."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
-from mimctr.recipes.visual_search import cosine_auc
+from mimctr.recipes.visual_search import mean_cosines
 
 
 class Impressions:
@@ -36,14 +35,18 @@ class Impressions:
         )
 
 
-def test_cosine_auc_equals_a_loop_over_the_validation_part():
+@pytest.mark.parametrize("without", [(), (4, 7)], ids=str)
+def test_the_mean_cosine_equals_a_loop_over_the_validation_part(without):
+    """Mutants: items without content count, as behaviors, in the mean's divisor, or as targets."""
     data = Impressions()
-    items = torch.randn(10, 4)
+    items = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    has_content = np.array([index >= 2 and index not in without for index in range(10)])
     unit = (items / items.norm(dim=1, keepdim=True)).numpy()
-    scores = [
-        np.mean([unit[item] @ unit[data.targets[row]] for item in data.histories[row]])
-        if len(data.histories[row])
-        else 0.0
-        for row in range(30, 60)
-    ]
-    assert cosine_auc(data, items) == pytest.approx(roc_auc_score(data.clicks[30:], scores))
+    found = mean_cosines(data, items, has_content, "validation")
+    assert found.row.tolist() == list(range(30, 60))
+    assert found.click.tolist() == data.clicks[30:].tolist()
+    for row, score in zip(found.row.tolist(), found.score.tolist(), strict=True):
+        target = data.targets[row]
+        there = [item for item in data.histories[row] if has_content[item] and has_content[target]]
+        expected = sum(unit[item] @ unit[target] for item in there) / max(len(there), 1)
+        assert score == pytest.approx(expected, abs=1e-6)

@@ -20,11 +20,11 @@ NOBODY = -1
 
 
 class Candidates(NamedTuple):
-    """Items in all their views, and who bought them."""
+    """Items in all their views, and whose they are."""
 
     item_keys: Int[Tensor, "candidates"]
     users: Int[Tensor, "candidates"]
-    """Who bought the item; ``NOBODY`` at a hard negative that its query's user did not buy."""
+    """Whose candidate it is: the user of its pair; ``NOBODY`` at a hard negative that this user did not buy."""
     fused: Float[Tensor, "candidates content"]
     """``h^MM``."""
     image: Float[Tensor, "candidates content"]
@@ -62,14 +62,16 @@ class Exclusions:
     """Which candidates are no negatives of a query although they are not its positive's row.
 
     Those are other rows with the positive's item (bought by two users of the batch, drawn as a hard negative, or
-    still in the negative memory) and, as an option, other items that the same user bought. Computed for a block of
-    candidates at a time: with a full memory the whole would be as large as the logits.
+    still in the negative memory) and, as an option, all other candidates of the same user. An item that the user bought
+    stays a negative where it is another user's candidate: as that user's positive or hard negative, in the batch or in
+    the memory. Computed for a block of candidates at a time: with a full memory the whole would be as large as the
+    logits.
 
     Args:
         pool: Holds the positives of the queries, in their order.
         num_queries: Queries of this process.
         first: Row of the first query's positive: the queries of the processes before this one.
-        mask_same_user: Leave out what the same user bought, too. The paper is silent.
+        mask_same_user: Leave out the other candidates of the same user, too. The paper is silent.
         missing: Candidates without the view that is compared; no negatives of any query.
     """
 

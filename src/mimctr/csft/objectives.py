@@ -26,7 +26,7 @@ class MultiLevelInfoNCE(nn.Module):
         learn_temperature: Whether it is trained too, never below 0.01.
         text_weight: ``alpha``.
         image_weight: ``beta``.
-        mask_same_user: Other items the query's user bought are no negatives of it.
+        mask_same_user: Other candidates of the query's user are no negatives of it (:class:`Exclusions`).
     """
 
     def __init__(

@@ -16,16 +16,20 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         places = values.new_tensor([values.numel() / values.shape[1]])
-        sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), places])
-        mean, square, count = sum_shares(sums).split([self.num_features, self.num_features, 1])
-        mean, square = mean / count, square / count
-        variance = square - mean.square()  # biased, as PyTorch normalizes
+        summed, count = sum_shares(torch.cat([values.sum((0, 2, 3)), places])).split([self.num_features, 1])
+        if not count:  # no process has a picture
+            return input
+        mean = summed / count
+        centered = values - mean.view(1, -1, 1, 1)
+        variance = sum_shares(centered.square().sum((0, 2, 3))) / count  # biased, as PyTorch normalizes
         self._follow(mean.detach(), (variance * count / (count - 1)).detach())
         scale = (variance + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return (values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(input.dtype)
+        normalized = centered * scale.view(1, -1, 1, 1)
+        if self.bias is not None:
+            normalized = normalized + self.bias.view(1, -1, 1, 1)
+        return normalized.to(input.dtype)
 
     def _follow(self, mean: Float[Tensor, "channels"], variance: Float[Tensor, "channels"]) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:

@@ -107,14 +107,7 @@ class ItemEncoder(nn.Module):
             EncoderError: the folder is incomplete, of another format, or its weights, preprocessing or tokenizer are
                 not those that were saved.
         """
-        if not (folder / RECORD).is_file():
-            raise EncoderError(f"{folder}: no {RECORD} in it. Give a folder that 'mimctr csft' wrote.")
-        record = read_json(folder / RECORD)
-        if record.get("kind") != "item" or record.get("format") != FORMAT:
-            raise EncoderError(
-                f"{folder / RECORD}: kind '{record.get('kind')}' of format {record.get('format')}; an item encoder of "
-                f"format {FORMAT} is wanted. Make it again with 'mimctr csft'."
-            )
+        record = _read_record(folder)
         encoder = cls(
             ImageEncoder.load(folder / IMAGE),
             TextEncoder.load(folder / TEXT),
@@ -407,3 +400,24 @@ class ItemEncoder(nn.Module):
                 self.query_category(queries, asked="text"),
             )
         return content.cpu(), category.cpu()
+
+
+def recorded_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the item encoder in ``folder`` as it was saved, without loading it.
+
+    Raises:
+        EncoderError: there is none, or it is of another format.
+    """
+    return _read_record(folder)["fingerprint"]
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    if not (folder / RECORD).is_file():
+        raise EncoderError(f"{folder}: no {RECORD} in it. Give a folder that 'mimctr csft' wrote.")
+    record = read_json(folder / RECORD)
+    if record.get("kind") != "item" or record.get("format") != FORMAT:
+        raise EncoderError(
+            f"{folder / RECORD}: kind '{record.get('kind')}' of format {record.get('format')}; an item encoder of "
+            f"format {FORMAT} is wanted. Make it again with 'mimctr csft'."
+        )
+    return record

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,12 +26,21 @@ Pooling = Literal["cls", "mean", "last"]
 """First token (BGE); mean over real tokens (MiniLM, and networks that were only pre-trained); last real token (networks
 that look back only: GPT-2, CLIP)."""
 _POOLING_OF_TYPE: dict[str, Pooling] = {"beit3": "cls", "gpt2": "last", "clip_text_model": "last"}
+_SENTENCE_TRANSFORMERS: dict[str, Pooling] = {
+    "cls": "cls",
+    "cls_token": "cls",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "lasttoken": "last",
+}
+"""Poolings of sentence-transformers that we have, as its newer and its older files name them."""
 PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 """The last one is GPT-2's and CLIP's only special token; where it pads, the mask says so."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TOKENIZER = "tokenizer.json"
 LETTERS_PER_TOKEN = 32
 """A text that has more letters than this for each token that is kept is tokenized in part."""
+_POOLING_FILE = "1_Pooling/config.json"
 _OLDER_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -91,7 +100,7 @@ class TextEncoder(nn.Module):
         tokenizer: Tokenizer,
         *,
         max_length: int = 64,
-        pooling: Pooling = "mean",
+        pooling: Pooling | None = None,
     ) -> "TextEncoder":
         """Return an untrained encoder; weights come from PyTorch's global generator.
 
@@ -100,12 +109,12 @@ class TextEncoder(nn.Module):
                 ``pad_token_id`` are taken from the tokenizer.
             tokenizer: For instance from :func:`train_tokenizer`.
             max_length: Most tokens of a text.
-            pooling: How token vectors become one vector.
+            pooling: How token vectors become one vector; None takes the network's own, as :meth:`load` does.
         """
         padding = _special(tokenizer, *PADDING_TOKENS)
         fields = {**config, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": padding}
         network = build_network(fields, modality="input_ids")
-        return cls(network, tokenizer, max_length=max_length, pooling=pooling)
+        return cls(network, tokenizer, max_length=max_length, pooling=pooling or _default_pooling(network))
 
     @classmethod
     def load(
@@ -120,7 +129,7 @@ class TextEncoder(nn.Module):
                 first token, GPT-2's and CLIP's last one, and the mean of any other network.
 
         Raises:
-            EncoderError: nothing loadable there, or damaged weights.
+            EncoderError: nothing loadable there, damaged weights, or a pooling of sentence-transformers that we lack.
         """
         network = load_network(source, modality="input_ids")
         record = read_record(source)
@@ -131,7 +140,7 @@ class TextEncoder(nn.Module):
             pooling=pooling
             or record.get("pooling")
             or _sentence_transformers_pooling(source)
-            or _POOLING_OF_TYPE.get(network.config.model_type, "mean"),
+            or _default_pooling(network),
         )
 
     def save(self, folder: Path) -> None:
@@ -320,8 +329,22 @@ def _load_tokenizer(source: Path | str) -> Tokenizer:
         ) from None
 
 
+def _default_pooling(network: Network) -> Pooling:
+    return _POOLING_OF_TYPE.get(network.config.model_type, "mean")
+
+
 def _sentence_transformers_pooling(source: Path | str) -> Pooling | None:
-    saved = read_hub_json(source, "1_Pooling/config.json")
+    """Return what the model's file says: a name or several, or in older ones a flag for each; without any, the mean."""
+    saved = read_hub_json(source, _POOLING_FILE)
     if not saved:
         return None
-    return "cls" if saved.get("pooling_mode_cls_token") else "mean"
+    flag = "pooling_mode_"
+    flags = [name.removeprefix(flag) for name, on in saved.items() if name.startswith(flag) and on]
+    modes = saved.get("pooling_mode") or flags or "mean"
+    names = [modes] if isinstance(modes, str) else modes
+    if len(names) != 1 or names[0] not in _SENTENCE_TRANSFORMERS:
+        raise EncoderError(
+            f"{source}: {_POOLING_FILE} asks for the pooling {' and '.join(names)}, which is none of ours. "
+            f"Give one: {', '.join(get_args(Pooling))}."
+        )
+    return _SENTENCE_TRANSFORMERS[names[0]]

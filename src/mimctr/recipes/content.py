@@ -15,9 +15,10 @@ from mimctr.batch import FIRST_INDEX
 from mimctr.data.arrays import create_array
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import barrier, is_main, largest_batch, rank, size, total
+from mimctr.distributed import barrier, is_main, largest_batch, own_rows, rank, size, total
 from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.text import TextEncoder, Tokens
+from mimctr.errors import ConfigError
 from mimctr.progress import track
 
 PICTURES_AT_ONCE = 256
@@ -186,10 +187,23 @@ def epoch_batch(count: int, *, batch_size: int, seed: int, step: int) -> Int[nda
 
     The order of an epoch depends on seed and epoch alone, so that a resumed run sees what an undisturbed one sees.
     """
-    size = min(batch_size, largest_batch(count))
-    epoch, position = divmod(step, count // size)
+    rows = step_size(count, batch_size)
+    epoch, position = divmod(step, count // rows)
     order = np.random.default_rng([seed, epoch]).permutation(count)
-    return order[position * size : (position + 1) * size]
+    return order[position * rows : (position + 1) * rows]
+
+
+def step_size(count: int, batch_size: int) -> int:
+    """Return how many of ``count`` rows a step trains on, over all processes.
+
+    Raises:
+        ConfigError: there are fewer rows than processes, or a batch does not divide over them.
+    """
+    rows = min(batch_size, largest_batch(count))
+    if not rows:
+        raise ConfigError(f"{count} rows to train on: fewer than {size()} processes. Start fewer.")
+    own_rows(rows)  # refuses what does not divide
+    return rows
 
 
 def decode_pictures(

@@ -74,7 +74,7 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
     }
     num_pairs = math.ceil(config.pair_share * len(pairs["train"]))
-    examples = Examples(data, pairs["train"].sample(num_pairs, config.seed), config)
+    examples = Examples(data, pairs["train"].sample(num_pairs, config.seed), catalogue.has_content, config)
     _refuse_misfits(config, encoder, pairs, where=dataset)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     prepare_towers(encoder.image_encoder, encoder.text_encoder, config)

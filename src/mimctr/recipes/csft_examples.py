@@ -4,19 +4,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mimctr.batch import FIRST_INDEX
 from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.pairs import HardNegatives
-from mimctr.distributed import largest_batch, own_rows
+from mimctr.distributed import own_rows
 from mimctr.errors import DataError
-from mimctr.recipes.content import epoch_batch
+from mimctr.recipes.content import epoch_batch, step_size
 from mimctr.recipes.csft_config import Config
-from mimctr.recipes.visual_search import Pairs
+from mimctr.recipes.visual_search import Pairs, item_times
 
 
 class Batch(NamedTuple):
@@ -32,7 +31,7 @@ class Batch(NamedTuple):
     """``item_index``: the positives in the order of the queries, then as many of each sort of drawn negatives."""
     item_keys: Int[Tensor, "candidates"]
     users: Int[Tensor, "candidates"]
-    """Who bought the item; ``NOBODY`` at a drawn negative that its query's user did not buy."""
+    """The user of its pair; ``NOBODY`` at a drawn negative that this user did not buy in any training pair."""
     category: Int[Tensor, "candidates"]
     """Index of the item's category; 0 where it has none."""
 
@@ -56,18 +55,22 @@ class Examples:
     """Training pairs by step, each with its drawn negatives: one of the positive's category, one of any.
 
     Drawn are items first seen before the validation part: later ones would be negatives only, and held-out
-    search would count that against them.
+    search would count that against them. Nor are items without picture and title, which say nothing.
 
     Args:
         data: Says categories and keys.
         pairs: Of the training part.
+        has_content: By ``item_index``: whether it has picture or title.
         config: Settings.
 
     Raises:
+        ConfigError: there are fewer pairs than processes, or a batch does not divide over them.
         DataError: there are fewer than two pairs.
     """
 
-    def __init__(self, data: CtrDataset, pairs: Pairs, config: Config) -> None:
+    def __init__(
+        self, data: CtrDataset, pairs: Pairs, has_content: Bool[ndarray, "items"], config: Config
+    ) -> None:
         if len(pairs) < 2:
             raise DataError(
                 f"{data.folder}: {len(pairs)} interest pairs of kind {config.pair_kinds} to train on; at least 2 are "
@@ -76,10 +79,8 @@ class Examples:
         self._pairs = pairs
         self._config = config
         self._keys = data.item_keys
-        self.batch_size = min(config.batch_size, largest_batch(len(pairs)))
-        first_seen = np.concatenate(
-            [np.zeros(FIRST_INDEX, dtype=np.int64), data.items["first_seen_time"].to_numpy()]
-        )
+        self.batch_size = step_size(len(pairs), config.batch_size)
+        first_seen = item_times(data, has_content)
         self._category = data.item_fields[:, 0].astype(np.int64)
         groups = {"category": self._category, "any": np.ones_like(self._category)}
         self._negatives = [

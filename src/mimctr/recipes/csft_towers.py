@@ -10,14 +10,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mimctr.csft.augment import augment
+from mimctr.encoders.batch_norm import SharedBatchNorm2d
+from mimctr.encoders.image import ImageEncoder
 from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.text import TextEncoder
 from mimctr.encoders.vectors import ItemVectors, QueryVectors
 from mimctr.evaluate.cohorts import ALL
+from mimctr.evaluate.metrics import auc
 from mimctr.recipes.catalogue import Catalogue, TowerVectors, split_queries
 from mimctr.recipes.content import NO_ROWS
 from mimctr.recipes.csft_config import Config
 from mimctr.recipes.csft_examples import Batch
-from mimctr.recipes.visual_search import Pairs, cosine_auc
+from mimctr.recipes.visual_search import Pairs, mean_cosines
 
 
 class Towers:
@@ -46,14 +50,24 @@ class Towers:
         return self._cached or self._catalogue.run_towers(self._encoder, device=self._device, also=pairs)
 
     def search(self, pairs: Pairs) -> dict[str, float]:
-        """Center ``h^MM`` on the catalogue; return search metrics of all ``pairs`` with the present weights."""
+        """Center ``h^MM`` on the catalogue; return search metrics of all ``pairs`` with the present weights.
+
+        Beside them ``cosine_auc``, the AUC of the mean cosine on validation impressions: what stage 3 starts from. It
+        is left out where all of them were clicked, or none.
+
+        Raises:
+            DataError: so it is, and ``cosine_auc`` is the watched metric.
+        """
         vectors = self.everything(pairs)
         catalogue, encoder = self._catalogue, self._encoder
         catalogue.recenter(encoder, vectors)
         found = catalogue.search(encoder, pairs, vectors, query=self._config.query)
         fused = catalogue.fused(encoder, np.arange(len(catalogue.has_content)), vectors).to(self._device)
         content = encoder.content(fused, catalogue.category_index(encoder).to(self._device)).cpu()
-        return found[ALL] | {"cosine_auc": cosine_auc(catalogue.data, content)}
+        cosines = mean_cosines(catalogue.data, content, catalogue.has_content, "validation")
+        if self._config.metric != "cosine_auc" and len(np.unique(cosines.click)) < 2:
+            return found[ALL]
+        return found[ALL] | {"cosine_auc": auc(cosines.click, cosines.score)}
 
     def vectors(self, batch: Batch) -> tuple[QueryVectors | ItemVectors, ItemVectors]:
         """Return the vectors of queries and items of a batch, on the device; with gradient unless cached.
@@ -85,9 +99,13 @@ class Towers:
         distinct_read, text_rows = np.unique(read, return_inverse=True)
         tokens = titles.gather(np.concatenate([distinct_read, items[has_text]]))
         pixels = augment(pictures.gather(distinct).to(self._device), strength=self._config.augment)
-        images = self._in_pieces(self._encoder.image_vectors, pixels)
+        encoder = self._encoder
+        images = self._in_pieces(encoder.image_encoder, encoder.image_vectors, pixels)
         texts = self._in_pieces(
-            self._encoder.text_vectors, tokens.ids.to(self._device), tokens.mask.to(self._device)
+            encoder.text_encoder,
+            encoder.text_vectors,
+            tokens.ids.to(self._device),
+            tokens.mask.to(self._device),
         )
         images = images[torch.from_numpy(image_rows).to(self._device)]  # (queries + items with a picture, Dv)
         texts_read = texts[torch.from_numpy(text_rows).to(self._device)]
@@ -96,11 +114,17 @@ class Towers:
             *_spread(texts[len(distinct_read) :], has_text, self._device),
         )
 
-    def _in_pieces(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _in_pieces(
+        self, tower: ImageEncoder | TextEncoder, encode: Callable[..., Tensor], *inputs: Tensor
+    ) -> Tensor:
         """Return ``encode(*inputs)``; in pieces whose activations are forgotten and made again in the backward pass.
 
-        Loss and gradient are those of the whole batch (gradient caching, arXiv:2101.06983).
+        Loss and gradient are those of the whole batch (gradient caching, arXiv:2101.06983). No rows give no vectors,
+        without the tower: many networks cannot read them. One with a shared batch norm runs all the same: other
+        processes wait for it.
         """
+        if not len(inputs[0]) and not any(isinstance(m, SharedBatchNorm2d) for m in tower.modules()):
+            return inputs[0].new_zeros(0, tower.dim, dtype=torch.float32)
         size = self._config.tower_batch_size
         if not size or not torch.is_grad_enabled():
             return encode(*inputs)

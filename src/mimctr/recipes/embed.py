@@ -23,6 +23,7 @@ from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.dataset import CtrDataset
 from mimctr.distributed import barrier, from_main, is_main, rank, size
 from mimctr.encoders.backends import BackendName
+from mimctr.encoders.item import recorded_fingerprint
 from mimctr.encoders.vectors import ItemVectors, Modality
 from mimctr.errors import EncoderError, RunError, StaleSnapshot
 from mimctr.files import read_json, write_json
@@ -59,8 +60,9 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
     A query has its picture's; one that is only a text has its text's, where the encoder has text queries.
 
     Each different picture and text is encoded once. Processes that torchrun started share the shards; the first one
-    writes the snapshots. What an interrupted call left in ``out`` is not encoded again, however many processes there
-    were, nor what the encoder's folder keeps of this dataset (``keep_vectors``).
+    writes the snapshots. What an interrupted call with the same encoder, dataset and settings left in ``out`` is not
+    encoded again, however many processes there were, nor what the encoder's folder keeps of this dataset
+    (``keep_vectors``).
 
     Args:
         dataset: Written by ``mimctr prepare``.
@@ -69,14 +71,24 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:
         config: Settings.
 
     Raises:
-        RunError: no item at all has content.
+        RunError: no item at all has content; ``out`` holds vectors of another encoder.
         EncoderError: the back-end is not installed, cannot run the towers, or is too far from PyTorch.
     """
+    _refuse_others(out, recorded_fingerprint(encoder))
     if (out / SUMMARY).exists():
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         return Summary.model_validate(read_json(out / SUMMARY))
     with one_thread():
         return _embed(dataset, encoder, out, config)
+
+
+def _refuse_others(out: Path, fingerprint: str) -> None:
+    """Raise where ``out`` holds vectors of another encoder."""
+    for folder in (out / ITEMS, out / QUERIES):
+        if (folder / MANIFEST).exists() and (found := read_manifest(folder).fingerprint) != fingerprint:
+            raise RunError(
+                f"{folder}: holds vectors of encoder {found[:12]}, not of {fingerprint[:12]}. Choose another folder."
+            )
 
 
 def _embed(dataset: Path, encoder: Path, out: Path, config: Config) -> Summary:

@@ -17,9 +17,10 @@ from torch import Tensor
 from mimctr.data.blobs import BlobStore
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.backends import open_towers
-from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.item import ItemEncoder, recorded_fingerprint
 from mimctr.encoders.vectors import ItemVectors, Towers
 from mimctr.evaluate.machine import describe_machine
+from mimctr.files import hash_json
 from mimctr.recipes.catalogue import read_kept
 from mimctr.recipes.content import NONE, Titles, by_length, chunks
 from mimctr.recipes.device import pick_device
@@ -131,7 +132,7 @@ class ShardEncoder:
 
     @classmethod
     def open(cls, dataset: Path, encoder: Path, folder: Path, config: Config) -> "ShardEncoder":
-        """Open a dataset and an item encoder; ``folder`` keeps the shards.
+        """Open a dataset and an item encoder; ``folder`` keeps the shards, apart from those made of anything else.
 
         Raises:
             EncoderError: the encoder cannot be read, or the back-end is not installed or cannot run its towers.
@@ -139,11 +140,16 @@ class ShardEncoder:
         data = CtrDataset.open(dataset)
         on_cpu = config.backend != "torch"
         model = ItemEncoder.load(encoder).to(pick_device("cpu" if on_cpu else config.device))
+        made_from = {
+            "encoder": recorded_fingerprint(encoder),
+            "dataset": data.manifest.data_hash(),
+            "settings": config.model_dump(mode="json"),
+        }
         return cls(
             data,
             model,
             open_towers(model, config.backend, num_workers=num_workers(config)),
-            folder,
+            folder / hash_json(made_from)[:12],
             batch_size=config.batch_size,
             batches_per_shard=config.batches_per_shard,
             kept=None if on_cpu else read_kept(encoder, data, model),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mimctr import distributed
 from mimctr.errors import RunError
 from mimctr.progress import track
-from mimctr.recipes.content import epoch_batch
+from mimctr.recipes.content import epoch_batch, step_size
 from mimctr.train.run import Run
 from mimctr.train.schedule import set_learning_rate, warmup_cosine
 from mimctr.train.seeds import seed_step
@@ -113,11 +113,11 @@ def fit(
         seed: Of everything drawn.
 
     Raises:
-        ConfigError: a batch does not divide over the processes.
+        ConfigError: there are fewer rows than processes, or a batch does not divide over them.
         RunError: the loss is not finite.
     """
     optimizer = adamw({"model": (model.parameters(), learning_rate)}, weight_decay=weight_decay)
-    rows = min(batch_size, distributed.largest_batch(len(trained)))
+    rows = step_size(len(trained), batch_size)
     start = resume(run, {"model": model}, optimizer, batch_size=rows)
     evaluate_every = max(num_steps // 5, 1)
     for step in track(range(start, num_steps), total=num_steps, description=run.folder.name, start=start):

@@ -202,7 +202,7 @@ def _train_text(captions: list[str], out: Path, config: Config) -> dict[str, flo
     seed_step(config.seed, 0)
     tokenizer = train_tokenizer(captions, vocab_size=config.vocab_size)
     encoder = TextEncoder.from_config(
-        config.text_network, tokenizer, max_length=config.max_tokens, pooling=config.text_pooling or "mean"
+        config.text_network, tokenizer, max_length=config.max_tokens, pooling=config.text_pooling
     )
     tokens = encoder.tokenize(captions)
     held, trained = _hold_out(len(captions), config.seed)

@@ -81,7 +81,7 @@ def main(dataset: Path, encoder: Path, out: Path, config: Config) -> Searches:
             raise DataError(f"{dataset}: no interest pair of kind {config.pair_kinds} in the {part} part.")
         asking = catalogue.queries(model, pairs, towers, fused, query="image")
         ranks = pair_ranks(asking, fused, data, pairs, catalogue.has_content)
-        cosines = mean_cosines(data, content, part)
+        cosines = mean_cosines(data, content, catalogue.has_content, part)
         found[part] = search_slices(ranks, data, pairs, catalogue.has_content)
         tensors |= {
             f"{part}.rank": ranks,

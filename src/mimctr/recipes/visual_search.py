@@ -17,7 +17,6 @@ from mimctr.data.dataset import CtrDataset
 from mimctr.data.split import Part
 from mimctr.encoders.search import search_metrics, search_ranks
 from mimctr.evaluate.cohorts import ALL, SEEN_ITEMS, UNSEEN_ITEMS, category_slices, whole
-from mimctr.evaluate.metrics import auc
 from mimctr.recipes.content import Pictures, Titles, chunks
 
 MAX_IMPRESSIONS, IMPRESSIONS_AT_ONCE, MAX_BEHAVIORS = 20_000, 1024, 50
@@ -123,7 +122,7 @@ def pair_ranks(
         items,
         torch.from_numpy(pairs.item),
         query_times=torch.from_numpy(pairs.time),
-        item_times=torch.from_numpy(_item_times(data, has_content)),
+        item_times=torch.from_numpy(item_times(data, has_content)),
         shown=shown,
     )
 
@@ -136,7 +135,7 @@ def search_slices(
     Slices are ``all``, ``item:unseen`` and ``item:seen`` (is the bought item in no training pair, or in one?), and one
     for each category of bought items; ``query:image`` and ``query:text`` where both ask.
     """
-    competing = np.searchsorted(np.sort(_item_times(data, has_content)), pairs.time, side="right")
+    competing = np.searchsorted(np.sort(item_times(data, has_content)), pairs.time, side="right")
     by_chance = np.minimum(10 / np.maximum(competing, 1), 1)
     return {
         name: {
@@ -149,8 +148,8 @@ def search_slices(
     }
 
 
-def _item_times(data: CtrDataset, has_content: ndarray) -> Int[ndarray, "items"]:
-    """Return by ``item_index`` since when each item competes; ``NEVER`` without content."""
+def item_times(data: CtrDataset, has_content: ndarray) -> Int[ndarray, "items"]:
+    """Return by ``item_index`` since when each item can be compared; ``NEVER`` without content."""
     first_seen = np.concatenate([np.full(FIRST_INDEX, NEVER), data.items["first_seen_time"].to_numpy()])
     return np.where(has_content, first_seen, NEVER)
 
@@ -191,31 +190,27 @@ class MeanCosines(NamedTuple):
     click: Float[ndarray, "impressions"]
 
 
-def mean_cosines(data: CtrDataset, items: Float[Tensor, "items content"], part: Part) -> MeanCosines:
+def mean_cosines(
+    data: CtrDataset, items: Float[Tensor, "items content"], has_content: ndarray, part: Part
+) -> MeanCosines:
     """Return the mean cosine of target and behaviors on the newest ``MAX_IMPRESSIONS`` impressions of a part.
+
+    As in Eq. (7), a behavior without a vector is left out; a target without one has 0.
 
     Args:
         data: Where they are.
         items: ``h^MM`` by ``item_index``.
+        has_content: By ``item_index``: whether there is a vector.
         part: Of the split.
     """
-    unit = F.normalize(items, dim=-1)
+    there = torch.from_numpy(has_content)
+    unit = F.normalize(items, dim=-1).masked_fill(~there.unsqueeze(-1), 0.0)
     rows = np.array(data.rows(part))[-MAX_IMPRESSIONS:]
     scores, clicks = [], []
     for chosen in chunks(rows, IMPRESSIONS_AT_ONCE):
         batch = data.batch(chosen, max_length=MAX_BEHAVIORS)
-        total = (unit[batch.behaviors] * batch.mask.unsqueeze(-1)).sum(1)  # (B, C)
-        scores.append((total * unit[batch.target]).sum(-1) / batch.mask.sum(1).clamp(min=1))
+        counted = batch.mask & there[batch.behaviors]
+        total = (unit[batch.behaviors] * counted.unsqueeze(-1)).sum(1)  # (B, C)
+        scores.append((total * unit[batch.target]).sum(-1) / counted.sum(1).clamp(min=1))
         clicks.append(batch.clicks)
     return MeanCosines(rows, torch.cat(scores).numpy(), torch.cat(clicks).numpy())
-
-
-def cosine_auc(data: CtrDataset, items: Float[Tensor, "items content"]) -> float:
-    """Return the AUC of the mean cosine of target and behaviors on validation impressions: what stage 3 starts from.
-
-    Args:
-        data: Its newest ``MAX_IMPRESSIONS`` validation impressions are judged.
-        items: ``h^MM`` by ``item_index``.
-    """
-    found = mean_cosines(data, items, "validation")
-    return auc(found.click, found.score)
