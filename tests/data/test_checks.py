@@ -170,8 +170,8 @@ def test_an_impression_with_a_row_for_its_click_is_clicked(tables, write, tmp_pa
     tables["impressions"] = pl.concat([clicked, shown] if clicked_first else [shown, clicked])
     [line] = refusal(write(tables), tmp_path / "out")
     assert (
-        f" {len(clicked)} of these impressions have a row with a click and one without, and count as clicked. "
-        "Keep one row" in line
+        f" {len(clicked)} of these impressions have a row with a click and one without; '--lenient' takes them as "
+        "clicked. Keep one row" in line
     )
     prepare_tables(write(tables), tmp_path / "lenient", lenient=True)
     prepare_tables(write({**tables, "impressions": impressions}), tmp_path / "once")

@@ -253,7 +253,8 @@ def _check_duplicates(checked: CheckedTable, events: Events, items: Items) -> No
     checked.keep[again] = False
     otherwise = _click_where_any(events, frame, suspects)
     labels = (
-        f" {otherwise:,} of these impressions have a row with a click and one without, and count as clicked."
+        f" {otherwise:,} of these impressions have a row with a click and one without; '--lenient' takes them as "
+        "clicked."
         if otherwise
         else ""
     )
