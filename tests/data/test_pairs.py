@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mimctr.data import CtrDataset, HardNegatives, PairRule, prepare_tables
@@ -77,6 +77,8 @@ def test_the_newest_queries_are_taken_each_item_once():
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(EVENT, min_size=1, max_size=60), st.integers(1, 3), st.booleans())
+@example([(2, 2 + (hour == 9), hour, "click") for hour in range(20)] + [(2, 7, 30, "purchase")], 2, False)
+@example([(2, 4 - (hour > 2), hour, "click") for hour in range(20)] + [(2, 2, 30, "purchase")], 1, True)
 def test_looking_back_step_by_step_finds_what_looking_at_all_finds(events, most, same):
     """Mutants: stop where the newest few are of another category; cut a positive's queries at the end of a chunk."""
     rule, group = PairRule(query_kinds=("click", "purchase"), max_pairs=most), GROUP if same else None
