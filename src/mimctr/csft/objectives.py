@@ -26,7 +26,8 @@ class MultiLevelInfoNCE(nn.Module):
         learn_temperature: Whether it is trained too, never below 0.01.
         text_weight: ``alpha``.
         image_weight: ``beta``.
-        mask_same_user: Other candidates of the query's user are no negatives of it (:class:`Exclusions`).
+        mask_same_user: Other candidates of the query's user are no negatives of it, see
+            :class:`~mimctr.csft.loss.Exclusions`.
     """
 
     def __init__(
