@@ -87,8 +87,24 @@ def pairs_from_behaviors(
     user, time = histories.user[positives], histories.time[positives]
     ends = history_ends(queries, user=user, time=time)
     starts = history_ends(queries, user=user, time=time - round(rule.window_days * DAY))
+    pairs = _look_back(histories, queries, positives, starts, ends, group=group, max_pairs=rule.max_pairs)
+    kind_names = pl.Series(kinds, dtype=pl.String).gather(pairs["kind"].to_numpy() - 2)
+    return finish_pairs(pairs.with_columns(query=pl.lit(0), kind=kind_names), split)
+
+
+def _look_back(
+    histories: Histories,
+    queries: Histories,
+    positives: Int[ndarray, "positives"],
+    starts: Int[ndarray, "positives"],
+    ends: Int[ndarray, "positives"],
+    *,
+    group: Int[ndarray, "items"] | None,
+    max_pairs: int,
+) -> pl.DataFrame:
+    """Return the newest pairs of each positive: of few queries first, of ever more where those do not give enough."""
     frames = [_expand(histories, queries, positives[:0], starts[:0], ends[:0])]
-    waiting, reach = np.arange(len(positives)), REACH * rule.max_pairs
+    waiting, reach = np.arange(len(positives)), REACH * max_pairs
     while len(waiting):
         newest = np.maximum(starts[waiting], ends[waiting] - reach)
         unfinished = []
@@ -98,16 +114,14 @@ def pairs_from_behaviors(
             if group is not None:
                 same = (group[frame["query_item"]] == group[frame["item"]]) & (group[frame["item"]] != 0)
                 frame = frame.filter(pl.Series(same))
-            frame = _newest(frame, rule.max_pairs)
+            frame = _newest(frame, max_pairs)
             place = np.searchsorted(positives[rows], frame["positive"].to_numpy())
-            full = np.bincount(place, minlength=len(rows)) == rule.max_pairs
+            full = np.bincount(place, minlength=len(rows)) == max_pairs
             done = full | (newest[chunk] == starts[rows])
             frames.append(frame.filter(pl.Series(done[place], dtype=pl.Boolean)))
             unfinished.append(rows[~done])
         waiting, reach = np.concatenate(unfinished), REACH * reach
-    pairs = pl.concat(frames).sort("positive", maintain_order=True).drop("positive")
-    kind_names = pl.Series(kinds, dtype=pl.String).gather(pairs["kind"].to_numpy() - 2)
-    return finish_pairs(pairs.with_columns(query=pl.lit(0), kind=kind_names), split)
+    return pl.concat(frames).sort("positive", maintain_order=True).drop("positive")
 
 
 def finish_pairs(pairs: pl.DataFrame, split: Split) -> pl.DataFrame:

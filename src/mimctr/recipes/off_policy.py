@@ -135,7 +135,7 @@ def reason_not_to_run(dataset: CtrDataset, config: Config) -> str | None:
     pages = find_pages(log)
     if not pages.num_pages:
         return _no_pages(pages)
-    refuse_told_places(dataset, rows, log.position, config.position_fields)
+    _refuse_told_places(_by_position(dataset, rows, log.position), config.position_fields)
     return None
 
 
@@ -184,9 +184,9 @@ def at_one_place(
     Raises:
         ConfigError: another context field is decided by the position.
     """
-    refuse_told_places(dataset, rows, position, position_fields)
-    names = list(dataset.fields.context)
     frame = _by_position(dataset, rows, position)
+    _refuse_told_places(frame, position_fields)
+    names = list(dataset.fields.context)
     context = np.array(dataset.impressions.context_fields)
     top = frame.filter(pl.col("position") == pl.col("position").min())
     for name in (one for one in names if one in position_fields):
@@ -196,24 +196,19 @@ def at_one_place(
     return same
 
 
-def refuse_told_places(
-    dataset: CtrDataset, rows: range, position: Int[ndarray, "rows"], position_fields: Sequence[str]
-) -> None:
+def _refuse_told_places(by_position: pl.DataFrame, position_fields: Sequence[str]) -> None:
     """See to it that no context field but those named is decided by where an item stood.
 
     Args:
-        dataset: To read from.
-        rows: Impressions that will be scored.
-        position: Of each of them.
-        position_fields: Context fields that say where an item stood; those that are not there are skipped.
+        by_position: ``position``, and the context fields.
+        position_fields: Context fields that say where an item stood.
 
     Raises:
         ConfigError: another one is.
     """
-    frame = _by_position(dataset, rows, position)
-    counts = frame.group_by("position").agg(pl.all().n_unique())
-    for name in dataset.fields.context:
-        decided = counts[name].max() == 1 and frame[name].n_unique() > 1
+    counts = by_position.group_by("position").agg(pl.all().n_unique())
+    for name in by_position.columns[1:]:
+        decided = counts[name].max() == 1 and by_position[name].n_unique() > 1
         if decided and name not in position_fields:
             raise ConfigError(
                 f"off-policy: the context field '{name}' has one value at each position, so it tells a model where an "
