@@ -48,6 +48,22 @@ def test_labels_cover_neither_one_another_nor_the_edge(num_points):
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
 
+def test_the_line_of_zero_strikes_no_label_out():
+    """Mutant: labels know of points and intervals alone."""
+    figure = scatter(2)
+    points = [
+        Point(x=0.0, y=-1.0, label="below"),
+        Point(x=1.0, y=0.0, label="on it"),
+        Point(x=2.0, y=1.0, label="above"),
+    ]
+    drawing = draw(figure.model_copy(update={"series": [Series(name="s", points=points)]}))
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    _, height = axes.transData.transform((0.0, 0.0))
+    boxes = [Text.get_window_extent(text) for text in axes.texts if text.get_text()]
+    assert not any(box.y0 < height < box.y1 for box in boxes)
+
+
 def test_bars_that_would_look_alike_are_points_and_bars_begin_at_0():
     def bars(values):
         points = [Point(x=f"S{place}", y=value) for place, value in enumerate(values)]

@@ -53,6 +53,7 @@ def place_labels(
     points: Sequence[Labelled],
     *,
     bars: Sequence[tuple[float, float, float]] = (),
+    across: Sequence[float] = (),
 ) -> None:
     """Write labels one after the other, from left to right, each where it covers least of what stands already.
 
@@ -61,11 +62,14 @@ def place_labels(
         axes: Its axes, with their final limits; the labels change them no more.
         points: All points; those without text are only kept clear.
         bars: Intervals, as x, low and high.
+        across: Heights of lines from side to side.
     """
     drawing.draw_without_rendering()
     unit = drawing.dpi / 72
     marks = [_around(axes.transData.transform((x, y)), REACH * unit) for x, y, _ in points]
     lines = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(unit) for x, low, high in bars]
+    sides = axes.get_xlim()
+    lines += [Bbox(axes.transData.transform([(x, y) for x in sides])).padded(unit) for y in across]
     taken: list[Bbox] = []
     for point in sorted((point for point in points if point.text), key=lambda point: point.x):
         trials = [(place, _box(axes, point, place)) for place in PLACES]

@@ -30,8 +30,7 @@ def draw(figure: Figure) -> Drawing:
         _draw_series(axes, _kind(figure), series, places, number=number, of=len(figure.series))
     if places:
         _name_places(axes, list(places))
-    ends = _ends(figure)
-    if _kind(figure) == "bar" or min(ends) < 0 < max(ends):
+    if _has_zero_line(figure):
         axes.axhline(0, color=INK, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if not places:
@@ -54,6 +53,11 @@ def _kind(figure: Figure) -> str:
     """Return how the figure is drawn: as it asks, but no bars that would all look alike from 0 on."""
     low, high = min(_ends(figure)), max(_ends(figure))
     return "dots" if figure.kind == "bar" and low > 0 and high - low < TELLING * high else figure.kind
+
+
+def _has_zero_line(figure: Figure) -> bool:
+    ends = _ends(figure)
+    return _kind(figure) == "bar" or min(ends) < 0 < max(ends)
 
 
 def _ends(figure: Figure) -> list[float]:
@@ -107,6 +111,7 @@ def _label_points(drawing: Drawing, axes: Axes, figure: Figure, places: dict[str
             for point in points
             if point.low is not None and point.high is not None
         ],
+        across=[0.0] if _has_zero_line(figure) else [],
     )
 
 
