@@ -251,10 +251,11 @@ def test_text_ids_have_the_keys_of_datasets(center, tmp_path, kind):
         ({"ids": [1.5, 2, 3, 4, 5]}, "these are Float64 with 0 missing"),
         (
             {"vectors": np.zeros_like(VECTORS)},
-            "5 of 5 vectors from row 0 on are zero or not finite, the first is row 0",
+            "5 of 5 vectors from row 0 on have a length in float32 that is zero or not finite, the first is row 0",
         ),
-        ({"vectors": VECTORS * np.nan}, "are zero or not finite"),
-        ({"vectors": VECTORS * 1e30}, "5 of 5 vectors are not finite as float16"),
+        ({"vectors": VECTORS * np.nan}, "that is zero or not finite"),
+        ({"vectors": VECTORS * 1e30}, "that is zero or not finite"),
+        ({"vectors": VECTORS * 1e10}, "5 of 5 vectors are not finite as float16"),
         ({"ids": [], "vectors": VECTORS[:0]}, "holds no vectors"),
     ],
 )

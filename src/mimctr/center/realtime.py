@@ -18,7 +18,7 @@ from mimctr.center.center import ENCODERS, Center
 from mimctr.center.generations import Generation
 from mimctr.center.incoming import Again, NewItem, Renewed, Task, unreadable, with_content
 from mimctr.center.log import Appended, Change, Producer
-from mimctr.center.record import content_flags, encode
+from mimctr.center.record import content_flags, encode, have_length
 from mimctr.center.window import NUM_BYTES, NUM_RECORDS, SECONDS
 from mimctr.encoders.architecture import load_transformers
 from mimctr.encoders.item import ItemEncoder
@@ -228,8 +228,8 @@ def _given(item: NewItem, one: Generation) -> bytes | MimctrError:
         return DataError(
             f"item {item.item_id}: its vector has shape {vector.shape}, generation {one.number} has ({one.dim},)."
         )
-    if not np.isfinite(vector).all() or not vector.any():
-        return DataError(f"item {item.item_id}: its vector is zero or not finite.")
+    if not have_length(vector[None])[0]:
+        return DataError(f"item {item.item_id}: the length of its vector in float32 is zero or not finite.")
     try:
         return encode(vector[None], one.dtype)[0].tobytes()
     except CenterError as error:

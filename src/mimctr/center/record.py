@@ -203,6 +203,13 @@ def _whole(payload_bytes: int) -> np.dtype[np.void]:
     return np.dtype([("head", LAYOUT), ("payload", "u1", (payload_bytes,)), ("crc", "<u4")])
 
 
+def have_length(vectors: Float[ndarray, "rows content"]) -> Bool[ndarray, "rows"]:
+    """Return which vectors have a length in float32 that is neither zero nor infinite: the others have no cosine."""
+    with np.errstate(over="ignore"):
+        squares = np.square(vectors.astype(np.float32)).sum(axis=1)
+    return (squares > 0) & np.isfinite(squares)
+
+
 def encode(vectors: Float[ndarray, "rows content"], dtype: DType) -> UInt8[ndarray, "rows bytes"]:
     """Return the payloads of vectors: float16, float32, or int8 behind the float32 step that one of its units is.
 

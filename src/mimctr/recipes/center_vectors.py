@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from mimctr.center.center import Center
 from mimctr.center.generations import Generation
-from mimctr.center.record import DType, decode
+from mimctr.center.record import DType, decode, have_length
 from mimctr.center.snapshot import ROWS_AT_ONCE
 from mimctr.data.keys import item_keys
 from mimctr.errors import DataError
@@ -50,7 +50,7 @@ def import_vectors(
         dtype: How vectors are kept.
 
     Raises:
-        DataError: the file is not what it should be, an id stands twice, or a vector is zero or not finite.
+        DataError: the file is not what it should be, an id stands twice, or a vector has no length in float32.
         CenterError: there is no center.
     """
     opened = Center(center)
@@ -63,7 +63,7 @@ def import_vectors(
                 starts, total=len(starts), description="import", unit=f"{ROWS_AT_ONCE:,} vectors"
             ):
                 some = vectors.read(first, first + ROWS_AT_ONCE)
-                _refuse_zero(path, some, first)
+                _refuse_without_length(path, some, first)
                 writer.write(vectors.keys[first : first + ROWS_AT_ONCE], some)
     except BaseException:
         opened.log.generations.drop(one.number)
@@ -159,12 +159,12 @@ def _keys(path: Path, ids: pl.Series) -> Int[ndarray, "rows"]:
     return keys
 
 
-def _refuse_zero(path: Path, vectors: Float[ndarray, "some content"], first: int) -> None:
-    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1))
+def _refuse_without_length(path: Path, vectors: Float[ndarray, "some content"], first: int) -> None:
+    wrong = np.flatnonzero(~have_length(vectors))
     if len(wrong):
         raise DataError(
-            f"{path}: {len(wrong)} of {len(vectors)} vectors from row {first} on are zero or not finite, the first is "
-            f"row {first + wrong[0]}. Leave them out: an item without a vector is no error."
+            f"{path}: {len(wrong)} of {len(vectors)} vectors from row {first} on have a length in float32 that is zero "
+            f"or not finite, the first is row {first + wrong[0]}. Leave them out: an item without a vector is no error."
         )
 
 

@@ -4,7 +4,6 @@ A query's vector is what ``mimctr embed`` would have made of it, float16 as its 
 """
 
 import asyncio
-import math
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
@@ -19,6 +18,7 @@ from numpy import ndarray
 from mimctr.center.center import SNAPSHOTS
 from mimctr.center.known_queries import QUERIES, KnownQueries, content_key
 from mimctr.center.query_encoder import QueryEncoder
+from mimctr.center.record import have_length
 from mimctr.center.stores.interface import Space
 from mimctr.data.texts import visible_text
 from mimctr.errors import DataError
@@ -131,17 +131,14 @@ class Queries:
             raise DataError(
                 f"query_vector: has {len(vector)} numbers, generation {space.generation} has {space.dim}."
             )
-        with np.errstate(over="ignore"):
-            vector = vector.astype(np.float32)
-            square = float(np.square(vector).sum())
-        if not 0 < square < math.inf:
+        if not have_length(vector[None])[0]:
             raise DataError("query_vector: its length in float32 is zero or not finite.")
         norm = float(np.linalg.norm(vector.astype(np.float64)))
         if self._encoder.has(space.fingerprint) and abs(norm - 1) > MAX_OFF_UNIT:
             raise DataError(
                 f"query_vector: its norm is {norm:.4g}, the generation's vectors have 1. Scale it."
             )
-        return vector
+        return vector.astype(np.float32)
 
     def _start(self, key: Key, text: str | None, image: bytes | None) -> "Future[Vector] | None":
         """Encode a query, once however many ask; None where too many wait."""
