@@ -43,6 +43,7 @@ NOT_READ = [
     "Only mimctr reads the kind of a behavior and trains a row for unknown items and users.",
     "RecBole's DIN reads neither user, query nor context, only target and history.",
 ]
+ONLY_TARGET_AND_HISTORY = "Here all peers were given what RecBole's DIN reads, and no more."
 RESAMPLES_SEED = 0
 
 
@@ -114,6 +115,11 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.0005, 0.001, 0.002, 0.005])
+    parser.add_argument(
+        "--target-and-history",
+        action="store_true",
+        help="give the peers what RecBole's DIN reads and no more; without mimctr, which reads the dataset itself",
+    )
     parser.add_argument("--epochs", type=int, default=5, help="at most")
     parser.add_argument("--patience", type=int, default=1, help="epochs without a better validation AUC")
     parser.add_argument("--threads", type=int, default=2)
@@ -123,6 +129,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     args = parser.parse_args()
+    if args.target_and_history and OURS in args.libraries:
+        parser.error(f"--target-and-history: {OURS} reads the dataset itself. Leave it out: --libraries ...")
     print_load()
     dataset = CtrDataset.open(args.dataset)
     judge = Judge(dataset, num_resamples=args.resamples)
@@ -133,6 +141,7 @@ def main() -> None:
             str(SCRIPTS / "export_dataset.py"),
             str(args.dataset),
             str(folder / "log.npz"),
+            *(["--target-and-history"] if args.target_and_history else []),
         ]
         subprocess.run(export, check=True)
         entries = contestants(args)
@@ -229,7 +238,7 @@ def collect(entries: list[Entry], dataset: CtrDataset, args: argparse.Namespace,
         seeds=args.seeds,
         num_impressions={part: dataset.manifest.counts[part] for part in ("train", "validation", "test")},
         settings=settings,
-        not_read=NOT_READ,
+        not_read=[*NOT_READ, *([ONLY_TARGET_AND_HISTORY] if args.target_and_history else [])],
         ceiling_auc=judge.ceiling,
         rows=rows,
         command=shlex.join(["python", *sys.argv]),

@@ -132,6 +132,17 @@ def test_items_keep_their_fields_and_only_untrained_ones_share_a_row(
     assert alone == trained
 
 
+def test_target_and_history_alone_are_the_same_impressions_with_one_user_and_no_field(log):
+    less = log.target_and_history()
+    rows = log.rows("test")
+    for one, other in zip(log.newest(rows, 5), less.newest(rows, 5), strict=True):
+        assert np.array_equal(one, other)
+    assert less.field_columns(rows) == {}
+    assert set(less.known_users[log.users].tolist()) == {1}
+    assert np.array_equal(less.items, log.items)
+    assert less.item_columns().keys() == log.item_columns().keys()
+
+
 def test_a_missing_environment_of_the_peers_is_told_in_a_line(modules, tmp_path):
     with pytest.raises(SystemExit, match=r"bin/python: no such Python\. Make the peers' environment"):
         modules("start").run_task("recbole", "prepare", tmp_path, {}, peers=tmp_path / "bin/python")

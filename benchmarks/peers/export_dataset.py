@@ -1,6 +1,6 @@
 """A dataset that mimctr has prepared, as the log that every contestant reads.
 
-    python export_dataset.py runs/demo/dataset log.npz
+    python export_dataset.py runs/demo/dataset log.npz [--target-and-history]
 
 The same impressions in the same order, the same histories, the same split, and every categorical field of item, user,
 query and context. What no peer's table can hold stays behind: the kind of a behavior, its time beside the target's,
@@ -64,4 +64,5 @@ def _known(counts: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    export(CtrDataset.open(Path(sys.argv[1]))).save(Path(sys.argv[2]))
+    log = export(CtrDataset.open(Path(sys.argv[1])))
+    (log.target_and_history() if "--target-and-history" in sys.argv[3:] else log).save(Path(sys.argv[2]))

@@ -3,7 +3,7 @@
 NumPy alone: each environment reads it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,16 @@ class Log:
     def field_columns(self, rows: slice) -> dict[str, tuple[ndarray, int]]:
         """Return the other fields of some impressions by name, with their sizes."""
         return _columns(self.fields[rows], self.names, self.sizes)
+
+    def target_and_history(self) -> "Log":
+        """Return the log as RecBole's DIN reads it: one row for all users, and no other field of the impression."""
+        return replace(
+            self,
+            known_users=np.where(self.known_users > 0, 1, 0),
+            fields=self.fields[:, :0],
+            names=self.names[:0],
+            sizes=self.sizes[:0],
+        )
 
     def save(self, path: Path) -> None:
         """Write one .npz file."""
