@@ -192,9 +192,10 @@ def whole_steps(args: argparse.Namespace) -> dict[int, Callable[[], None]]:
     def step_with(memory: NegativeMemory) -> Callable[[], None]:
         def step() -> None:
             model.train()
-            query, own = model(*towers.vectors(batch), batch.item_keys, batch.users)
+            query, own = model(*towers.vectors(batch), batch.item_keys)
             pool = memory.extend(own)
-            loss = model.objective(query, own, pool, batch.category)
+            exclusions = Exclusions(pool, len(query), known=examples.no_negatives(batch, query.device))
+            loss = model.objective(query, own, pool, exclusions, batch.category)
             take_step(optimizer, loss, step=50, num_steps=100)
 
         return step
@@ -202,7 +203,7 @@ def whole_steps(args: argparse.Namespace) -> dict[int, Callable[[], None]]:
     memories = {k: full_memory(args, k) for k in (0, args.memory)}
     for k, memory in memories.items():
         rows = random_candidates(examples.num_candidates, first=0)
-        pool = memory.extend(rows._replace(item_keys=batch.item_keys, users=batch.users))
+        pool = memory.extend(rows._replace(item_keys=batch.item_keys))
         found, wanted = Exclusions(pool, args.pairs).count_negatives(), 2 * args.pairs * (k + 1) - 1
         assert found == wanted, f"k = {k}: {found} negatives, not {wanted}"
     return {k: step_with(memory) for k, memory in memories.items()}
@@ -217,11 +218,11 @@ def full_memory(args: argparse.Namespace, k: int) -> NegativeMemory:
 
 
 def random_candidates(rows: int, *, first: int) -> Candidates:
-    """Return candidates whose keys and buyers count from ``first``."""
+    """Return candidates whose keys count from ``first``."""
     numbers = torch.arange(first, first + rows)
     there = torch.ones(rows, dtype=torch.bool)
     views = (torch.randn(rows, DIM) for _ in range(3))
-    return Candidates(numbers, numbers, *views, there, there)
+    return Candidates(numbers, *views, there, there)
 
 
 def loss_step(args: argparse.Namespace, what: str, k: int) -> Callable[[], tuple[torch.Tensor, ...]]:
@@ -233,10 +234,11 @@ def loss_step(args: argparse.Namespace, what: str, k: int) -> Callable[[], tuple
     objective = MultiLevelInfoNCE()
 
     def step() -> tuple[torch.Tensor, ...]:
-        leaves = [query.clone().requires_grad_(), *(view.clone().requires_grad_() for view in own[2:5])]
+        leaves = [query.clone().requires_grad_(), *(view.clone().requires_grad_() for view in own[1:4])]
         pool = memory.extend(own._replace(fused=leaves[1], image=leaves[2], text=leaves[3]))
         if what == "streamed":
-            loss = objective(leaves[0], pool.fresh, pool, torch.zeros(0, dtype=torch.int64))
+            exclusions = Exclusions(pool, len(query))
+            loss = objective(leaves[0], pool.fresh, pool, exclusions, torch.zeros(0, dtype=torch.int64))
         else:
             loss = dense_loss(leaves[0], pool)
         loss.backward()

@@ -776,8 +776,22 @@ MUTANTS = [
     Mutant(
         "a second row of the positive's item stays a negative",
         "csft/loss.py",
-        "excluded = keys[self.positives, None] == keys[None, start:stop]  # (N, block)",
-        "excluded = torch.zeros(self.num_queries, stop - start, dtype=torch.bool, device=keys.device)",
+        "        queries = torch.arange(num_queries, device=item_keys.device)",
+        "        queries = torch.arange(0, device=item_keys.device)\n        item_keys = item_keys[:0]",
+        "tests/csft/test_interest_loss.py",
+    ),
+    Mutant(
+        "what the query's user bought stays a negative as another user's candidate",
+        "recipes/csft.py",
+        "first=rank() * len(query), known=known)",
+        "first=rank() * len(query))",
+        "tests/csft/test_csft_recipe.py::test_loss_is_written_out_with_the_memory_of_the_batches_before",
+    ),
+    Mutant(
+        "of an item that stands in the pool twice only the first row is excluded",
+        "csft/loss.py",
+        "    entry = torch.repeat_interleave(counts)  # (places,)",
+        "    entry = torch.repeat_interleave(counts.clamp(max=1))\n    counts = counts.clamp(max=1)",
         "tests/csft/test_interest_loss.py",
     ),
     Mutant(

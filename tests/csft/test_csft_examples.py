@@ -3,32 +3,55 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from csft.shop import NUM_ITEMS, open_shop, write_shop
 from mimctr import distributed
-from mimctr.csft.loss import NOBODY
 from mimctr.errors import ConfigError
 from mimctr.recipes import content, csft
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
 from mimctr.recipes.visual_search import Pairs
 
+CPU = torch.device("cpu")
+
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
     examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10))
+    unmasked = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10, mask_bought=False))
+    assert unmasked.no_negatives(unmasked.batch(0), CPU) is None
     bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
     triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
     for step in range(20):
         batch = examples.batch(step)
         assert np.array_equal(batch.items, examples.batch(step).items)
         positives, negatives = batch.items[:10], batch.items[10:]
-        users = batch.users[:10].tolist()
+        users = batch.users.tolist()
         assert set(zip(batch.pictures.tolist(), positives.tolist(), users, strict=True)) <= triples
         assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
         assert (positives != negatives).all()
         assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
-        for user, item, owner in zip(users, negatives.tolist(), batch.users[10:].tolist(), strict=True):
-            assert owner == (user if (user, item) in bought else NOBODY)
+        rows, keys = examples.no_negatives(batch, CPU)
+        found = sorted(zip(rows.tolist(), keys.tolist(), strict=True))
+        of_user = [(row, item) for row, user in enumerate(users) for buyer, item in bought if buyer == user]
+        assert found == sorted((row, int(data.item_keys[item])) for row, item in of_user)
+
+
+def test_the_item_whose_picture_asks_is_no_negative_of_its_query(tmp_path, encoders):
+    folder = write_shop(tmp_path / "shop", searches=False)
+    data, _, catalogue, pairs = open_shop(folder, encoders, tmp_path)
+    assert (pairs.query_item > 0).all()
+    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=len(pairs)))
+    batch = examples.batch(0)
+    rows, keys = examples.no_negatives(batch, CPU)
+    known = set(zip(rows.tolist(), keys.tolist(), strict=True))
+    asking = set(enumerate(data.item_keys[batch.query_items].tolist()))
+    bought = set(zip(pairs.user.tolist(), data.item_keys[pairs.item].tolist(), strict=True))
+    expected = {
+        (row, key) for row, user in enumerate(batch.users.tolist()) for buyer, key in bought if buyer == user
+    }
+    assert known == expected | asking
+    assert asking - expected
 
 
 def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):

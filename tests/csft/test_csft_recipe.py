@@ -13,7 +13,7 @@ from csft.shop import open_shop
 from csft.test_interest_loss import joined
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
-from mimctr.csft.loss import Pool
+from mimctr.csft.loss import Exclusions, Pool
 from mimctr.csft.model import InterestModel
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.item import ItemEncoder
@@ -113,10 +113,22 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
     logged = [line for line in metrics_of(tmp_path) if "loss" in line]
     assert len(logged) == len(seen) == 7
 
+    data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path / "opened")
+    examples = Examples(data, pairs, catalogue.has_content, config)
+    purchases = list(zip(pairs.user.tolist(), data.item_keys[pairs.item].tolist(), strict=True))
+    masked_by_another = 0
+
     sizes = [len(candidates.item_keys) for _, candidates, _, _ in seen]
     assert sizes == [16, 16, 48, 48, 48, 48, 48]  # 2N while warming up, then 2N (k + 1)
     for step, (query, candidates, excluded, temperature) in enumerate(seen):
         own = candidates.fused[:16]
+        users = examples.batch(step).users.tolist()
+        bought = {(n, key) for n, user in enumerate(users) for buyer, key in purchases if buyer == user}
+        masked_by_another += sum(
+            (n, int(candidates.item_keys[c])) in bought and users[c] != users[n]
+            for n in range(8)
+            for c in range(8)
+        )
         for age in range(1, min(step, 2) + 1):
             if step >= 2:
                 earlier = seen[step - age][1]
@@ -138,7 +150,7 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
                         c == n
                         or (
                             candidates.item_keys[c] != candidates.item_keys[n]
-                            and candidates.users[c] != candidates.users[n]
+                            and (n, int(candidates.item_keys[c])) not in bought
                             and (has is None or bool(has[c]))
                         )
                         for c in range(len(view))
@@ -150,6 +162,7 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
         assert logged[step]["negatives"] == pytest.approx(
             float((~excluded.whole()).sum(1).float().mean()) - 1
         )
+    assert masked_by_another > 0
 
 
 def test_it_starts_at_the_plain_geometry_and_never_ends_below_it(shop, encoders, tmp_path):
@@ -291,8 +304,9 @@ def step_gradients(
 
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        query, own = model(*towers.vectors(batch), batch.item_keys, batch.users)
-        loss = model.objective(query, own, Pool(own), batch.category)
+        query, own = model(*towers.vectors(batch), batch.item_keys)
+        others = Exclusions(Pool(own), len(query))
+        loss = model.objective(query, own, Pool(own), others, batch.category)
     loss.backward()
     named = model.named_parameters()
     return loss.item(), {name: p.grad for name, p in named if p.grad is not None}, held

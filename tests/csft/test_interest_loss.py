@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from mimctr.csft import loss
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool, info_nce, multi_level_info_nce
+from mimctr.csft.loss import Candidates, Exclusions, Pool, info_nce, multi_level_info_nce
 
 DIM = 4
 
 
-def make_candidates(keys, users=None, *, seed=0, requires_grad=False) -> Candidates:
+def make_candidates(keys, *, seed=0, requires_grad=False) -> Candidates:
     generator = torch.Generator().manual_seed(seed)
     count = len(keys)
     fused, image, text = (
@@ -19,13 +19,18 @@ def make_candidates(keys, users=None, *, seed=0, requires_grad=False) -> Candida
     everything = torch.ones(count, dtype=torch.bool)
     return Candidates(
         item_keys=torch.tensor(keys),
-        users=torch.tensor(users if users is not None else range(count)),
         fused=fused,
         image=image,
         text=text,
         has_image=everything,
         has_text=everything.clone(),
     )
+
+
+def known(*pairs: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and the item keys that are no negatives of them, beside their own."""
+    queries, keys = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return queries, keys
 
 
 def joined(pool: Pool) -> Candidates:
@@ -42,7 +47,7 @@ def split(candidates: Candidates, fresh: int) -> Pool:
     )
 
 
-def written_out(query, view, candidates, has, *, temperature, same_user=True) -> float:
+def written_out(query, view, candidates, has, *, temperature, bought=frozenset()) -> float:
     """Eq. (5), pair by pair."""
 
     def cosine(a, b):
@@ -55,25 +60,27 @@ def written_out(query, view, candidates, has, *, temperature, same_user=True) ->
         denominator = 0.0
         for c in range(len(view)):
             twin = candidates.item_keys[c] == candidates.item_keys[n]
-            bought = same_user and candidates.users[c] == candidates.users[n]
-            if c != n and (twin or bought or not has[c]):
+            if c != n and (twin or (n, int(candidates.item_keys[c])) in bought or not has[c]):
                 continue
             denominator += math.exp(cosine(query[n], view[c]) / temperature)
         losses.append(-math.log(math.exp(cosine(query[n], view[n]) / temperature) / denominator))
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("same_user", [True, False])
+BOUGHT = [(0, 7), (0, 9), (0, 1), (2, 8), (2, 6), (2, 8), (3, 77)]
+"""An item bought twice, one that is in no pool, and nothing but its own item of query 1."""
+
+
+@pytest.mark.parametrize("bought", [BOUGHT, []])
 @pytest.mark.parametrize("num_remembered", [0, 4, 12])
-def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, same_user):
+def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, bought):
     keys = [7, 8, 7, 9, 8, 5, 7, 4, 8, 8, 1, 2, 3, 7, 5, 6, 9, 9, 4, 7][: 8 + num_remembered]
-    users = [0, 1, 2, 0, NOBODY, 1, NOBODY, NOBODY, 3, 1, 0, 4, 5, 6, 0, 2, 8, 9, 3, 1][: 8 + num_remembered]
-    candidates = make_candidates(keys, users)
+    candidates = make_candidates(keys)
     candidates.has_text[[1, 5]] = False
     candidates.has_image[[2, 6]] = False
     query = torch.randn(4, DIM)
     pool = split(candidates, 8)
-    exclusions = Exclusions(pool, 4, mask_same_user=same_user)
+    exclusions = Exclusions(pool, 4, known=known(*bought))
     found = multi_level_info_nce(query, pool, exclusions, text_weight=0.3, image_weight=0.7, temperature=0.2)
 
     everything = torch.ones(len(keys), dtype=torch.bool)
@@ -83,7 +90,7 @@ def test_loss_equals_a_written_out_double_loop_with_duplicates(num_remembered, s
         (0.7, candidates.image, candidates.has_image),
     )
     expected = sum(
-        weight * written_out(query, view, candidates, has, temperature=0.2, same_user=same_user)
+        weight * written_out(query, view, candidates, has, temperature=0.2, bought=set(bought))
         for weight, view, has in levels
     )
     assert found.item() == pytest.approx(expected, rel=1e-5)
@@ -95,10 +102,10 @@ def test_blocks_change_neither_loss_nor_gradient(monkeypatch, block, fresh):
     """Against autograd over all logits at once, in float64; the first block holds nothing that query 3 may see."""
     monkeypatch.setattr(loss, "BLOCK", block)
     keys = [7, 8, 7, 9, 8, 5, 7, 4, 8, 8, 1, 2, 3, 7, 5, 6, 9, 9, 4, 7]
-    users = [3, 3, 3, 3, NOBODY, 1, NOBODY, NOBODY, 3, 1, 0, 4, 5, 6, 0, 2, 8, 9, 3, 1]
     there = torch.ones(20, dtype=torch.bool)
     there[[2, 11]] = False
-    exclusions = Exclusions(Pool(make_candidates(keys, users)), 4).without(~there)
+    bought = known((3, 7), (3, 8), (0, 5))
+    exclusions = Exclusions(Pool(make_candidates(keys)), 4, known=bought).without(~there)
     tensors = [torch.randn(4, DIM), torch.randn(fresh, DIM), torch.tensor(0.3)]
     ours, dense = ([tensor.double().requires_grad_() for tensor in tensors] for _ in range(2))
     remembered = torch.randn(20 - fresh, DIM).double()
@@ -136,29 +143,32 @@ def test_duplicates_of_the_positive_change_nothing():
     plain = make_candidates([5, 6, 7, 8])
     more = Candidates(*(torch.cat([column, column[[0, 1, 0]]]) for column in plain))
     one = multi_level_info_nce(query[:1], Pool(plain), Exclusions(Pool(plain), 1))
-    two = multi_level_info_nce(
-        query[:1],
-        Pool(more._replace(users=torch.arange(7))),
-        Exclusions(Pool(more._replace(users=torch.arange(7))), 1),
-    )
+    two = multi_level_info_nce(query[:1], Pool(more), Exclusions(Pool(more), 1))
     again = 1 + torch.tensor([0.0, 0.0])  # item 6 stands there twice: it counts twice for query 0
     assert again.sum() == 2
     assert two > one
     only_own = Candidates(*(torch.cat([column, column[[0, 0]]]) for column in plain))
-    only_own = only_own._replace(users=torch.arange(6))
     three = multi_level_info_nce(query[:1], Pool(only_own), Exclusions(Pool(only_own), 1))
     torch.testing.assert_close(three, one)
 
 
-def test_items_the_same_user_bought_are_negatives_only_if_wanted():
-    candidates = make_candidates([1, 2, 3], [5, 5, NOBODY])
-    assert Exclusions(Pool(candidates), 2).whole().tolist() == [[False, True, False], [True, False, False]]
-    assert not Exclusions(Pool(candidates), 2, mask_same_user=False).whole().any()
+def test_items_that_the_user_bought_are_no_negatives_whosever_candidates_they_are():
+    pool = split(make_candidates([1, 2, 3, 4, 1, 3]), 4)
+    exclusions = Exclusions(pool, 2, known=known((0, 1), (0, 3)))
+    others, own_again = [False, False, True, False, True, True], [False] * 6
+    assert exclusions.whole().tolist() == [others, own_again]
+    for columns, expected in (([0, 1], [False, False]), ([2, 2], [True, False]), ([5, 3], [True, False])):
+        assert exclusions.at(torch.tensor(columns)).tolist() == expected
+    missing = torch.tensor([False, False, False, True, False, False])
+    assert exclusions.without(missing).at(torch.tensor([3, 3])).all()
+    assert not exclusions.at(torch.tensor([3, 3])).any()
 
 
-def test_hard_negatives_of_nobody_are_negatives_of_everyone():
-    candidates = make_candidates([1, 2, 3, 4], [0, 1, NOBODY, NOBODY])
-    assert not Exclusions(Pool(candidates), 2).whole().any()
+def test_queries_of_a_later_process_exclude_from_their_own_rows_on():
+    pool = Pool(make_candidates([5, 6, 7, 6, 5, 7]))
+    exclusions = Exclusions(pool, 2, first=1, known=known((0, 7)))  # the positives are items 6 and 7
+    row = [False, False, True, True, False, True], [False, False, False, False, False, True]
+    assert exclusions.whole().tolist() == list(row)
 
 
 def test_gradient_reaches_query_and_every_candidate_of_the_batch():

@@ -17,7 +17,7 @@ def test_query_and_item_share_the_image_head():
     shake(encoder)
     model = InterestModel(encoder, MultiLevelInfoNCE()).eval()
     items = vectors(4)
-    query, candidates = model(asking(items.image[:2]), items, torch.arange(4), torch.arange(4))
+    query, candidates = model(asking(items.image[:2]), items, torch.arange(4))
     torch.testing.assert_close(query, candidates.image[:2])
     torch.testing.assert_close(candidates.fused, encoder.fusion(candidates.image, candidates.text))
 
@@ -31,7 +31,7 @@ def test_pictures_and_texts_ask_each_through_its_head_in_the_order_of_the_batch(
     picture, text = torch.randn(2, 16), torch.randn(3, 16)
     order = [("text", 0), ("image", 0), ("text", 1), ("text", 2), ("image", 1)]
     place = torch.tensor([number + (2 if kind == "text" else 0) for kind, number in order])
-    query, _ = model(QueryVectors(picture, text, place), items, keys, keys)
+    query, _ = model(QueryVectors(picture, text, place), items, keys)
     for found, (kind, number) in zip(query, order, strict=True):
         row = slice(number, number + 1)
         one = encoder.query_view(picture[row]) if kind == "image" else encoder.text_view(text[row])
@@ -44,10 +44,10 @@ def test_an_item_asks_with_its_fused_vector_and_stands_apart_from_the_candidates
     model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.0)
     asking, items = vectors(3), vectors(5)
     keys = torch.arange(5)
-    query, candidates = model.eval()(asking, items, keys, keys)
+    query, candidates = model.eval()(asking, items, keys)
     torch.testing.assert_close(query, encoder(asking).fused)
     torch.testing.assert_close(candidates.fused, encoder(items).fused)
-    query, candidates = model.train()(asking, items, keys, keys)
+    query, candidates = model.train()(asking, items, keys)
     assert len(query) == 3
     torch.testing.assert_close(torch.cat([query, candidates.fused]).mean(0), torch.zeros(encoder.dim))
 
@@ -67,12 +67,12 @@ def test_dropping_happens_in_training_only_and_teaches_the_stand_ins():
     encoder = item_encoder()
     shake(encoder)
     model = InterestModel(encoder, MultiLevelInfoNCE(), drop_modality=0.9).train()
-    _, candidates = model(asking(torch.randn(2, 16)), vectors(50), torch.arange(50), torch.arange(50))
+    _, candidates = model(asking(torch.randn(2, 16)), vectors(50), torch.arange(50))
     assert not (candidates.has_image & candidates.has_text).all()
     candidates.fused.square().sum().backward()
     assert encoder.no_image.grad.abs().max() > 0
     assert encoder.no_text.grad.abs().max() > 0
-    _, candidates = model.eval()(asking(torch.randn(2, 16)), vectors(50), torch.arange(50), torch.arange(50))
+    _, candidates = model.eval()(asking(torch.randn(2, 16)), vectors(50), torch.arange(50))
     assert (candidates.has_image & candidates.has_text).all()
 
 
@@ -83,11 +83,11 @@ def test_a_common_part_of_all_items_does_not_reach_the_training_candidates():
     encoder.fusion.eval()  # no dropout
     items = vectors(6)
     items.has_text[2] = False
-    _, plain = model(asking(items.image[:2]), items, torch.arange(6), torch.arange(6))
+    _, plain = model(asking(items.image[:2]), items, torch.arange(6))
     with torch.no_grad():
         for coordinates in (encoder.image_coordinates, encoder.text_coordinates):
             coordinates.mean += 3 * torch.randn_like(coordinates.mean)
-    _, moved = model(asking(items.image[:2]), items, torch.arange(6), torch.arange(6))
+    _, moved = model(asking(items.image[:2]), items, torch.arange(6))
     torch.testing.assert_close(moved.image, plain.image, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved.text[items.has_text], plain.text[items.has_text], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(plain.fused.mean(0), torch.zeros(6), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ from mimctr.errors import ConfigError, DataError
 
 def distinct_batch(number: int, *, rows: int, requires_grad: bool = False):
     keys = list(range(number * rows, (number + 1) * rows))
-    return make_candidates(keys, keys, seed=number, requires_grad=requires_grad)
+    return make_candidates(keys, seed=number, requires_grad=requires_grad)
 
 
 def remembered_by(memory: NegativeMemory) -> Candidates:
@@ -86,8 +86,8 @@ def test_later_changes_of_a_batch_do_not_reach_the_memory():
 
 def test_a_positive_that_is_still_remembered_is_no_negative():
     memory = NegativeMemory(1, 2, DIM)
-    memory.enqueue(make_candidates([5, 6], [0, 1]))
-    pool = memory.extend(make_candidates([6, 7], [2, 3]))
+    memory.enqueue(make_candidates([5, 6]))
+    pool = memory.extend(make_candidates([6, 7]))
     assert Exclusions(pool, 1).whole().tolist() == [[False, False, False, True]]
 
 

@@ -15,11 +15,11 @@ from encoders.small import image_encoder, text_encoder
 from processes import run_in
 
 from csft.shop import open_shop, write_shop
-from csft.test_interest_loss import joined, written_out
+from csft.test_interest_loss import joined, known, written_out
 from csft.test_text_queries import some_texts
 from mimctr import distributed
 from mimctr.csft import objectives
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool
+from mimctr.csft.loss import Candidates, Exclusions, Pool
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
 from mimctr.errors import ConfigError
 from mimctr.recipes import csft, fitting, pretrain
@@ -146,10 +146,8 @@ def own_candidates(count: int, *, sorts: int, distinct: bool) -> Candidates:
     keys = (
         torch.arange(sorts * total) if distinct else torch.randint(7, (sorts * total,), generator=generator)
     )
-    users = keys.clone() if distinct else torch.randint(NOBODY, 5, (sorts * total,), generator=generator)
     columns = [
         keys,
-        users,
         *(torch.randn(sorts * total, 4, generator=generator, dtype=torch.float64) for _ in range(3)),
         torch.rand(sorts * total, generator=generator) < 0.8,
         torch.rand(sorts * total, generator=generator) < 0.8,
@@ -169,26 +167,31 @@ def space_and_time() -> None:
         for mine, theirs in zip(everyones, expected_pool, strict=True):
             assert torch.equal(mine, theirs)
         memory = NegativeMemory(batches, len(everyones.item_keys), 4).double()
-        memory.item_keys, memory.users = memory.item_keys.long(), memory.users.long()
+        memory.item_keys = memory.item_keys.long()
         for age in range(batches):
             shift = (age + 1) * 1000 if distinct else age
-            older = everyones._replace(item_keys=everyones.item_keys + shift, users=everyones.users + shift)
+            older = everyones._replace(item_keys=everyones.item_keys + shift)
             memory.enqueue(older._replace(fused=everyones.fused.flip(0) + age))
         pool = memory.extend(everyones)
         candidates = joined(pool)
         query = torch.randn(2 * count, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         mine = query[distributed.own_rows(2 * count)]
         objective = objectives.MultiLevelInfoNCE(temperature=0.2, text_weight=0.3, image_weight=0.7)
-        share = objective(mine, own, pool, torch.zeros(sorts * count, dtype=torch.int64))
-        levels = ((1.0, candidates.fused, torch.ones(len(candidates.users), dtype=torch.bool)),)
+        first = distributed.rank() * count
+        bought = {(row, key) for row in range(2 * count) for key in (row, 5, 9)} if not distinct else set()
+        own_bought = [(row - first, key) for row, key in bought if first <= row < first + count]
+        exclusions = Exclusions(pool, count, first=first, known=known(*own_bought))
+        share = objective(mine, own, pool, exclusions, torch.zeros(sorts * count, dtype=torch.int64))
+        levels = ((1.0, candidates.fused, torch.ones(len(candidates.item_keys), dtype=torch.bool)),)
         levels += ((0.3, candidates.text, candidates.has_text), (0.7, candidates.image, candidates.has_image))
         expected = sum(
-            w * written_out(query, view, candidates, has, temperature=0.2) for w, view, has in levels
+            w * written_out(query, view, candidates, has, temperature=0.2, bought=bought)
+            for w, view, has in levels
         )
         assert float(distributed.total(share)) == pytest.approx(expected, rel=1e-5)
         if distinct:
             pairs, processes = count, distributed.size()
-            assert objective.facts(mine, pool)["negatives"] == 2 * pairs * processes * (batches + 1) - 1
+            assert objective.facts(exclusions)["negatives"] == 2 * pairs * processes * (batches + 1) - 1
 
 
 def test_space_time_negatives_are_those_of_all_processes_and_of_the_last_batches():
@@ -202,7 +205,8 @@ def reach() -> None:
     pool = gather_candidates(own, 2)
     query = torch.randn(2, 4, dtype=torch.float64) * (distributed.rank() == 1)  # process 0 asks nothing
     objective = objectives.MultiLevelInfoNCE(text_weight=0.0, image_weight=0.0)
-    objective(query, own, Pool(pool), torch.zeros(4, dtype=torch.int64)).backward()
+    exclusions = Exclusions(Pool(pool), 2, first=2 * distributed.rank())
+    objective(query, own, Pool(pool), exclusions, torch.zeros(4, dtype=torch.int64)).backward()
     assert (own.fused.grad.abs().sum(1) > 0).all()
 
 
@@ -316,5 +320,7 @@ def test_alignment_in_two_processes_ends_where_one_does(shop, calm_encoders, tmp
 
 def test_positives_of_the_second_process_are_not_the_first_rows():
     candidates = own_candidates(4, sorts=2, distinct=True)
-    excluded = Exclusions(Pool(candidates._replace(item_keys=torch.zeros(8))), 2, first=2).whole()
+    excluded = Exclusions(
+        Pool(candidates._replace(item_keys=torch.zeros(8, dtype=torch.int64))), 2, first=2
+    ).whole()
     assert (~excluded).nonzero().tolist() == [[0, 2], [1, 3]]

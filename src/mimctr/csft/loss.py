@@ -4,6 +4,7 @@ With several processes, queries are this process's and candidates those of all; 
 """
 
 from collections.abc import Iterator
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -15,16 +16,12 @@ from mimctr.distributed import mean_share
 
 BLOCK = 2048
 """Candidates whose logits exist at one time."""
-NOBODY = -1
-"""In place of a user index: nobody of the batch bought the item."""
 
 
 class Candidates(NamedTuple):
-    """Items in all their views, and whose they are."""
+    """Items in all their views."""
 
     item_keys: Int[Tensor, "candidates"]
-    users: Int[Tensor, "candidates"]
-    """Whose candidate it is: the user of its pair; ``NOBODY`` at a hard negative that this user did not buy."""
     fused: Float[Tensor, "candidates content"]
     """``h^MM``."""
     image: Float[Tensor, "candidates content"]
@@ -50,7 +47,6 @@ class Pool:
         self.remembered = remembered
         parts = [fresh] if remembered is None else [fresh, remembered]
         self.item_keys = torch.cat([part.item_keys for part in parts])
-        self.users = torch.cat([part.users for part in parts])
         self.has_image = torch.cat([part.has_image for part in parts])
         self.has_text = torch.cat([part.has_text for part in parts])
 
@@ -62,18 +58,19 @@ class Exclusions:
     """Which candidates are no negatives of a query although they are not its positive's row.
 
     Those are other rows with the positive's item (bought by two users of the batch, drawn as a hard negative, or
-    still in the negative memory) and, as an option, all other candidates of the same user. An item that the user bought
-    stays a negative where it is another user's candidate: as that user's positive or hard negative, in the batch or in
-    the memory. Computed for a block of candidates at a time: with a full memory the whole would be as large as the
+    still in the negative memory) and all rows of the items that are told to be none. They are held as places, row and
+    column, and spread out for a block of candidates at a time: with a full memory the whole would be as large as the
     logits.
 
     Args:
         pool: Holds the positives of the queries, in their order.
         num_queries: Queries of this process.
         first: Row of the first query's positive: the queries of the processes before this one.
-        mask_same_user: Leave out the other candidates of the same user, too. The paper is silent.
-        missing: Candidates without the view that is compared; no negatives of any query.
+        known: What else is no negative, as ``queries`` and the ``item_keys`` that they exclude: what their users
+            bought. The paper is silent on it.
     """
+
+    _missing: Bool[Tensor, "candidates"] | None = None
 
     def __init__(
         self,
@@ -81,56 +78,74 @@ class Exclusions:
         num_queries: int,
         *,
         first: int = 0,
-        mask_same_user: bool = True,
-        missing: Bool[Tensor, "candidates"] | None = None,
+        known: tuple[Int[Tensor, "known"], Int[Tensor, "known"]] | None = None,
     ) -> None:
-        self._pool = pool
         self.num_queries = num_queries
+        self.num_candidates = len(pool)
         self.positives = slice(first, first + num_queries)
-        self._mask_same_user = mask_same_user
-        self._missing = missing
+        item_keys = pool.item_keys[self.positives]
+        queries = torch.arange(num_queries, device=item_keys.device)
+        if known is not None:
+            queries, item_keys = torch.cat([queries, known[0]]), torch.cat([item_keys, known[1]])
+        entry, columns = _places(item_keys, pool.item_keys)
+        rows = queries[entry]
+        others = columns != rows + first  # all but the positive itself
+        self._rows, self._columns = rows[others], columns[others]
 
     def without(self, missing: Bool[Tensor, "candidates"]) -> "Exclusions":
         """Return these exclusions plus candidates that lack the view; a query whose positive lacks it takes no part."""
-        return Exclusions(
-            self._pool,
-            self.num_queries,
-            first=self.positives.start,
-            mask_same_user=self._mask_same_user,
-            missing=missing,
-        )
+        more = copy(self)
+        more._missing = missing
+        return more
 
     def usable(self) -> Bool[Tensor, "batch"]:
         """Return which queries take part: those whose positive has the view."""
         if self._missing is None:
-            return torch.ones(self.num_queries, dtype=torch.bool, device=self._pool.users.device)
+            return torch.ones(self.num_queries, dtype=torch.bool, device=self._rows.device)
         return ~self._missing[self.positives]
 
     def block(self, start: int, stop: int) -> Bool[Tensor, "batch block"]:
         """Return what is excluded among the candidates ``start`` to ``stop``."""
-        keys, users = self._pool.item_keys, self._pool.users
-        excluded = keys[self.positives, None] == keys[None, start:stop]  # (N, block)
-        if self._mask_same_user:
-            excluded |= users[self.positives, None] == users[None, start:stop]
-        first, last = self.positives.start, self.positives.stop
-        own = torch.arange(max(start, first), max(start, first, min(stop, last)), device=keys.device)
-        excluded[own - first, own - start] = False
+        width = stop - start
+        inside = (self._columns >= start) & (self._columns < stop)
+        outside = self.num_queries * width  # one more place, for the columns of other blocks
+        flat = torch.zeros(outside + 1, dtype=torch.bool, device=inside.device)
+        flat[torch.where(inside, self._rows * width + self._columns - start, outside)] = True
+        excluded = flat[:outside].view(self.num_queries, width)
         return excluded if self._missing is None else excluded | self._missing[start:stop]
+
+    def at(self, columns: Int[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
+        """Return whether each query excludes the one candidate that ``columns`` names for it."""
+        excluded = torch.zeros(self.num_queries, dtype=torch.bool, device=columns.device)
+        excluded[self._rows[self._columns == columns[self._rows]]] = True
+        return excluded if self._missing is None else excluded | self._missing[columns]
 
     def whole(self) -> Bool[Tensor, "batch candidates"]:
         """Return what is excluded among all candidates."""
-        return self.block(0, len(self._pool))
+        return self.block(0, self.num_candidates)
 
     def count_negatives(self) -> float:
         """Return the mean number of real negatives a query: all candidates but its positive and the excluded ones.
 
         With everything distinct and the memory full, exactly ``2 N P (k + 1) - 1``: N pairs on each of P processes.
         """
-        total = len(self._pool)
+        total = self.num_candidates
         excluded = sum(
             int(self.block(start, min(start + BLOCK, total)).sum()) for start in range(0, total, BLOCK)
         )
         return total - 1 - excluded / self.num_queries
+
+
+def _places(
+    wanted: Int[Tensor, "wanted"], item_keys: Int[Tensor, "candidates"]
+) -> tuple[Int[Tensor, "places"], Int[Tensor, "places"]]:
+    """Return where ``item_keys`` has a wanted key: which of ``wanted`` and in which column, a place for each pair."""
+    ascending, order = item_keys.sort()
+    low = torch.searchsorted(ascending, wanted)
+    counts = torch.searchsorted(ascending, wanted, right=True) - low
+    entry = torch.repeat_interleave(counts)  # (places,)
+    within = torch.arange(len(entry), device=entry.device) - (counts.cumsum(0) - counts)[entry]
+    return entry, order[low[entry] + within]
 
 
 def info_nce(

@@ -32,7 +32,6 @@ class InterestModel(nn.Module):
         query: QueryVectors | ItemVectors,
         items: ItemVectors,
         item_keys: Int[Tensor, "candidates"],
-        users: Int[Tensor, "candidates"],
     ) -> tuple[Float[Tensor, "batch content"], Candidates]:
         """Return ``h_q`` and this process's candidates, in training each view centered on the batch of all processes.
 
@@ -44,7 +43,6 @@ class InterestModel(nn.Module):
                 which ask with their ``h^MM``.
             items: Positives in the order of the queries, then hard negatives.
             item_keys: Of the items.
-            users: Who bought them.
         """
         asking = len(query.has_image) if isinstance(query, ItemVectors) else 0
         if isinstance(query, ItemVectors):
@@ -53,7 +51,6 @@ class InterestModel(nn.Module):
         views, own = ItemViews(*(view[asking:] for view in views)), views.fused[:asking]
         candidates = Candidates(
             item_keys=item_keys,
-            users=users,
             fused=views.fused,
             image=self.center(views.image, views.has_image),
             text=self.center(views.text, views.has_text),

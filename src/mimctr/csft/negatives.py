@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mimctr.csft.loss import NOBODY, Candidates, Pool
+from mimctr.csft.loss import Candidates, Pool
 from mimctr.distributed import gather_rows, size
 from mimctr.errors import ConfigError, DataError
 
@@ -21,17 +21,17 @@ def gather_candidates(own: Candidates, num_queries: int) -> Candidates:
     if size() == 1:
         return own
     dim = own.fused.shape[1]
-    numbers = torch.stack([own.item_keys, own.users, own.has_image.long(), own.has_text.long()], dim=1)
+    numbers = torch.stack([own.item_keys, own.has_image.long(), own.has_text.long()], dim=1)
     views = torch.cat([own.fused, own.image, own.text], dim=1)
     gathered = (
         gather_rows(rows).unflatten(0, (size(), -1, num_queries)).transpose(0, 1).flatten(0, 2)
         for rows in (numbers, views)
     )  # (sorts * processes * N, width)
-    (keys, users, has_image, has_text), (fused, image, text) = (
+    (keys, has_image, has_text), (fused, image, text) = (
         next(gathered).unbind(1),
         next(gathered).split(dim, dim=1),
     )
-    return Candidates(keys, users, fused, image, text, has_image.bool(), has_text.bool())
+    return Candidates(keys, fused, image, text, has_image.bool(), has_text.bool())
 
 
 class NegativeMemory(nn.Module):
@@ -59,7 +59,6 @@ class NegativeMemory(nn.Module):
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         capacity = num_batches * rows
         self.register_buffer("item_keys", torch.zeros(capacity, dtype=torch.int64))
-        self.register_buffer("users", torch.full((capacity,), NOBODY, dtype=torch.int64))
         for view in ("fused", "image", "text"):
             self.register_buffer(view, torch.zeros(capacity, dim))
         for flag in ("has_image", "has_text"):

@@ -1,8 +1,8 @@
 """What C-SFT minimizes: the paper's multi-level InfoNCE, and the cross-entropies of its Table 4 (paper.md, 2b).
 
-Each objective is called with the queries and candidates of this process and the pool of all candidates (the batch's, of
-all processes, then the remembered ones); it returns this process's share of the loss (mimctr.distributed), and says of
-itself what a line of metrics shows.
+Each objective is called with the queries and candidates of this process, the pool of all candidates (the batch's, of
+all processes, then the remembered ones) and which of them are no negatives; it returns this process's share of the loss
+(mimctr.distributed), and says of itself what a line of metrics shows.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mimctr.csft.loss import NOBODY, Candidates, Exclusions, Pool, multi_level_info_nce
-from mimctr.distributed import mean_share, rank
+from mimctr.csft.loss import Candidates, Exclusions, Pool, multi_level_info_nce
+from mimctr.distributed import mean_share, size
 
 MIN_TEMPERATURE = 0.01
 
@@ -26,8 +26,6 @@ class MultiLevelInfoNCE(nn.Module):
         learn_temperature: Whether it is trained too, never below 0.01.
         text_weight: ``alpha``.
         image_weight: ``beta``.
-        mask_same_user: Other candidates of the query's user are no negatives of it, see
-            :class:`~mimctr.csft.loss.Exclusions`.
     """
 
     def __init__(
@@ -37,12 +35,10 @@ class MultiLevelInfoNCE(nn.Module):
         learn_temperature: bool = False,
         text_weight: float = 0.5,
         image_weight: float = 0.5,
-        mask_same_user: bool = True,
     ) -> None:
         super().__init__()
         self.text_weight = text_weight
         self.image_weight = image_weight
-        self.mask_same_user = mask_same_user
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(temperature)), requires_grad=learn_temperature
         )
@@ -57,6 +53,7 @@ class MultiLevelInfoNCE(nn.Module):
         query: Float[Tensor, "batch content"],
         own: Candidates,
         pool: Pool,
+        exclusions: Exclusions,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
         """Return the share of the loss, in nats."""
@@ -65,20 +62,15 @@ class MultiLevelInfoNCE(nn.Module):
         return multi_level_info_nce(
             query,
             pool,
-            self._exclusions(query, pool),
+            exclusions,
             text_weight=self.text_weight,
             image_weight=self.image_weight,
             temperature=self.temperature,
         )
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
+    def facts(self, exclusions: Exclusions) -> dict[str, float]:
         """Return the mean number of real negatives a query and the temperature."""
-        negatives = self._exclusions(query, pool).count_negatives()
-        return {"negatives": negatives, "temperature": self.temperature.item()}
-
-    def _exclusions(self, query: Float[Tensor, "batch content"], pool: Pool) -> Exclusions:
-        first = rank() * len(query)
-        return Exclusions(pool, len(query), first=first, mask_same_user=self.mask_same_user)
+        return {"negatives": exclusions.count_negatives(), "temperature": self.temperature.item()}
 
 
 class PairCrossEntropy(nn.Module):
@@ -102,28 +94,30 @@ class PairCrossEntropy(nn.Module):
         query: Float[Tensor, "batch content"],
         own: Candidates,
         pool: Pool,
+        exclusions: Exclusions,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
-        """Return the share of the mean over pairs, in nats; drawn negatives that the query's user bought do not count.
+        """Return the share of the mean over pairs, in nats; excluded drawn negatives do not count.
 
         Args:
             query: ``h_q``.
             own: The positives in the order of the queries, then as many rows for each drawn negative.
             pool: Not looked at.
+            exclusions: Says which drawn negatives are none.
             category: Not looked at.
         """
-        shape = (1 + self.num_negatives, len(query))
-        unit = F.normalize(own.fused, dim=-1).unflatten(0, shape)
+        unit = F.normalize(own.fused, dim=-1).unflatten(0, (1 + self.num_negatives, len(query)))
         cosines = (unit * F.normalize(query, dim=-1)).sum(-1)  # (1 + negatives, N)
         logits = cosines * self.log_scale.exp() + self.bias
         labels = torch.zeros_like(logits)
         labels[0] = 1.0
-        counts = own.users.unflatten(0, shape) == NOBODY
-        counts[0] = True
+        first = torch.arange(len(query), device=query.device) + exclusions.positives.start
+        sorts = range(1 + self.num_negatives)  # of all processes, one after the other
+        counts = ~torch.stack([exclusions.at(first + sort * size() * len(query)) for sort in sorts])
         summed = F.binary_cross_entropy_with_logits(logits[counts], labels[counts], reduction="sum")
         return mean_share(summed, counts.sum())
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
+    def facts(self, exclusions: Exclusions) -> dict[str, float]:
         """Return the trained scale and bias."""
         return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}
 
@@ -147,6 +141,7 @@ class CategoryCrossEntropy(nn.Module):
         query: Float[Tensor, "batch content"],
         own: Candidates,
         pool: Pool,
+        exclusions: Exclusions,
         category: Int[Tensor, "candidates"],
     ) -> Float[Tensor, ""]:
         """Return the share of the mean over items that have a category, in nats; 0 where none has.
@@ -155,6 +150,7 @@ class CategoryCrossEntropy(nn.Module):
             query: Not looked at.
             own: Its ``fused`` view is.
             pool: Not looked at.
+            exclusions: Not looked at.
             category: Index of each own candidate's category; 0 where it has none.
         """
         unit, centers = F.normalize(own.fused, dim=-1), F.normalize(self.categories, dim=-1)
@@ -162,7 +158,7 @@ class CategoryCrossEntropy(nn.Module):
         summed = F.cross_entropy(logits, category, ignore_index=0, reduction="sum")
         return mean_share(summed, (category != 0).sum())
 
-    def facts(self, query: Float[Tensor, "batch content"], pool: Pool) -> dict[str, float]:
+    def facts(self, exclusions: Exclusions) -> dict[str, float]:
         """Return the trained scale."""
         return {"scale": self.log_scale.exp().item()}
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimctr.csft.loss import Pool
+from mimctr.csft.loss import Exclusions, Pool
 from mimctr.csft.model import InterestModel
 from mimctr.csft.negatives import NegativeMemory, gather_candidates
 from mimctr.csft.objectives import CategoryCrossEntropy, MultiLevelInfoNCE, Objective, PairCrossEntropy
 from mimctr.data.dataset import CtrDataset
-from mimctr.distributed import average, barrier, from_main, is_main, size, total
+from mimctr.distributed import average, barrier, from_main, is_main, rank, size, total
 from mimctr.encoders.item import ItemEncoder
 from mimctr.errors import ConfigError, DataError
 from mimctr.files import write_json
@@ -158,13 +158,15 @@ def tune(
         seed_step(config.seed, step)
         model.train()
         batch = examples.batch(step).share()
-        query, own = model(*towers.vectors(batch), batch.item_keys.to(device), batch.users.to(device))
+        query, own = model(*towers.vectors(batch), batch.item_keys.to(device))
         everyones = gather_candidates(own, len(query))
         pool = memory.extend(everyones) if step >= config.memory_warmup_steps else Pool(everyones)
-        loss = model.objective(query, own, pool, batch.category.to(device))
+        known = examples.no_negatives(batch, device)
+        exclusions = Exclusions(pool, len(query), first=rank() * len(query), known=known)
+        loss = model.objective(query, own, pool, exclusions, batch.category.to(device))
         run.refuse_if_not_finite(step, loss, batch._asdict())
         if step % LOG_EVERY == 0:
-            run.log(step, loss=total(loss).item(), **average(model.objective.facts(query, pool)))
+            run.log(step, loss=total(loss).item(), **average(model.objective.facts(exclusions)))
         if config.start_pull:
             loss = loss + config.start_pull * distance(model.encoder, anchor) / size()
         take_step(optimizer, loss, step=step, num_steps=config.num_steps)
@@ -184,7 +186,6 @@ def make_objective(config: Config, *, num_categories: int) -> Objective:
         learn_temperature=config.learn_temperature,
         text_weight=config.text_weight,
         image_weight=config.image_weight,
-        mask_same_user=config.mask_same_user,
     )
 
 

@@ -52,10 +52,10 @@ class Config(TuningConfig, ItemConfig):
     )
     memory_warmup_steps: int = Field(150, ge=0, description="Steps before the negative memory is used.")
     hard_negatives: bool = Field(True, description="Same-category negative for each pair, as in the paper.")
-    mask_same_user: bool = Field(
+    mask_bought: bool = Field(
         True,
-        description="Candidates of the query's own user (items of the user's other pairs, and drawn ones that the user "
-        "bought) are no negatives of it. What the user bought still is one where it is another user's candidate.",
+        description="What the query's user bought in any training pair, and the item whose picture asks, are no "
+        "negatives of it; false leaves out the query's own item only. The paper is silent.",
     )
     temperature: float = Field(0.07, gt=0, description="Divides the cosine of Eq. (5), which prints none.")
     learn_temperature: bool = Field(False, description="Train the temperature too.")

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mimctr.csft.loss import NOBODY
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.pairs import HardNegatives
 from mimctr.distributed import own_rows
@@ -30,8 +29,8 @@ class Batch(NamedTuple):
     items: Int[ndarray, "candidates"]
     """``item_index``: the positives in the order of the queries, then as many of each sort of drawn negatives."""
     item_keys: Int[Tensor, "candidates"]
-    users: Int[Tensor, "candidates"]
-    """The user of its pair; ``NOBODY`` at a drawn negative that this user did not buy in any training pair."""
+    users: Int[ndarray, "batch"]
+    """Who bought the positives."""
     category: Int[Tensor, "candidates"]
     """Index of the item's category; 0 where it has none."""
 
@@ -46,7 +45,7 @@ class Batch(NamedTuple):
             self.query_items[own],
             self.items[candidates],
             self.item_keys[candidates],
-            self.users[candidates],
+            self.users[own],
             self.category[candidates],
         )
 
@@ -88,8 +87,7 @@ class Examples:
             for name in config.drawn_negatives
         ]
         self._cumulative = cumulative_weights(pairs.user, balance=config.user_balance)
-        self._stride = len(data.item_keys)
-        self._bought = np.unique(pairs.user * self._stride + pairs.item)
+        self._bought = np.unique(np.stack([pairs.user, pairs.item], axis=1), axis=0)  # by user
 
     @property
     def num_candidates(self) -> int:
@@ -103,12 +101,11 @@ class Examples:
             rows = weighted_batch(self._cumulative, self.batch_size, np.random.default_rng([seed, 2, step]))
         else:
             rows = epoch_batch(len(self._pairs), batch_size=self.batch_size, seed=seed, step=step)
-        items, users = self._pairs.item[rows], self._pairs.user[rows]
-        candidates, owners = [items], [users]
+        positives = self._pairs.item[rows]
+        candidates = [positives]
         for sort, negatives in enumerate(self._negatives):
-            drawn, _ = negatives.draw(items, np.random.default_rng([seed, 1, step, sort]))
+            drawn, _ = negatives.draw(positives, np.random.default_rng([seed, 1, step, sort]))
             candidates.append(drawn)
-            owners.append(np.where(np.isin(users * self._stride + drawn, self._bought), users, NOBODY))
         items = np.concatenate(candidates)
         return Batch(
             self._pairs.picture[rows],
@@ -116,9 +113,24 @@ class Examples:
             self._pairs.query_item[rows],
             items,
             torch.from_numpy(self._keys[items]),
-            torch.from_numpy(np.concatenate(owners)),
+            self._pairs.user[rows],
             torch.from_numpy(self._category[items]),
         )
+
+    def no_negatives(
+        self, batch: Batch, device: torch.device
+    ) -> tuple[Int[Tensor, "known"], Int[Tensor, "known"]] | None:
+        """Return the queries' rows and the keys of the items that their users bought or that ask; None if unwanted."""
+        if not self._config.mask_bought:
+            return None
+        low = np.searchsorted(self._bought[:, 0], batch.users)
+        counts = np.searchsorted(self._bought[:, 0], batch.users, side="right") - low
+        rows = np.repeat(np.arange(len(low)), counts)
+        within = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        bought = self._bought[low[rows] + within, 1]
+        asking = np.flatnonzero(batch.query_items)
+        keys = self._keys[np.concatenate([bought, batch.query_items[asking]])]
+        return torch.from_numpy(np.concatenate([rows, asking])).to(device), torch.from_numpy(keys).to(device)
 
 
 def cumulative_weights(users: Int[ndarray, "pairs"], *, balance: float) -> Float[ndarray, "pairs"]:
