@@ -102,7 +102,7 @@ def title_losses(args: argparse.Namespace) -> dict[str, tuple[nn.Module, Loss]]:
     def ours() -> Tensor:
         vectors = encoder(*(torch.cat(both) for both in zip(*columns, strict=True))).float()
         query, vectors = vectors[: args.batch], vectors[args.batch :]
-        pool = Pool(Candidates(numbers, numbers, vectors, vectors, vectors, there, there))
+        pool = Pool(Candidates(numbers, vectors, vectors, vectors, there, there))
         return info_nce(query, vectors, Exclusions(pool, args.batch), temperature=1 / SCALE)
 
     theirs = SentenceTransformer(str(MINI_LM), device="cpu")

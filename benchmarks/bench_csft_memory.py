@@ -54,6 +54,8 @@ DIM = 64
 WORDS = 16
 """Of a title; numbers, each a token of its own."""
 NUM_WORDS = 1000
+BOUGHT = 20
+"""Items of the pool that a query's user bought, where the loss is measured alone."""
 LIMIT = 1.10
 START = 1_600_000_000
 MINI_LM = {
@@ -194,7 +196,7 @@ def whole_steps(args: argparse.Namespace) -> dict[int, Callable[[], None]]:
             model.train()
             query, own = model(*towers.vectors(batch), batch.item_keys)
             pool = memory.extend(own)
-            exclusions = Exclusions(pool, len(query), known=examples.no_negatives(batch, query.device))
+            exclusions = Exclusions(pool, len(query), known=examples.no_negatives(batch, pool.item_keys))
             loss = model.objective(query, own, pool, exclusions, batch.category)
             take_step(optimizer, loss, step=50, num_steps=100)
 
@@ -237,8 +239,9 @@ def loss_step(args: argparse.Namespace, what: str, k: int) -> Callable[[], tuple
         leaves = [query.clone().requires_grad_(), *(view.clone().requires_grad_() for view in own[1:4])]
         pool = memory.extend(own._replace(fused=leaves[1], image=leaves[2], text=leaves[3]))
         if what == "streamed":
-            exclusions = Exclusions(pool, len(query))
-            loss = objective(leaves[0], pool.fresh, pool, exclusions, torch.zeros(0, dtype=torch.int64))
+            loss = objective(
+                leaves[0], pool.fresh, pool, bought(pool, len(query)), torch.zeros(0, dtype=torch.int64)
+            )
         else:
             loss = dense_loss(leaves[0], pool)
         loss.backward()
@@ -247,9 +250,16 @@ def loss_step(args: argparse.Namespace, what: str, k: int) -> Callable[[], tuple
     return step
 
 
+def bought(pool: Pool, num_queries: int) -> Exclusions:
+    """Return what is excluded where each query's user bought :data:`BOUGHT` items of the pool."""
+    places = torch.randint(len(pool), (num_queries * BOUGHT,), generator=torch.Generator().manual_seed(2))
+    rows = torch.arange(num_queries).repeat_interleave(BOUGHT)
+    return Exclusions(pool, num_queries, known=(rows, pool.item_keys[places]))
+
+
 def dense_loss(query: torch.Tensor, pool: Pool) -> torch.Tensor:
     """Return Eq. (6) with every logit in memory at once, as one writes it down."""
-    excluded = Exclusions(pool, len(query)).whole()
+    excluded = bought(pool, len(query)).whole()
     own = torch.arange(len(query))
     total = query.new_zeros(())
     parts = [pool.fresh] if pool.remembered is None else [pool.fresh, pool.remembered]

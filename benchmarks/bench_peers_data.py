@@ -5,9 +5,11 @@
 
 The dataset is exported once (peers/export_dataset.py): the same impressions, histories, fields and split for all. Every
 library trains in a process of its own with its own loader and fit, the same sizes, optimizer and batch size, and stops
-early by the validation part. Its learning rate is the one of ``--learning-rates`` with the best validation AUC of the
-first seed. AUC and GAUC are ours, exact, from the scores that each library leaves; nothing looks at the test part
-before.
+early by the validation part. Its learning rate is the one with the best validation AUC of the first seed, of
+``--learning-rates`` and, where the best is the largest (smallest) of them, of twice (half) as much and so on. AUC and
+GAUC are ours, exact, from the scores that each library leaves; nothing looks at the test part before.
+
+With ``--keep`` every training is kept, and the same call goes on after an interruption.
 
 Without ``--content`` there is no Base+MIM. docs/peers.md says which models the peers have, and what is wrong in them.
 
@@ -28,6 +30,7 @@ from numpy import ndarray
 from peers.start import OURS, SCRIPTS, SIZES, run_task
 from timing import print_load
 
+from mimctr.center.snapshot import read_manifest
 from mimctr.data.dataset import CtrDataset
 from mimctr.evaluate.encoder_results import Estimate
 from mimctr.evaluate.machine import describe_machine
@@ -35,6 +38,8 @@ from mimctr.evaluate.metrics import auc, grouped_auc
 from mimctr.evaluate.paper.peers import PeerResults, PeerRow, best_peer, group_of, peers_table, write_peers
 from mimctr.evaluate.paper.schema import Table
 from mimctr.evaluate.significance import by_seed, pool, resample_users, resampled_auc
+from mimctr.files import atomic_path, hash_json
+from mimctr.recipes.embed import ITEMS
 
 ROWS = {"din": ("fuxictr", "deepctr_torch", "recbole"), "bst": (), "dien": (), "sim": (), "twin": ()}
 """Model -> peers whose own is right on histories of unequal length (docs/peers.md)."""
@@ -45,6 +50,8 @@ NOT_READ = [
 ]
 ONLY_TARGET_AND_HISTORY = "Here all peers were given what RecBole's DIN reads, and no more."
 RESAMPLES_SEED = 0
+MAX_MORE = 4
+"""Learning rates that are tried beyond the given ones."""
 
 
 @dataclass(kw_only=True)
@@ -114,7 +121,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=["din"])
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.0005, 0.001, 0.002, 0.005])
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.002, 0.005, 0.01])
     parser.add_argument(
         "--target-and-history",
         action="store_true",
@@ -127,6 +134,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=SIZES["batch_size"])
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    parser.add_argument("--keep", type=Path, help="where trainings are kept, and found by the next call")
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     args = parser.parse_args()
     if args.target_and_history and OURS in args.libraries:
@@ -185,11 +193,16 @@ def settings_of(args: argparse.Namespace, row: str, *, seed: int, rate: float) -
 
 def compete(entry: Entry, folder: Path, args: argparse.Namespace, judge: Judge) -> None:
     """Choose the learning rate with the first seed, then train the others with it."""
-    trained = {}
-    for rate in args.learning_rates:
+    trained: dict[float, tuple[dict, float, ndarray]] = {}
+    waiting = list(args.learning_rates)
+    while waiting:
+        rate = waiting.pop(0)
         trained[rate] = train(entry, folder, args, judge, seed=args.seeds[0], rate=rate)
         entry.tried[str(rate)] = trained[rate][1]
-    entry.learning_rate = max(trained, key=lambda rate: trained[rate][1])
+        entry.learning_rate = max(trained, key=lambda rate: trained[rate][1])
+        if not waiting and 1 < len(trained) < len(args.learning_rates) + MAX_MORE:
+            beyond = {max(trained): 2 * max(trained), min(trained): min(trained) / 2}
+            waiting = [beyond[entry.learning_rate]] if entry.learning_rate in beyond else []
     found = [trained[entry.learning_rate]]
     found += [
         train(entry, folder, args, judge, seed=seed, rate=entry.learning_rate) for seed in args.seeds[1:]
@@ -202,15 +215,42 @@ def train(
 ) -> tuple[dict, float, ndarray]:
     """Return outcome, validation AUC and test scores of one training."""
     settings = settings_of(args, entry.row, seed=seed, rate=rate)
-    outcome = run_task(entry.library, "train", folder, settings, peers=args.peers)
-    with np.load(folder / entry.library / "scores.npz") as scores:
-        validation, test = auc(judge.clicks["validation"], scores["validation"]), scores["test"]
+    outcome, scores = kept_or_made(entry, folder, args, settings)
+    validation, test = auc(judge.clicks["validation"], scores["validation"]), scores["test"]
     print(
         f"{entry.library} {entry.row} seed {seed} learning rate {rate}: validation AUC {validation:.4f}, "
         f"{outcome['epochs']} epochs, {outcome['seconds']['fit']:.1f} s",
         file=sys.stderr,
     )
     return outcome, validation, test
+
+
+def kept_or_made(
+    entry: Entry, folder: Path, args: argparse.Namespace, settings: dict
+) -> tuple[dict, dict[str, ndarray]]:
+    """Return outcome and scores of one training, from ``--keep`` where they are there."""
+    if args.keep is None:
+        return made(entry, folder, args, settings)
+    content = read_manifest(args.content / ITEMS).digest if args.content else None
+    read = {"dataset": CtrDataset.open(args.dataset).manifest.source_hash, "content": content}
+    key = hash_json(settings | read | {"target_and_history": args.target_and_history})
+    kept = args.keep / f"{entry.library}-{entry.row}-{key[:16]}.npz"
+    if not kept.exists():
+        outcome, scores = made(entry, folder, args, settings)
+        with atomic_path(kept) as temporary:
+            np.savez(temporary, outcome=json.dumps(outcome), **scores)
+    with np.load(kept) as arrays:
+        scores = dict(arrays)
+    return json.loads(str(scores.pop("outcome"))), scores
+
+
+def made(
+    entry: Entry, folder: Path, args: argparse.Namespace, settings: dict
+) -> tuple[dict, dict[str, ndarray]]:
+    """Train; return outcome and scores."""
+    outcome = run_task(entry.library, "train", folder, settings, peers=args.peers)
+    with np.load(folder / entry.library / "scores.npz") as arrays:
+        return outcome, dict(arrays)
 
 
 def collect(entries: list[Entry], dataset: CtrDataset, args: argparse.Namespace, judge: Judge) -> PeerResults:

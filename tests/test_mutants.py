@@ -788,6 +788,13 @@ MUTANTS = [
         "tests/csft/test_csft_recipe.py::test_loss_is_written_out_with_the_memory_of_the_batches_before",
     ),
     Mutant(
+        "an item that only ever asked stays a negative of its user's queries",
+        "recipes/csft_examples.py",
+        "    users, items = np.concatenate([user, user[asks]]), np.concatenate([item, asking[asks]])",
+        "    users, items = user, item",
+        "tests/csft/test_csft_examples.py",
+    ),
+    Mutant(
         "of an item that stands in the pool twice only the first row is excluded",
         "csft/loss.py",
         "    entry = torch.repeat_interleave(counts)  # (places,)",

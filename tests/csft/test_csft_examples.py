@@ -12,15 +12,17 @@ from mimctr.recipes import content, csft
 from mimctr.recipes.csft_examples import Examples, cumulative_weights, weighted_batch
 from mimctr.recipes.visual_search import Pairs
 
-CPU = torch.device("cpu")
+
+def bought_keys(data, user: int) -> set[int]:
+    """Keys of what a user bought or asked with, from the table itself."""
+    table = data.pairs.filter(part="train", kind="purchase", user=user)
+    items = {*table["item"].to_list(), *table["query_item"].to_list()} - {0}
+    return {int(data.item_keys[item]) for item in items}
 
 
 def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, encoders, tmp_path):
     data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path)
     examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10))
-    unmasked = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=10, mask_bought=False))
-    assert unmasked.no_negatives(unmasked.batch(0), CPU) is None
-    bought = set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
     triples = set(zip(pairs.picture.tolist(), pairs.item.tolist(), pairs.user.tolist(), strict=True))
     for step in range(20):
         batch = examples.batch(step)
@@ -31,27 +33,28 @@ def test_batches_hold_each_positive_with_a_hard_negative_of_its_category(shop, e
         assert (data.item_fields[positives, 0] == data.item_fields[negatives, 0]).all()
         assert (positives != negatives).all()
         assert np.array_equal(batch.item_keys, data.item_keys[batch.items])
-        rows, keys = examples.no_negatives(batch, CPU)
-        found = sorted(zip(rows.tolist(), keys.tolist(), strict=True))
-        of_user = [(row, item) for row, user in enumerate(users) for buyer, item in bought if buyer == user]
-        assert found == sorted((row, int(data.item_keys[item])) for row, item in of_user)
 
 
-def test_the_item_whose_picture_asks_is_no_negative_of_its_query(tmp_path, encoders):
-    folder = write_shop(tmp_path / "shop", searches=False)
+@pytest.mark.parametrize("searches", [True, False])
+def test_what_a_user_bought_or_asked_with_is_no_negative_of_any_of_its_queries(encoders, tmp_path, searches):
+    """Mutants: only pairs that can be trained on count; what only ever asked does not."""
+    folder = write_shop(tmp_path / "shop", searches=searches)
     data, _, catalogue, pairs = open_shop(folder, encoders, tmp_path)
-    assert (pairs.query_item > 0).all()
-    examples = Examples(data, pairs, catalogue.has_content, csft.Config(batch_size=len(pairs)))
-    batch = examples.batch(0)
-    rows, keys = examples.no_negatives(batch, CPU)
-    known = set(zip(rows.tolist(), keys.tolist(), strict=True))
-    asking = set(enumerate(data.item_keys[batch.query_items].tolist()))
-    bought = set(zip(pairs.user.tolist(), data.item_keys[pairs.item].tolist(), strict=True))
-    expected = {
-        (row, key) for row, user in enumerate(batch.users.tolist()) for buyer, key in bought if buyer == user
-    }
-    assert known == expected | asking
-    assert asking - expected
+    few = Pairs(*(column[::3] for column in pairs))
+    examples = Examples(data, few, catalogue.has_content, csft.Config(batch_size=10))
+    pool_keys = torch.from_numpy(data.item_keys[[5, 3, 9, 3, 12, 7, 20, 8]])
+    for step in range(3):
+        batch = examples.batch(step)
+        rows, keys = examples.no_negatives(batch, pool_keys)
+        found = sorted(zip(rows.tolist(), keys.tolist(), strict=True))
+        assert found == sorted(
+            (row, key)
+            for row, user in enumerate(batch.users.tolist())
+            for key in bought_keys(data, user) & set(pool_keys.tolist())
+        )
+        assert found
+    unmasked = Examples(data, few, catalogue.has_content, csft.Config(batch_size=10, mask_bought=False))
+    assert unmasked.no_negatives(batch, pool_keys) is None
 
 
 def test_pairs_against_drawn_negatives_meet_one_of_the_category_and_one_of_any(shop, encoders, tmp_path):

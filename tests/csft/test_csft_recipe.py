@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from encoders.small import image_encoder, text_encoder
 
 from csft.shop import open_shop
+from csft.test_csft_examples import bought_keys
 from csft.test_interest_loss import joined
 from mimctr.center.snapshot import Snapshot
 from mimctr.csft import objectives
@@ -115,7 +116,6 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
 
     data, _, catalogue, pairs = open_shop(shop, encoders, tmp_path / "opened")
     examples = Examples(data, pairs, catalogue.has_content, config)
-    purchases = list(zip(pairs.user.tolist(), data.item_keys[pairs.item].tolist(), strict=True))
     masked_by_another = 0
 
     sizes = [len(candidates.item_keys) for _, candidates, _, _ in seen]
@@ -123,7 +123,7 @@ def test_loss_is_written_out_with_the_memory_of_the_batches_before(shop, encoder
     for step, (query, candidates, excluded, temperature) in enumerate(seen):
         own = candidates.fused[:16]
         users = examples.batch(step).users.tolist()
-        bought = {(n, key) for n, user in enumerate(users) for buyer, key in purchases if buyer == user}
+        bought = {(n, key) for n, user in enumerate(users) for key in bought_keys(data, user)}
         masked_by_another += sum(
             (n, int(candidates.item_keys[c])) in bought and users[c] != users[n]
             for n in range(8)
@@ -396,8 +396,14 @@ def test_trained_towers_keep_no_vectors():
 
 
 def test_no_pair_of_the_wanted_kind_is_an_error(shop, encoders, tmp_path):
-    with pytest.raises(DataError, match=r"0 interest pairs of kind \['return'\] to train on"):
+    with pytest.raises(
+        DataError, match=r"0 interest pairs of kind return to train on.* Look at \[csft\] pair_kinds"
+    ):
         csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, pair_kinds=["return"]))
+    with pytest.raises(
+        DataError, match=r"1 interest pairs of kind purchase .* \d\d more are there: \[csft\] pair_share"
+    ):
+        csft.main(shop, encoders, tmp_path, csft.Config(**SETTINGS, pair_share=0.001))
 
 
 def test_bfloat16_towers_stay_close(shop, encoders, tmp_path, bfloat16):

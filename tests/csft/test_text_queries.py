@@ -134,9 +134,12 @@ def test_a_batch_holds_the_vectors_of_its_queries(mixed, encoders, tmp_path, set
 
 @pytest.mark.parametrize("settings", [{}, {"trainable": "heads"}], ids=str)
 def test_off_is_as_if_nobody_had_asked_with_a_text(mixed, encoders, tmp_path, settings):
-    """Bit for bit, and on where nobody does, too. Mutant: run the texts of pairs that are not used."""
+    """Bit for bit, and on where nobody does, too. Mutant: run the texts of pairs that are not used.
+
+    Without masking: what was bought after a text is known to be bought, whether or not the pair is trained on.
+    """
     without = write_shop(tmp_path / "shop", edit=lambda table: some_texts(table).filter(ROW % 3 != 1))
-    config = {**SETTINGS, "num_pictures": 2, **settings}
+    config = {**SETTINGS, "num_pictures": 2, "mask_bought": False, **settings}
     runs = {"off": (mixed, False), "nobody": (without, False), "on": (without, True)}
     for name, (shop, text_queries) in runs.items():
         csft.main(

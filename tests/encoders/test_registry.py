@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from encoders.small import SIZE, TITLES, picture
-from mimctr.csft.loss import Pool
+from mimctr.csft.loss import Exclusions, Pool
 from mimctr.csft.model import InterestModel
 from mimctr.csft.objectives import MultiLevelInfoNCE
 from mimctr.encoders.image import ImageEncoder
@@ -155,9 +155,9 @@ def test_every_row_learns_which_item_a_picture_asks_for(row):
         items = ItemVectors(encoder.image_vectors(shown), all_there, encoder.text_vectors(*tokens), all_there)
         image = encoder.image_vectors(asked)
         query, own = model(
-            QueryVectors(image, image.new_zeros(0, encoder.text_encoder.dim), keys), items, keys, keys
+            QueryVectors(image, image.new_zeros(0, encoder.text_encoder.dim), keys), items, keys
         )
-        return model.objective(query, own, Pool(own), keys)
+        return model.objective(query, own, Pool(own), Exclusions(Pool(own), len(query)), keys)
 
     assert fit(model, loss, num_steps=100) < 0.5 * 2 * math.log(6)
     tower = encoder.image_encoder if row.modality == "image" else encoder.text_encoder

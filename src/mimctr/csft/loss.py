@@ -66,8 +66,7 @@ class Exclusions:
         pool: Holds the positives of the queries, in their order.
         num_queries: Queries of this process.
         first: Row of the first query's positive: the queries of the processes before this one.
-        known: What else is no negative, as ``queries`` and the ``item_keys`` that they exclude: what their users
-            bought. The paper is silent on it.
+        known: What else is no negative: rows of queries and the item keys that they exclude, in any order.
     """
 
     _missing: Bool[Tensor, "candidates"] | None = None

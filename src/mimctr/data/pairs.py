@@ -104,7 +104,8 @@ def _look_back(
 ) -> pl.DataFrame:
     """Return the newest pairs of each positive: of few queries first, of ever more where those do not give enough."""
     frames = [_expand(histories, queries, positives[:0], starts[:0], ends[:0])]
-    waiting, reach = np.arange(len(positives)), REACH * max_pairs
+    can_agree = np.full(len(positives), True) if group is None else group[histories.item[positives]] != 0
+    waiting, reach = np.flatnonzero(can_agree), REACH * max_pairs
     while len(waiting):
         newest = np.maximum(starts[waiting], ends[waiting] - reach)
         unfinished = []
@@ -112,8 +113,7 @@ def _look_back(
             rows = waiting[chunk]
             frame = _expand(histories, queries, positives[rows], newest[chunk], ends[rows])
             if group is not None:
-                same = (group[frame["query_item"]] == group[frame["item"]]) & (group[frame["item"]] != 0)
-                frame = frame.filter(pl.Series(same))
+                frame = frame.filter(pl.Series(group[frame["query_item"]] == group[frame["item"]]))
             frame = _newest(frame, max_pairs)
             place = np.searchsorted(positives[rows], frame["positive"].to_numpy())
             full = np.bincount(place, minlength=len(rows)) == max_pairs

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -74,8 +75,10 @@ def main(dataset: Path, encoders: Path, out: Path, config: Config) -> Searches:
         part: pairs[part].sample(config.max_held_out_pairs, config.seed) for part in ("validation", "test")
     }
     num_pairs = math.ceil(config.pair_share * len(pairs["train"]))
-    examples = Examples(data, pairs["train"].sample(num_pairs, config.seed), catalogue.has_content, config)
+    trained = pairs["train"].sample(num_pairs, config.seed)
+    _refuse_few(config, wanted, pairs | {"train": trained}, where=dataset)
     _refuse_misfits(config, encoder, pairs, where=dataset)
+    examples = Examples(data, trained, catalogue.has_content, config)
     encoder.image_encoder.adapt_batch_norm = config.adapt_batch_norm
     prepare_towers(encoder.image_encoder, encoder.text_encoder, config)
     towers = Towers(catalogue, encoder, device, config)
@@ -119,9 +122,34 @@ def _refuse_misfits(config: Config, encoder: ItemEncoder, pairs: Mapping[str, Pa
             "csft.tower_batch_size: batch norm would see pieces, twice each, in place of the batch. Set "
             "adapt_batch_norm = false, or tower_batch_size = 0."
         )
-    if not len(pairs["validation"]):
+
+
+def _refuse_few(
+    config: Config, wanted: Mapping[str, pl.DataFrame], pairs: Mapping[str, Pairs], *, where: Path
+) -> None:
+    """Raise where too few pairs are left to train on, or none to stop early by.
+
+    Args:
+        config: Settings.
+        wanted: All pairs of the wanted kinds, by part.
+        pairs: Those of them that are used.
+        where: The dataset.
+    """
+    kinds = " or ".join(config.pair_kinds) or "any"
+    rules = {
+        "train": (2, "to train on", "Look at [csft] pair_kinds and at the pair rule of 'mimctr prepare'."),
+        "validation": (1, "in the validation part, to stop early by", "Prepare a longer one."),
+    }
+    for part, (least, use, advice) in rules.items():
+        if len(pairs[part]) >= least:
+            continue
+        if num_unused := wanted[part].height - len(pairs[part]):
+            advice = (
+                f"{num_unused} more are there: [csft] pair_share leaves them out, their query is only a text "
+                "(text_queries = true takes it), or query or item have neither picture nor text."
+            )
         raise DataError(
-            f"{where}: no interest pair in the validation part to stop early by. Prepare a longer one."
+            f"{where}: {len(pairs[part])} interest pairs of kind {kinds} {use}; at least {least} needed. {advice}"
         )
 
 
@@ -161,7 +189,7 @@ def tune(
         query, own = model(*towers.vectors(batch), batch.item_keys.to(device))
         everyones = gather_candidates(own, len(query))
         pool = memory.extend(everyones) if step >= config.memory_warmup_steps else Pool(everyones)
-        known = examples.no_negatives(batch, device)
+        known = examples.no_negatives(batch, pool.item_keys)
         exclusions = Exclusions(pool, len(query), first=rank() * len(query), known=known)
         loss = model.objective(query, own, pool, exclusions, batch.category.to(device))
         run.refuse_if_not_finite(step, loss, batch._asdict())

@@ -32,7 +32,7 @@ class Config(TuningConfig, ItemConfig):
         1.0,
         gt=0,
         le=1,
-        description="Of the training pairs, drawn at random: how much is lost with fewer.",
+        description="Of the training pairs, drawn at random: how much is lost with fewer. mask_bought knows all.",
     )
     batch_size: int = Field(
         128,
@@ -54,8 +54,8 @@ class Config(TuningConfig, ItemConfig):
     hard_negatives: bool = Field(True, description="Same-category negative for each pair, as in the paper.")
     mask_bought: bool = Field(
         True,
-        description="What the query's user bought in any training pair, and the item whose picture asks, are no "
-        "negatives of it; false leaves out the query's own item only. The paper is silent.",
+        description="What the query's user bought, or asked with, in any pair of the training part is no negative of "
+        "it; false leaves out its own positive only. The paper is silent.",
     )
     temperature: float = Field(0.07, gt=0, description="Divides the cosine of Eq. (5), which prints none.")
     learn_temperature: bool = Field(False, description="Train the temperature too.")

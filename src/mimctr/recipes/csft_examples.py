@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -11,10 +12,9 @@ from torch import Tensor
 from mimctr.data.dataset import CtrDataset
 from mimctr.data.pairs import HardNegatives
 from mimctr.distributed import own_rows
-from mimctr.errors import DataError
 from mimctr.recipes.content import epoch_batch, step_size
 from mimctr.recipes.csft_config import Config
-from mimctr.recipes.visual_search import Pairs, item_times
+from mimctr.recipes.visual_search import Pairs, item_times, pair_table
 
 
 class Batch(NamedTuple):
@@ -63,18 +63,13 @@ class Examples:
         config: Settings.
 
     Raises:
-        ConfigError: there are fewer pairs than processes, or a batch does not divide over them.
-        DataError: there are fewer than two pairs.
+        ConfigError: there are fewer pairs than processes, or a batch does not divide over them; or fewer than two
+            items that can be drawn.
     """
 
     def __init__(
         self, data: CtrDataset, pairs: Pairs, has_content: Bool[ndarray, "items"], config: Config
     ) -> None:
-        if len(pairs) < 2:
-            raise DataError(
-                f"{data.folder}: {len(pairs)} interest pairs of kind {config.pair_kinds} to train on; at least 2 are "
-                "needed. Look at [csft] pair_kinds and at the pair rule of 'mimctr prepare'."
-            )
         self._pairs = pairs
         self._config = config
         self._keys = data.item_keys
@@ -87,7 +82,9 @@ class Examples:
             for name in config.drawn_negatives
         ]
         self._cumulative = cumulative_weights(pairs.user, balance=config.user_balance)
-        self._bought = np.unique(np.stack([pairs.user, pairs.item], axis=1), axis=0)  # by user
+        self._bought = None
+        if config.mask_bought:
+            self._bought = bought_by_user(pair_table(data, "train", config.pair_kinds), len(self._keys))
 
     @property
     def num_candidates(self) -> int:
@@ -118,19 +115,52 @@ class Examples:
         )
 
     def no_negatives(
-        self, batch: Batch, device: torch.device
+        self, batch: Batch, pool_keys: Int[Tensor, "candidates"]
     ) -> tuple[Int[Tensor, "known"], Int[Tensor, "known"]] | None:
-        """Return the queries' rows and the keys of the items that their users bought or that ask; None if unwanted."""
-        if not self._config.mask_bought:
+        """Return rows of queries and the keys of what their users bought, as far as they are in the pool.
+
+        Args:
+            batch: This process's.
+            pool_keys: Item keys of all candidates.
+
+        Returns:
+            On the device of ``pool_keys``; None with ``mask_bought = false``.
+        """
+        if self._bought is None:
             return None
-        low = np.searchsorted(self._bought[:, 0], batch.users)
-        counts = np.searchsorted(self._bought[:, 0], batch.users, side="right") - low
-        rows = np.repeat(np.arange(len(low)), counts)
-        within = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
-        bought = self._bought[low[rows] + within, 1]
-        asking = np.flatnonzero(batch.query_items)
-        keys = self._keys[np.concatenate([bought, batch.query_items[asking]])]
-        return torch.from_numpy(np.concatenate([rows, asking])).to(device), torch.from_numpy(keys).to(device)
+        buyers, items = self._bought
+        users, place = np.unique(batch.users, return_inverse=True)
+        starts = np.searchsorted(buyers, users)
+        owner, bought = _spread(starts, np.searchsorted(buyers, users, side="right") - starts)
+        keys = self._keys[items[bought]]
+        there = np.isin(keys, pool_keys.numpy(force=True))
+        owner, keys = owner[there], keys[there]  # only then once a row: a user may have many rows and purchases
+        counts = np.bincount(owner, minlength=len(users))
+        row, entry = _spread((counts.cumsum() - counts)[place], counts[place])
+        return torch.from_numpy(row).to(pool_keys.device), torch.from_numpy(keys[entry]).to(pool_keys.device)
+
+
+def bought_by_user(
+    table: pl.DataFrame, num_items: int
+) -> tuple[Int[ndarray, "bought"], Int[ndarray, "bought"]]:
+    """Return users, ascending, and the ``item_index`` of what each bought or asked with, every item once.
+
+    Args:
+        table: Interest pairs, whether or not they can be trained on.
+        num_items: One above the largest ``item_index``.
+    """
+    user, item, asking = (table[name].to_numpy() for name in ("user", "item", "query_item"))
+    asks = asking > 0
+    users, items = np.concatenate([user, user[asks]]), np.concatenate([item, asking[asks]])
+    return np.divmod(np.unique(users * num_items + items), num_items)
+
+
+def _spread(
+    starts: Int[ndarray, "owners"], counts: Int[ndarray, "owners"]
+) -> tuple[Int[ndarray, "places"], Int[ndarray, "places"]]:
+    """Return ``counts`` places in a row from each start on, and before them whose they are."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, starts[owner] + np.arange(len(owner)) - np.repeat(counts.cumsum() - counts, counts)
 
 
 def cumulative_weights(users: Int[ndarray, "pairs"], *, balance: float) -> Float[ndarray, "pairs"]:
