@@ -37,6 +37,16 @@ ENCODERS = {
 """By their folders of vectors, below a reproduction."""
 ITEM_IDS = [0, 7, 1_234_567_890_123_456_789]
 USER_IDS = [0, -5, 2**63 - 1]
+ODD_IDS = [" a", "a", "b ", "x" * 3000, "e\u0301te\u0301", "many"]
+ODD_TITLES = [
+    "cafe\u0301 noir",
+    "CAF\u00c9 au lait",
+    None,
+    "long",
+    "sun",
+    " ".join(f"w{n}" for n in range(20)),
+]
+ODD_USERS = [" u", "u"]
 CHROMIUM = Path(os.environ.get("MIMCTR_CHROMIUM", "/usr/bin/chromium"))
 
 
@@ -130,16 +140,28 @@ def opened_reproduction(reproduced):
 @pytest.fixture(scope="session")
 def numbered(tmp_path_factory) -> Path:
     """A run without vectors, whose ids are integers: 0, below 0, and of 19 digits."""
-    folder = tmp_path_factory.mktemp("numbered")
-    (folder / "tables").mkdir()
+    items = pl.DataFrame({"item_id": ITEM_IDS, "title": [f"hat {n}" for n in ITEM_IDS]})
+    return prepared(tmp_path_factory.mktemp("numbered"), items, ITEM_IDS, USER_IDS)
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory) -> Path:
+    """A run without vectors, whose ids are texts that begin or end with a space, long, or decomposed Unicode."""
+    items = pl.DataFrame({"item_id": ODD_IDS, "title": ODD_TITLES})
+    return prepared(tmp_path_factory.mktemp("odd"), items, ODD_IDS, ODD_USERS)
+
+
+def prepared(folder: Path, items: pl.DataFrame, item_ids: list, user_ids: list) -> Path:
+    """Return a run with nothing but a dataset: of a catalogue, of which some are shown to some users."""
+    (folder / "tables").mkdir(exist_ok=True)
     rng = np.random.default_rng(1)
-    pl.DataFrame({"item_id": ITEM_IDS, "title": [f"hat {n}" for n in ITEM_IDS]}).write_parquet(
-        folder / "tables" / "items.parquet"
-    )
+    items.write_parquet(folder / "tables" / "items.parquet")
+    users = rng.integers(0, len(user_ids), 300)
+    shown = rng.integers(0, len(item_ids), 300)
     pl.DataFrame(
         {
-            "user_id": rng.choice(USER_IDS, 300),
-            "item_id": rng.choice(ITEM_IDS, 300),
+            "user_id": [user_ids[n] for n in users],
+            "item_id": [item_ids[n] for n in shown],
             "time": START + np.sort(rng.choice(60 * DAY, 300, replace=False)),
             "click": rng.integers(0, 2, 300),
         }

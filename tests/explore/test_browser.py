@@ -154,7 +154,9 @@ def test_from_words_to_a_user_by_keyboard_alone(open_page):
     page.get_by_label("Against item").fill("item/3")
     page.keyboard.press("Enter")
     page.wait_for_url("**target=item*")
-    assert "has no vector, so nothing is weighed" in page.locator("main").inner_text()
+    assert (
+        "has no vector: models by default put a learned one in its place" in page.locator("main").inner_text()
+    )
 
 
 def test_the_names_of_rows_stay_while_a_table_is_scrolled(open_page):

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from mimctr.errors import ConfigError
+from mimctr.explore import pictures
 from mimctr.explore.app import create_app
 from mimctr.explore.guard import in_address
 from mimctr.recipes import explore
@@ -68,6 +69,23 @@ def test_a_picture_is_small_and_is_not_sent_again(client, opened):
     again = client.get("/pictures/items/0", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get("/pictures/items/1").headers["etag"] != answer.headers["etag"]
+
+
+def test_pictures_are_kept_as_long_as_their_bytes_have_room(opened, monkeypatch):
+    """Of three one must go, which was not looked at for longest. Mutant: pictures are counted, not their bytes."""
+    made, make = [], pictures._small
+
+    def counted(data, size):
+        made.append(data)
+        return make(data, size)
+
+    blobs = [opened.data.item_images.blob(number) for number in range(3)]
+    room = sum(len(make(data, 128)) for data in blobs) - 1
+    monkeypatch.setattr(pictures, "_small", counted)
+    thumbnails = pictures.Thumbnails({"items": opened.data.item_images}, kept=room)
+    found = [thumbnails.get("items", number, 128).data for number in (0, 1, 0, 2, 0, 1)]
+    assert made == [blobs[0], blobs[1], blobs[2], blobs[1]]
+    assert found == [make(blobs[number], 128) for number in (0, 1, 0, 2, 0, 1)]
 
 
 @pytest.mark.parametrize(

@@ -7,32 +7,55 @@ import math
 import re
 import shutil
 import time
+import tracemalloc
+import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 import numpy as np
 import polars as pl
 import pytest
-from encoders.small import picture
+from encoders.small import item_encoder, picture
 from fastapi.testclient import TestClient
 
-from explore.conftest import HERE, ITEM_IDS, NUM_ITEMS, SCRIPT, USER_IDS
+from explore.conftest import (
+    DAY,
+    HERE,
+    ITEM_IDS,
+    NUM_ITEMS,
+    ODD_IDS,
+    ODD_TITLES,
+    ODD_USERS,
+    SCRIPT,
+    START,
+    USER_IDS,
+    prepared,
+)
+from mimctr.batch import FIRST_INDEX
+from mimctr.center.known_queries import QUERIES
+from mimctr.center.snapshot import MANIFEST, VECTORS
+from mimctr.center.snapshot_writer import write_snapshot
 from mimctr.data.prepare import prepare_tables
-from mimctr.encoders.item import ItemEncoder
+from mimctr.encoders.item import RECORD, ItemEncoder
+from mimctr.errors import DataError
 from mimctr.evaluate.compare import Contender
+from mimctr.evaluate.results import ModelFacts
+from mimctr.explore import views
 from mimctr.explore.app import create_app
 from mimctr.explore.catalogue import as_title, find_words
 from mimctr.explore.kept import kept
 from mimctr.explore.pages import address as make_address
 from mimctr.explore.schemas import Hit
 from mimctr.explore.scores import Said, Scores
+from mimctr.recipes import embed
 from mimctr.recipes.embed import ITEMS, SUMMARY
 from mimctr.recipes.explore import open_run
 
 
-def stored_vectors(run_folder) -> dict[str, np.ndarray]:
-    """Return float64 vectors by raw item id, encoded anew, in float16 as they are kept."""
-    encoder = ItemEncoder.load(run_folder / "csft")
+def stored_vectors(run_folder, encoder_folder=None) -> dict[str, np.ndarray]:
+    """Return float64 vectors by raw item id, encoded anew, in float16 as they are kept; None: by the run's encoder."""
+    encoder = ItemEncoder.load(encoder_folder or run_folder / "csft")
     items = pl.read_parquet(run_folder.parent / "tables" / "items.parquet")
     vectors, known = encoder.embed_items(
         items["image"].to_list(), items["title"].to_list(), items["category"].to_list()
@@ -68,11 +91,14 @@ def test_weights_are_those_of_a_loop_over_the_log(client, run_folder):
     assert any(one["weight"] is not None for one in said["behaviors"])
 
 
-def test_an_item_without_a_vector_weighs_nothing_and_says_so(client):
+def test_weights_for_an_item_without_a_vector_are_not_shown_and_that_is_said(client):
+    """Models do weigh: by a vector that they learned in its place."""
     said = client.get("/api/user", params={"id": 3, "target": "item/3"}).json()
     assert said["target_has_vector"] is False
     assert {one["weight"] for one in said["behaviors"]} == {None}
-    assert "has no vector" in client.get("/user", params={"id": 3, "target": "item/3"}).text
+    page = client.get("/user", params={"id": 3, "target": "item/3"}).text
+    assert "has no vector: models by default put a learned one in its place" in page
+    assert "nothing is weighed" not in page
 
 
 def test_now_has_all_behaviors_and_no_impression(client, run_folder):
@@ -95,13 +121,53 @@ def test_one_can_step_through_all_test_impressions_of_a_user(client, opened):
     assert rows == table.filter(pl.col("user_id") == 3)["row"].to_list()
 
 
-def test_neighbors_are_those_of_a_loop_over_all_items(client, run_folder):
-    vectors = stored_vectors(run_folder)
-    strip = client.get("/api/item", params={"id": "item/7"}).json()["neighbors"][0]
-    near = {name: cosine(vectors["item/7"], vector) for name, vector in vectors.items() if name != "item/7"}
-    best = sorted(near.values(), reverse=True)[:8]
-    assert [hit["cosine"] for hit in strip["hits"]] == pytest.approx(best, abs=1e-6)
-    assert all(hit["cosine"] == pytest.approx(near[hit["item_id"]], abs=1e-6) for hit in strip["hits"])
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (7, "of its category"),
+        (6, "of its category"),
+        (5, "of no category that the encoder knows"),
+    ],
+)
+def test_neighbors_are_those_of_a_loop_over_the_items_that_are_centered_alike(
+    client, run_folder, number, told
+):
+    """The encoder knows bags and hats, and no shoes. Mutant: items of all categories are searched."""
+    vectors, own = stored_vectors(run_folder), f"item/{number}"
+    items = pl.read_parquet(run_folder.parent / "tables" / "items.parquet")
+    category = dict(zip(items["item_id"], items["category"], strict=True))
+    alike = [one for one in vectors if one != own and category[one] == category[own]]
+    strip = client.get("/api/item", params={"id": own}).json()["neighbors"][0]
+    assert_nearest(strip["hits"], own, {one: vectors[one] for one in alike}, vectors[own])
+    assert strip["among"] == told
+    line = f"Searched among items {told}, as this encoder centers vectors by category."
+    assert line in client.get("/item", params={"id": own}).text
+
+
+def test_an_encoder_that_centers_on_no_category_has_neighbors_in_all(run_folder, tmp_path):
+    (tmp_path / "dataset").symlink_to(run_folder / "dataset")
+    item_encoder(categories=()).save(tmp_path / "csft")
+    embed.main(
+        tmp_path / "dataset",
+        tmp_path / "csft",
+        tmp_path / "embed" / "csft",
+        embed.Config(device="cpu", num_workers=1),
+    )
+    vectors = stored_vectors(run_folder, tmp_path / "csft")
+    own = vectors.pop("item/7")
+    with TestClient(create_app(open_run(tmp_path)), base_url=HERE) as client:
+        (strip,) = client.get("/api/item", params={"id": "item/7"}).json()["neighbors"]
+        assert "Searched among" not in client.get("/item", params={"id": "item/7"}).text
+    assert_nearest(strip["hits"], "item/7", vectors, own)
+    assert strip["among"] is None
+
+
+def assert_nearest(hits, own, vectors, query) -> None:
+    """See to it that hits are the eight nearest of some items, none of which is ``own``."""
+    near = {name: cosine(query, vector) for name, vector in vectors.items()}
+    assert [hit["cosine"] for hit in hits] == pytest.approx(sorted(near.values(), reverse=True)[:8], abs=1e-6)
+    assert own not in [hit["item_id"] for hit in hits]
+    assert all(hit["cosine"] == pytest.approx(near[hit["item_id"]], abs=1e-6) for hit in hits)
 
 
 def test_an_items_life_and_scores_are_counted_from_the_files(client, run_folder):
@@ -140,6 +206,46 @@ def test_words_find_the_id_first_then_titles_with_every_word(client):
     assert found("NUMBER11 hat") == []
     assert found("NUMBER11 bag") == ["item/11"]
     assert found("a.*") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ("caf\u00e9", [" a", "a"]),
+        ("cafe\u0301", [" a", "a"]),
+        ("CAFE\u0301 Noir", [" a"]),
+        ("\u00e9T\u00c9", ["e\u0301te\u0301"]),
+        ("cafe", []),
+    ],
+)
+def test_letters_with_marks_are_found_however_they_are_written(odd, words, ids):
+    """Composed or decomposed, small or capital; but not without their marks."""
+    found = find_words(open_run(odd), words, num=9)
+    assert sorted(hit.item_id for hit in found.hits) == ids
+    assert (found.total, found.note) == (len(ids), None)
+
+
+def test_what_words_are_looked_for_in_is_made_once(odd):
+    """Composed, and in small letters; a null title is nothing."""
+    opened = open_run(odd)
+    titles = dict(zip(ODD_IDS, ODD_TITLES, strict=True))
+    lines = [f"{one}\n{titles[one] or ''}" for one in opened.data.items["item_id"]]
+    assert opened.words.to_list() == [unicodedata.normalize("NFC", line.lower()) for line in lines]
+    assert opened.words is opened.words
+
+
+def test_of_many_words_the_first_twenty_are_looked_for_and_that_is_said(odd):
+    """Mutant: a word that is said twice counts twice."""
+    words = " ".join(f"w{n} W{n}" for n in range(20))
+    with TestClient(create_app(open_run(odd)), base_url=HERE) as client:
+        found, more = (
+            client.get("/api/search/words", params={"q": some}).json() for some in (words, f"{words} hat hut")
+        )
+        page = client.get("/search", params={"q": f"{words} hat"}).text
+    assert [hit["item_id"] for hit in found["hits"]] == [hit["item_id"] for hit in more["hits"]] == ["many"]
+    assert found["note"] is None
+    assert more["note"] == "Only the first 20 of 22 different words were looked for."
+    assert "Only the first 20 of 21 different words were looked for." in page
 
 
 def test_more_matches_than_are_shown_are_counted(opened):
@@ -261,6 +367,74 @@ def test_base_and_content_are_compared_over_what_both_have():
     assert scores.compared(None) is None
 
 
+def test_the_mean_of_many_models_is_that_of_a_loop_and_takes_the_memory_of_few():
+    """Mutant: what all of them say is put into one array first."""
+    num_rows, num_seeds, rng = 20_000, 30, np.random.default_rng(0)
+    models = [
+        Said(ubm="mean", variant=variant, encoder=encoder, seed=seed, probability=rng.uniform(size=num_rows))
+        for variant, encoder in (("base", None), ("mim", "csft"))
+        for seed in range(num_seeds)
+    ]
+    tracemalloc.start()
+    try:
+        means = Scores(models).compared(Contender("mim", "csft"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 8 * num_rows
+    for mean, variant in zip(means, ("base", "mim"), strict=True):
+        own = [model.probability for model in models if model.variant == variant]
+        for row in range(0, num_rows, 997):
+            assert mean[row] == pytest.approx(sum(float(one[row]) for one in own) / num_seeds)
+
+
+def test_what_does_not_change_is_worked_out_once(opened, monkeypatch):
+    """Mutant: every request for a slice averages all models."""
+    asked = Counter()
+
+    def counted(name, work):
+        def count(*given):
+            asked[name] += 1
+            return work(*given)
+
+        return count
+
+    for name in ("view_run", "slice_rows", "view_slice"):
+        monkeypatch.setattr(views, name, counted(name, getattr(views, name)))
+    monkeypatch.setattr(Scores, "compared", counted("compared", Scores.compared))
+    names = list(opened.slices)[:2]
+    with TestClient(create_app(dataclasses.replace(opened)), base_url=HERE) as client:
+        first, second = (
+            [client.get(address).json() for address in ("/api/run", "/api/slices")]
+            + [client.get("/api/slice", params={"name": name}).json() for name in names]
+            for _ in range(2)
+        )
+    assert first == second
+    assert [one["slice"] for one in first[2:]] == names
+    assert asked == {"view_run": 1, "slice_rows": 1, "view_slice": 2, "compared": 1}
+
+
+def test_predictions_are_in_the_order_of_the_rows_and_nothing_else_is_read(tmp_path):
+    """What is in another column is no text at all. Mutant: all columns are read."""
+    path, rows = tmp_path / "predictions.parquet", [7, 5, 9, 6, 8]
+    said = {name: [row / 10 + place for row in rows] for place, name in enumerate("ab")}
+    columns = {f"probability:{name}": values for name, values in said.items()}
+    table = pl.DataFrame({"row": rows, "user_id": [f"user-{row}" for row in rows], **columns})
+    table.write_parquet(path, compression="uncompressed", statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"user-", b"\xff" * 5))
+    with pytest.raises(pl.exceptions.PolarsError):
+        pl.read_parquet(path)
+    models = [
+        ModelFacts(ubm="mean", variant="base", seed=seed, encoder=None, folder=f"train/{name}", config={})
+        for seed, name in enumerate("bc")
+    ]
+    (found,) = Scores.read(path, models, range(5, 10)).models
+    assert found.seed == 0
+    assert found.probability.tolist() == [row / 10 + 1 for row in range(5, 10)]
+    with pytest.raises(DataError, match="5 impressions that are not the 4 of the test part"):
+        Scores.read(path, models, range(5, 9))
+
+
 def test_ids_that_are_0_or_negative_or_of_19_digits_are_links(numbered):
     """Mutants: 0 is left out of an address as False is; an id has 18 digits and no sign."""
     with TestClient(create_app(open_run(numbered)), base_url=HERE) as client:
@@ -294,6 +468,40 @@ def test_an_id_is_found_with_spaces_around_it(client):
     assert client.get("/api/item", params={"id": "item/7\t"}).json()["card"]["item_id"] == "item/7"
 
 
+@pytest.mark.parametrize("item_id", ODD_IDS)
+def test_an_id_is_taken_as_it_is_given(odd, item_id):
+    """Mutant: spaces that are part of an id are taken off."""
+    with TestClient(create_app(open_run(odd)), base_url=HERE) as client:
+        assert client.get("/api/item", params={"id": item_id}).json()["card"]["item_id"] == item_id
+        found = client.get("/api/search/words", params={"q": item_id}).json()
+        assert found["hits"][0]["item_id"] == item_id
+        link = html.escape(make_address("/item", id=item_id))
+        assert f'href="{link}"' in client.get("/search", params={"q": item_id}).text
+        for user_id in ODD_USERS:
+            page = client.get("/user", params={"id": user_id, "now": True, "target": item_id}).text
+            assert f'name="id" value="{user_id}"' in page
+            assert f'placeholder="{item_id}"' in page
+            assert f'name="target" value="{item_id}"' in page
+
+
+def test_a_target_of_spaces_is_none(odd):
+    with TestClient(create_app(open_run(odd)), base_url=HERE) as client:
+        page = client.get("/user", params={"id": "u", "now": True, "target": "  "})
+        assert page.status_code == 200
+        assert 'name="target" value=""' in page.text
+
+
+def test_ids_and_names_of_slices_may_be_long(odd):
+    with TestClient(create_app(open_run(odd)), base_url=HERE) as client:
+        for address in ("/api/item", "/api/user", "/item", "/user"):
+            assert client.get(address, params={"id": "y" * 4000}).status_code == 404
+            assert client.get(address, params={"id": "y" * 4001}).status_code == 422
+        for address in ("/api/slice", "/slice"):
+            assert client.get(address, params={"name": "y" * 4000}).status_code == 404
+        for address in ("/", "/search", "/user?id=u"):
+            assert set(re.findall('maxlength="([0-9]+)"', client.get(address).text)) == {"4000"}
+
+
 def test_an_item_that_the_log_never_names_was_not_first_seen(numbered, tmp_path):
     """Mutant: the first second of the log, which stands for no time, is told as a fact."""
     shutil.copytree(numbered.parent / "tables", tmp_path / "tables")
@@ -308,6 +516,31 @@ def test_an_item_that_the_log_never_names_was_not_first_seen(numbered, tmp_path)
         assert "<dd>not in the log</dd>" not in client.get("/item", params={"id": ITEM_IDS[1]}).text
 
 
+def test_an_item_is_in_the_log_whatever_the_catalogue_says_of_its_first_time(tmp_path):
+    """All are listed: 98, which is only bought, at the first second of the log; 99, which nothing names, before it.
+
+    Mutant: what is listed at another time than the first second is in the log.
+    """
+    first = dict.fromkeys(ITEM_IDS, START - 9 * DAY) | {98: START, 99: START - DAY}
+    items = pl.DataFrame({"item_id": list(first), "first_seen_time": list(first.values())})
+    bought = {"user_id": USER_IDS[0], "item_id": 98, "time": START + 60 * DAY, "kind": "purchase"}
+    seen = bought | {"item_id": ITEM_IDS[0], "time": START}
+    (tmp_path / "tables").mkdir()
+    pl.DataFrame([seen, bought]).write_parquet(tmp_path / "tables" / "behaviors.parquet")
+    run = prepared(tmp_path, items, ITEM_IDS, USER_IDS)
+    opened = open_run(run)
+    with TestClient(create_app(opened), base_url=HERE) as client:
+        found = {one: client.get("/api/item", params={"id": one}).json()["in_log"] for one in first}
+    assert found == dict.fromkeys(ITEM_IDS, True) | {98: True, 99: False}
+
+
+def test_the_items_that_the_log_names_are_those_of_a_loop(opened):
+    data = opened.data
+    named = {int(one) for some in (data.impressions.target, data.behaviors.item) for one in some}
+    named |= set(data.pairs["item"].to_list())
+    assert opened.named.tolist() == [item in named for item in range(NUM_ITEMS + FIRST_INDEX)]
+
+
 def test_vectors_that_are_not_finished_are_told_and_left_out(run_folder, tmp_path):
     for name in ("dataset", "train", "csft", "evaluate"):
         (tmp_path / name).symlink_to(run_folder / name)
@@ -318,6 +551,79 @@ def test_vectors_that_are_not_finished_are_told_and_left_out(run_folder, tmp_pat
     opened = open_run(tmp_path)
     assert list(opened.generations) == ["csft"]
     assert "Vectors of begun, new: not finished." in opened.missing
+
+
+def flip_a_bit(folder) -> None:
+    """Damage a snapshot where only its checksum tells."""
+    data = bytearray((folder / VECTORS).read_bytes())
+    data[-1] ^= 1
+    (folder / VECTORS).write_bytes(data)
+
+
+def cut_the_manifest(folder) -> None:
+    """Leave half of what a snapshot says of itself."""
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
+
+
+def take_another_catalogue(folder) -> None:
+    """Put the vectors of two other items there."""
+    shutil.rmtree(folder)
+    write_snapshot(folder, np.array([1, 2]), np.ones((2, 6), np.float32), encoder="another")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (flip_a_bit, "its bytes do not match the checksum in manifest.json"),
+        (cut_the_manifest, "not valid JSON"),
+        (take_another_catalogue, f"none of its 2 vectors belongs to one of the {NUM_ITEMS} items"),
+        (shutil.rmtree, "holds no snapshot (manifest.json is missing)"),
+    ],
+)
+def test_damaged_vectors_are_told_and_left_out(run_folder, tmp_path, damage, told):
+    """One of two folders, then both. Mutant: the explorer does not open."""
+    for name in ("dataset", "train", "csft", "evaluate"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    for name in ("csft", "new"):
+        shutil.copytree(run_folder / "embed" / "csft", tmp_path / "embed" / name)
+    damage(tmp_path / "embed" / "csft" / ITEMS)
+    opened = open_run(tmp_path)
+    assert (list(opened.generations), list(opened.asks)) == (["new"], [])
+    assert opened.missing[0].startswith("Vectors of csft: ")
+    assert told in opened.missing[0]
+    damage(tmp_path / "embed" / "new" / ITEMS)
+    with TestClient(create_app(open_run(tmp_path)), base_url=HERE) as client:
+        missing = client.get("/api/run").json()["missing"]
+        assert [line.split(": ")[0] for line in missing] == [
+            "Vectors of csft",
+            "Vectors of new",
+            "No vectors (embed)",
+        ]
+        assert all(told in line for line in missing[:2])
+        assert "This run has no vectors." in client.get("/item?id=item/7").text
+
+
+def test_an_encoder_of_another_format_is_told_and_its_vectors_are_shown(run_folder, tmp_path):
+    for name in ("dataset", "embed"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    shutil.copytree(run_folder / "csft", tmp_path / "csft")
+    record = json.loads((tmp_path / "csft" / RECORD).read_text())
+    (tmp_path / "csft" / RECORD).write_text(json.dumps(record | {"format": 1}))
+    opened = open_run(tmp_path)
+    assert (list(opened.generations), list(opened.asks)) == (["csft"], [])
+    assert opened.missing[0].startswith("Encoder of csft: ")
+    assert "format 1" in opened.missing[0]
+
+
+def test_vectors_of_queries_are_not_read(run_folder, tmp_path):
+    """Mutant: they are opened, checked and kept."""
+    for name in ("dataset", "train", "csft", "evaluate"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    shutil.copytree(run_folder / "embed" / "csft", tmp_path / "embed" / "csft")
+    shutil.rmtree(tmp_path / "embed" / "csft" / QUERIES)
+    opened = open_run(tmp_path)
+    assert list(opened.generations) == ["csft"]
+    assert opened.missing == []
 
 
 def test_what_is_kept_is_worked_out_once_however_many_ask():
@@ -342,7 +648,9 @@ def test_numbers_of_categories_are_those_of_a_loop(opened):
         found = opened.of_category(name)
         assert (found is None) == (name == "elsewhere")
         assert found is None or found.tolist() == [one == name for one in names]
+        assert opened.outside([name]).tolist() == [one != name for one in names]
     assert opened.of_category(None) is None
+    assert opened.outside([]).all()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,9 +11,13 @@ from mimctr.images import MEDIA_TYPES
 from mimctr.serve.admission import Admission
 from mimctr.serve.refusals import refusals
 
-Text = Annotated[str, Query(min_length=1, max_length=500)]
-Meant = Annotated[str, Query(min_length=1, max_length=500, pattern=r"\S", description="Not only spaces.")]
-Id = Annotated[str, Query(min_length=1, max_length=500, description="As in the raw tables.")]
+MAX_LENGTH = 4000
+"""Of an id, a text, or the name of a slice, in characters."""
+Text = Annotated[str, Query(min_length=1, max_length=MAX_LENGTH)]
+Meant = Annotated[
+    str, Query(min_length=1, max_length=MAX_LENGTH, pattern=r"\S", description="Not only spaces.")
+]
+Id = Annotated[str, Query(min_length=1, max_length=MAX_LENGTH, description="As in the raw tables.")]
 Name = Annotated[str | None, Query(max_length=500, description="Encoder; none: C-SFT's.")]
 MAX_ROW = 2**62
 ROW = Query(ge=0, le=MAX_ROW, description="Of an impression in the dataset.")
@@ -64,7 +68,7 @@ def api_router(views: Views, admission: Admission) -> APIRouter:
         seconds: Seconds,
         row: Annotated[int | None, ROW] = None,
         now: bool = False,
-        target: Annotated[str | None, Query(max_length=500)] = None,
+        target: Annotated[str | None, Query(max_length=MAX_LENGTH)] = None,
         encoder: Name = None,
     ) -> UserView:
         """Say what a user did before a test impression, and what content makes of it for a target."""

@@ -12,7 +12,8 @@ from numpy import ndarray
 
 from mimctr.batch import FIRST_INDEX
 from mimctr.errors import DataError
-from mimctr.explore.opened import Asked, OpenedRun
+from mimctr.explore.generation import Generation
+from mimctr.explore.opened import Asked, OpenedRun, searchable
 from mimctr.explore.schemas import Bin, Card, Found, Hit, ItemView, SeenBy, Strip
 
 NUM_BINS = 24
@@ -28,6 +29,8 @@ OWN_COLUMNS = {
 }
 SECONDS_A_DAY = 86_400
 NUM_SEEN_BY = 5
+MAX_WORDS = 20
+"""That are looked for at once."""
 WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 IDS = range(-(2**63), 2**63)
 """Integers that an id can be: 64 bits with a sign."""
@@ -77,25 +80,29 @@ def hit(run: OpenedRun, item: int, cosine: float | None = None) -> Hit:
 
 
 def find_words(run: OpenedRun, words: str, *, num: int) -> Found:
-    """Return the item of that id, then those in whose title or id every word stands, most shown first."""
-    items = run.data.items
-    matches = pl.lit(True)
-    for word in words.lower().split():
-        in_title = pl.col("title").str.to_lowercase().str.contains(word, literal=True).fill_null(False)
-        matches &= in_title | pl.col("item_id").cast(pl.String).str.to_lowercase().str.contains(
-            word, literal=True
-        )
-    rows = np.zeros(0, dtype=np.int64)
-    if words.split():
-        rows = items.with_row_index("row").filter(matches)["row"].to_numpy().astype(np.int64)
+    """Return the item of that id, then those in whose title or id every word stands, most shown first.
+
+    Small and capital letters are alike, and so are the two ways to write a letter with its marks.
+    """
+    wanted = searchable(pl.Series(words.split(), dtype=pl.String)).unique(maintain_order=True)
+    matches = np.full(run.data.num_items, bool(len(wanted)))
+    for word in wanted[:MAX_WORDS]:
+        matches &= run.words.str.contains(word, literal=True).to_numpy()
+    rows = np.flatnonzero(matches)
     order = rows[np.lexsort((rows, -run.data.item_train_counts[rows + FIRST_INDEX]))] + FIRST_INDEX
     try:
-        exact = place(items["item_id"], words.strip(), what="item")
+        exact = place(run.data.items["item_id"], words, what="item")
         order = np.r_[exact, order[order != exact]]
     except NotThere:
         pass  # words are rarely an id
-    asked = f"items with {words.strip()!r} in the title or id"
-    return Found(asked=asked, total=len(order), hits=[hit(run, int(item)) for item in order[:num]])
+    return Found(
+        asked=f"items with {words.strip()!r} in the title or id",
+        total=len(order),
+        hits=[hit(run, int(item)) for item in order[:num]],
+        note=f"Only the first {MAX_WORDS} of {len(wanted)} different words were looked for."
+        if len(wanted) > MAX_WORDS
+        else None,
+    )
 
 
 def find_near(run: OpenedRun, encoder: str, asked: Asked, *, num: int, what: str) -> Found:
@@ -137,8 +144,6 @@ def view_item(
     rows = run.rows_of_item.of(item)
     clicks = np.asarray(data.impressions.click)[rows]
     tested = rows >= run.test.start
-    train_count = int(data.item_train_counts[item])
-    in_log = bool(len(rows) or train_count or values["first_seen_time"] != run.log_start)
     return ItemView(
         card=card(run, item),
         fields={
@@ -149,8 +154,8 @@ def view_item(
         price=values["price"],
         first_seen_time=values["first_seen_time"],
         age_days=(data.manifest.test_start - values["first_seen_time"]) / SECONDS_A_DAY,
-        in_log=in_log,
-        train_count=train_count,
+        in_log=bool(run.named[item]),
+        train_count=int(data.item_train_counts[item]),
         num_impressions=len(rows),
         num_clicks=int(clicks.sum()),
         num_test_impressions=int(tested.sum()),
@@ -158,19 +163,31 @@ def view_item(
         life=life(run, rows),
         scores=run.scores.of(rows[tested] - run.test.start),
         neighbors=[
-            Strip(
-                encoder=name,
-                has_vector=bool(one.known[item]),
-                hits=[
-                    hit(run, *near) for near in one.nearest(one.vector(item), num=num_neighbors, without=item)
-                ]
-                if one.known[item]
-                else [],
-            )
+            strip(run, item, one, num=num_neighbors)
             for name, one in run.generations.items()
             if encoders is None or name in encoders
         ],
         seen_by=[seen_by(run, row) for row in rows[tested][:NUM_SEEN_BY].tolist()],
+    )
+
+
+def strip(run: OpenedRun, item: int, generation: Generation, *, num: int) -> Strip:
+    """Return the nearest items in one generation, ``num`` at most.
+
+    Where its encoder centers vectors by category, they are of the item's own: from another mean, a cosine says
+    nothing. Items of which it centers no category are centered on the catalogue, and are compared among themselves.
+    """
+    among, words = None, None
+    if generation.centered_on:
+        category = card(run, item).category
+        if category in generation.centered_on:
+            among, words = run.of_category(category), "of its category"
+        else:
+            among, words = run.outside(generation.centered_on), "of no category that the encoder knows"
+    known = bool(generation.known[item])
+    near = generation.nearest(generation.vector(item), num=num, without=item, among=among) if known else []
+    return Strip(
+        encoder=generation.name, has_vector=known, among=words, hits=[hit(run, *one) for one in near]
     )
 
 

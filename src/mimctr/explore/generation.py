@@ -76,6 +76,8 @@ class Generation:
     Args:
         name: Of the encoder's folder.
         table: As the run embedded them.
+        centered_on: Categories on whose means the encoder centers vectors, so that the neighbors of an item are of its
+            category; empty: all vectors are centered alike.
         decode_all: :func:`all_decoded`, that of several generations may keep some.
     """
 
@@ -84,10 +86,12 @@ class Generation:
         name: str,
         table: ContentTable,
         *,
+        centered_on: Sequence[str] = (),
         decode_all: Callable[[ContentTable], Float[ndarray, "items content"]] = all_decoded,
     ) -> None:
         self.name = name
         self.known: Bool[ndarray, items] = table.item_rows >= 0
+        self.centered_on = centered_on
         self._table = table
         self._decode_all = decode_all
 

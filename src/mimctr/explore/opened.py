@@ -1,6 +1,6 @@
 """A finished run, opened for reading; what it lacks is said, not an error."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -55,6 +55,11 @@ class Groups:
     def of(self, value: int) -> Int[ndarray, "positions"]:
         """Return the positions of ``value``."""
         return self._order[self._offsets[value] : self._offsets[value + 1]]
+
+
+def searchable(texts: pl.Series) -> pl.Series:
+    """Return texts in small letters, each with its marks in one character (NFC), as words are compared."""
+    return texts.str.to_lowercase().str.normalize("NFC")
 
 
 @dataclass(kw_only=True)
@@ -118,17 +123,37 @@ class OpenedRun:
         number = None if name is None else numbers.get(name)
         return None if number is None else np.equal(own, number)
 
+    def outside(self, names: Collection[str]) -> Bool[ndarray, "items"]:
+        """Return the items of no category among ``names``, by ``item_index``."""
+        numbers, own = self.categories
+        return ~np.isin(own, [numbers[name] for name in names if name in numbers])
+
     @cached_property
-    def log_start(self) -> int:
-        """The first second of the log, which is the first time of items that it never names."""
-        pairs = pl.scan_parquet(self.data.folder / "pairs.parquet").select("time").collect()["time"]
-        times = (self.data.impressions.time, self.data.behaviors.time, pairs.to_numpy())
-        return min(int(np.min(some)) for some in times if len(some))
+    def named(self) -> Bool[ndarray, "items"]:
+        """Whether the log names an item, by ``item_index``."""
+        pairs = pl.scan_parquet(self.data.folder / "pairs.parquet").select("item").collect()["item"]
+        named = np.zeros(self.data.num_items + FIRST_INDEX, dtype=bool)
+        for items in (self.data.impressions.target, self.data.behaviors.item, pairs.to_numpy()):
+            named[items] = True
+        return named
+
+    @cached_property
+    def words(self) -> pl.Series:
+        """Id and title of each item, a line each, as words are looked for in them (:func:`searchable`)."""
+        lines = pl.concat_str(
+            pl.col("item_id").cast(pl.String), pl.col("title").fill_null(""), separator="\n"
+        )
+        return searchable(self.data.items.select(words=lines)["words"])
 
     @cached_property
     def summary(self) -> Summary | None:
         """What the results say; None without results."""
         return None if self.results is None else Summary(self.results)
+
+    @cached_property
+    def compared(self) -> tuple[Float[ndarray, "rows"], Float[ndarray, "rows"]] | None:
+        """The mean probability of Base and of the contender with content; None where they share no model."""
+        return self.scores.compared(self.summary.content if self.summary else None)
 
     @property
     def content_name(self) -> str:
@@ -142,7 +167,8 @@ class OpenedRun:
             self.rows_of_item,
             self.rows_of_user,
             self.categories,
-            self.log_start,
+            self.named,
+            self.words,
             self.data.items,
             self.data.users,
         )

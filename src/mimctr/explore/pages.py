@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mimctr.evaluate import written
-from mimctr.explore.api import ROW, Name
+from mimctr.explore.api import MAX_LENGTH, ROW, Name
 from mimctr.explore.catalogue import NotThere
 from mimctr.explore.chart import life_chart
 from mimctr.explore.schemas import Found
@@ -20,7 +20,7 @@ from mimctr.report import wording
 from mimctr.serve.admission import Admission
 
 STATIC = {"explore.css": "text/css", "explore.js": "text/javascript", "icon.svg": "image/svg+xml"}
-OptionalText = Annotated[str, Query(max_length=500)]
+OptionalText = Annotated[str, Query(max_length=MAX_LENGTH)]
 
 
 class Pages:
@@ -47,6 +47,7 @@ class Pages:
             encoders=list(views.run.generations),
             asks=list(views.run.asks),
             max_bytes=MAX_BYTES,
+            max_length=MAX_LENGTH,
             wording=wording,
         )
 
@@ -115,8 +116,9 @@ def pages_router(pages: Pages, admission: Admission) -> APIRouter:
         encoder: Name = None,
     ) -> Response:
         def work() -> Response:
-            view = views.user(id, row=row, now=now, target=target.strip(), encoder=encoder or None)
-            return pages.render("user", view=view, given_target=target.strip(), now=now)
+            given = target if target.strip() else ""
+            view = views.user(id, row=row, now=now, target=given, encoder=encoder or None)
+            return pages.render("user", view=view, given_target=given, now=now)
 
         return await answer(seconds, work)
 

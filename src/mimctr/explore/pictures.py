@@ -16,7 +16,7 @@ from mimctr.images import decode_image
 Group = Literal["items", "queries"]
 Size = Literal[128, 384]
 MEDIA_TYPE = "image/png"
-KEPT = 4096
+KEPT = 128_000_000
 
 
 class Thumbnail(NamedTuple):
@@ -32,12 +32,12 @@ class Thumbnails:
 
     Args:
         stores: Where they come from.
-        kept: Most that are kept in memory.
+        kept: Bytes of them that are kept in memory at most; no small picture has as many.
     """
 
     def __init__(self, stores: dict[Group, BlobStore], *, kept: int = KEPT) -> None:
         self._stores = stores
-        self._kept: LRUCache[str, bytes] = LRUCache(kept)
+        self._kept: LRUCache[str, bytes] = LRUCache(kept, getsizeof=len)
         self._lock = threading.Lock()
 
     def get(self, group: Group, number: int, size: Size) -> Thumbnail:

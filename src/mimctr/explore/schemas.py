@@ -36,6 +36,7 @@ class Strip(BaseModel):
 
     encoder: str
     has_vector: bool = Field(description="Whether the item itself has a vector.")
+    among: str | None = Field(None, description="Which items were searched, in words; null: all.")
     hits: list[Hit]
 
 
@@ -75,7 +76,7 @@ class ItemView(BaseModel):
     first_seen_time: int = Field(description="Seconds UTC.")
     age_days: float = Field(description="At the start of the test part; negative where it came later.")
     in_log: bool = Field(
-        description="False where the log never names it: the first time is then the start of the log."
+        description="False where the log never names it: its first time is the catalogue's, or the start of the log."
     )
     train_count: int = Field(description="How often training shows it, as a target or a behavior.")
     num_impressions: int

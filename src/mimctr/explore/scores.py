@@ -1,6 +1,8 @@
 """What the trained models say of the test impressions, with and without content."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,13 @@ class Scores:
         Raises:
             DataError: it is of other impressions.
         """
-        table = pl.read_parquet(path).sort("row")
+        file = pl.scan_parquet(path)
+        there = file.collect_schema()
+        named = [(model, f"{PROBABILITY}{Path(model.folder).name}") for model in models]
+        said = [(model, column) for model, column in named if column in there]
+        table = file.select("row", *dict.fromkeys(column for _, column in said)).collect()
+        if not table["row"].is_sorted():
+            table = table.sort("row")
         if not np.array_equal(table["row"].to_numpy(), np.asarray(rows)):
             raise DataError(
                 f"{path}: {table.height:,} impressions that are not the {len(rows):,} of the test part. Run "
@@ -55,10 +63,9 @@ class Scores:
                     variant=model.variant,
                     encoder=model.encoder,
                     seed=model.seed,
-                    probability=table[f"{PROBABILITY}{Path(model.folder).name}"].to_numpy(),
+                    probability=table[column].to_numpy(),
                 )
-                for model in models
-                if f"{PROBABILITY}{Path(model.folder).name}" in table.columns
+                for model, column in said
             ]
         )
 
@@ -76,7 +83,7 @@ class Scores:
         both = shared_models(said, [base, contender])
         if not both:
             return None
-        means = [np.mean([said[ubm, one, seed] for ubm, seed in both], axis=0) for one in (base, contender)]
+        means = [_mean([said[ubm, one, seed] for ubm, seed in both]) for one in (base, contender)]
         return means[0], means[1]
 
     def of(self, places: Int[ndarray, "places"]) -> list[Score]:
@@ -94,6 +101,11 @@ class Scores:
             )
             for kind, group in sorted(groups.items(), key=lambda one: model_order(*one[0]))
         ]
+
+
+def _mean(said: Sequence[Float[ndarray, "rows"]]) -> Float[ndarray, "rows"]:
+    """Return the mean of what some models said, added up one by one: as one array they would be large."""
+    return reduce(np.add, said) / len(said)
 
 
 def model_name(ubm: str, variant: str, encoder: str | None) -> str:

@@ -82,11 +82,11 @@ def view_slice(run: OpenedRun, name: str) -> SliceView:
     most = items[np.lexsort((items, -counts))][:NUM_ITEMS]
     helped: list[int] = []
     harmed: list[int] = []
-    compared = run.scores.compared(run.summary.content if run.summary else None)
+    compared = run.compared
     if compared is not None:
         base, content = compared
         clicked = np.asarray(run.data.impressions.click)[run.test.start + places] == 1
-        nearer = np.where(clicked, 1.0, -1.0) * (content - base)[places]
+        nearer = np.where(clicked, 1.0, -1.0) * (content[places] - base[places])
         for kind in (clicked, ~clicked):
             own = np.flatnonzero(kind)
             own = own[np.argsort(-nearer[own], kind="stable")]

@@ -1,9 +1,11 @@
 """What can be asked of a run, whoever asks: programs and pages get the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from mimctr.explore.catalogue import NotThere, find_near, find_words, view_item
+from mimctr.explore.kept import kept
 from mimctr.explore.opened import Asked, Asks, OpenedRun
 from mimctr.explore.pictures import Group, Size, Thumbnail, Thumbnails
 from mimctr.explore.schemas import Found, ItemView, RunView, SliceRow, SliceView, UserView
@@ -12,6 +14,8 @@ from mimctr.explore.users import choose_encoder, view_user
 
 SMALL: Size = 128
 LARGE: Size = 384
+NUM_SLICES = 256
+"""Slices that are kept; a run has fewer."""
 
 
 @dataclass
@@ -23,14 +27,20 @@ class Views:
     num_neighbors: int = 8
     max_behaviors: int = 50
     thumbnails: Thumbnails = field(init=False)
+    _about: Callable[[], RunView] = field(init=False)
+    _slices: Callable[[], list[SliceRow]] = field(init=False)
+    _slice: Callable[[str], SliceView] = field(init=False)
 
     def __post_init__(self) -> None:
         data = self.run.data
         self.thumbnails = Thumbnails({"items": data.item_images, "queries": data.queries.images})
+        self._about = kept(partial(view_run, self.run), 1)
+        self._slices = kept(partial(slice_rows, self.run), 1)
+        self._slice = kept(partial(view_slice, self.run), NUM_SLICES)
 
     def about(self) -> RunView:
         """Return what the run is."""
-        return view_run(self.run)
+        return self._about()
 
     def words(self, words: str) -> Found:
         """Return items by the words of their titles, or their id."""
@@ -67,11 +77,11 @@ class Views:
 
     def slices(self) -> list[SliceRow]:
         """Return metrics by slice."""
-        return slice_rows(self.run)
+        return self._slices()
 
     def slice(self, name: str) -> SliceView:
         """Return examples of a slice."""
-        return view_slice(self.run, name)
+        return self._slice(name)
 
     def thumbnail(self, group: Group, number: int, *, large: bool) -> Thumbnail:
         """Return a picture of the dataset, made small."""

@@ -134,7 +134,10 @@ class Examples:
         owner, bought = _spread(starts, np.searchsorted(buyers, users, side="right") - starts)
         keys = self._keys[items[bought]]
         there = np.isin(keys, pool_keys.numpy(force=True))
-        owner, keys = owner[there], keys[there]  # only then once a row: a user may have many rows and purchases
+        owner, keys = (
+            owner[there],
+            keys[there],
+        )  # only then once a row: a user may have many rows and purchases
         counts = np.bincount(owner, minlength=len(users))
         row, entry = _spread((counts.cumsum() - counts)[place], counts[place])
         return torch.from_numpy(row).to(pool_keys.device), torch.from_numpy(keys[entry]).to(pool_keys.device)

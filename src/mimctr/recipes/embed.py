@@ -272,6 +272,20 @@ def open_content(dataset: CtrDataset, folder: Path, *, encoder: str | None = Non
     return table
 
 
+def open_item_content(dataset: CtrDataset, folder: Path) -> ContentTable:
+    """Return what :func:`open_content` returns of the items alone: the vectors of queries are neither there nor read.
+
+    Raises:
+        StaleSnapshot: the snapshot came from another catalogue.
+        CenterError: it is missing or damaged.
+    """
+    items, _ = _snapshots(folder)
+    fingerprint = verify_snapshot(items).fingerprint
+    table = ContentTable.from_snapshots(dataset.item_keys, Snapshot.open(items, encoder=fingerprint))
+    _check_age(table, dataset, folder)
+    return table
+
+
 def verify_content(folder: Path) -> None:
     """Read every byte of both snapshots: memory-mapped vectors are used as they are, damaged or not.
 

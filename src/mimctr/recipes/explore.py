@@ -14,14 +14,15 @@ from pydantic import Field
 
 from mimctr.data.dataset import CtrDataset
 from mimctr.encoders.architecture import load_transformers
-from mimctr.encoders.item import RECORD, ItemEncoder
-from mimctr.errors import ConfigError, StaleSnapshot, first_of
+from mimctr.encoders.item import RECORD, ItemEncoder, recorded_fingerprint
+from mimctr.errors import CenterError, ConfigError, EncoderError, RunError, StaleSnapshot, first_of
 from mimctr.evaluate.results import read_results
 from mimctr.explore.generation import Generation, all_decoded, in_order, split_seed
 from mimctr.explore.kept import kept
 from mimctr.explore.opened import Asked, Asks, OpenedRun
 from mimctr.explore.scores import Scores
-from mimctr.recipes.embed import SUMMARY, open_content
+from mimctr.files import read_json
+from mimctr.recipes.embed import SUMMARY, open_item_content
 from mimctr.recipes.evaluate import PREDICTIONS, RESULTS, embed_folders, read_test_part
 from mimctr.recipes.evaluate import Config as EvaluateConfig
 from mimctr.recipes.serve import Listening, read_token
@@ -51,7 +52,6 @@ def open_run(run: Path) -> OpenedRun:
 
     Raises:
         RunError: it has no dataset, or a damaged one.
-        StaleSnapshot: an encoder is not the one that made its folder's vectors.
     """
     opened = OpenedRun(name=run.resolve().name, data=CtrDataset.open(run / "dataset"))
     _open_vectors(run, opened)
@@ -77,30 +77,50 @@ def encoder_folder(run: Path, name: str) -> Path | None:
 
 def _open_vectors(run: Path, opened: OpenedRun) -> None:
     made = {folder.name: (folder / SUMMARY).is_file() for folder in embed_folders(run)}  # it is written last
-    names = in_order([name for name, is_finished in made.items() if is_finished])
     generations: dict[str, Generation] = {}
     asks: dict[str, Asks] = {}
     load, decode_all = kept(_load, NUM_LOADED), kept(all_decoded, NUM_LOADED)
-    for name in names:
-        table = open_content(opened.data, run / "embed" / name)
-        generations[name] = Generation(name, table, decode_all=decode_all)
-        folder = encoder_folder(run, name)
+    for name in in_order([name for name, is_finished in made.items() if is_finished]):
+        try:
+            table = open_item_content(opened.data, run / "embed" / name)
+        except (CenterError, RunError) as error:
+            opened.missing.append(f"Vectors of {name}: {error}")
+            continue
+        folder, fingerprint = encoder_folder(run, name), table.snapshot.fingerprint
+        centered_on: list[str] = []
         if folder is not None:
-            asks[name] = _asks(partial(load, folder, table.snapshot.fingerprint))
+            try:
+                centered_on = _centered_on(folder, fingerprint)
+                asks[name] = _asks(partial(load, folder, fingerprint))
+            except (EncoderError, RunError) as error:
+                opened.missing.append(f"Encoder of {name}: {error}")
+        generations[name] = Generation(name, table, centered_on=centered_on, decode_all=decode_all)
     opened.generations, opened.asks = generations, asks
     if asks:
         load_transformers()  # a first search should not wait for it
     if unfinished := in_order([name for name, is_finished in made.items() if not is_finished]):
         opened.missing.append(f"Vectors of {first_of(unfinished)}: not finished.")
-    if not names:
+    if not generations:
         opened.missing.append(
             "No vectors (embed): no neighbors, no content weights, no search by picture or text."
         )
-    elif alone := [name for name in names if name not in asks]:
+    elif alone := [name for name in generations if name not in asks]:
         opened.missing.append(
-            f"No encoder to {len(alone)} of {len(names)} folders of vectors, {first_of(alone)}: no text or picture can "
-            "be put to those."
+            f"No encoder to {len(alone)} of {len(generations)} folders of vectors, {first_of(alone)}: no text or "
+            "picture can be put to those."
         )
+
+
+def _centered_on(folder: Path, fingerprint: str) -> list[str]:
+    """Return the categories on whose means an encoder centers vectors; none where it did not make those at hand.
+
+    Raises:
+        EncoderError: its record is of another format.
+        RunError: its record is damaged.
+    """
+    if recorded_fingerprint(folder) != fingerprint:
+        return []
+    return read_json(folder / RECORD)["settings"]["categories"]
 
 
 def _open_evaluation(run: Path, opened: OpenedRun) -> None:
