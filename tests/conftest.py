@@ -1,6 +1,7 @@
 """Shape checks for the tensor packages, one thread, no network; timm and the peers where they are installed."""
 
 import os
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -22,6 +23,8 @@ from mimctr import precision
 
 torch.set_num_threads(1)
 HAS_TIMM = find_spec("timm") is not None
+THREADS = {"realtime", "missing", "follower"}
+"""Those that mimctr itself starts."""
 
 
 def _declare_torchvision_operators() -> torch.library.Library | None:
@@ -55,6 +58,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """A thread that outlives its test works in the next one's time, and on its random numbers."""
+    before = set(threading.enumerate())
+    yield
+    left = sorted(thread.name for thread in set(threading.enumerate()) - before if thread.name in THREADS)
+    assert not left, f"the test left threads running: {', '.join(left)}; close what started them"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+import threading
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -183,11 +184,15 @@ def test_a_process_that_was_replaced_writes_nothing(center):
 
 def test_a_full_queue_is_told(center, monkeypatch):
     """Mutant: the queue has no bound."""
+    may_go_on = threading.Event()
+    monkeypatch.setattr("mimctr.center.realtime.NUM_RECORDS", 1)
+    monkeypatch.setattr(ItemRealtime, "_append", lambda *_: may_go_on.wait())
     realtime = ItemRealtime(center.folder, name="test", max_waiting=2)
-    monkeypatch.setattr(ItemRealtime, "_append", lambda *_: None)  # nothing is ever done
     with pytest.raises(queue.Full):
-        for number in range(1000):
+        for number in range(4):  # one in the thread's hands, two that wait, one too many
             realtime.submit(item(number))
+    may_go_on.set()
+    realtime.close()
 
 
 def test_closing_finishes_what_waits(center):
