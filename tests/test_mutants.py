@@ -599,6 +599,20 @@ MUTANTS = [
         "tests/ubm/test_content_interest.py::TestWhatAUserBehaviorModelSees",
     ),
     Mutant(
+        "the content interest is not narrowed",
+        "ubm/content_module.py",
+        "added = added._replace(content=self.narrow(added.content))",
+        "added = added._replace(content=added.content[:, : self.narrow.out_features])",
+        "tests/ubm/test_content_interest.py",
+    ),
+    Mutant(
+        "a model from before content was narrowed is built as today's",
+        "recipes/ctr_model.py",
+        'Config.model_validate(BEFORE | record["config"])',
+        'Config.model_validate(record["config"])',
+        "tests/recipes/test_train.py::TestModelFolder",
+    ),
+    Mutant(
         "cosines that are known already count outside the scope",
         "ubm/content_interest.py",
         "known = None if relevance is None else relevance.masked_fill(~mask, 0.0)",

@@ -81,12 +81,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
     styles = write_shop(folder / "tables")
     prepare_tables(folder / "tables", folder / "dataset")
-    items = CtrDataset.open(folder / "dataset").items
-    vectors = np.eye(NUM_STYLES, dtype=np.float32)[styles[items["item_id"].to_numpy()]]
-    write_snapshot(folder / "content" / ITEMS, items["item_key"].to_numpy(), vectors, encoder="styles")
-    nothing = np.zeros((0, NUM_STYLES), dtype=np.float32)
-    write_snapshot(folder / "content" / QUERIES, np.zeros(0, dtype=np.int64), nothing, encoder="styles")
+    np.save(folder / "styles.npy", styles)
+    write_content(folder, folder / "content", dim=NUM_STYLES)
     return folder
+
+
+def write_content(shop: Path, folder: Path, *, dim: int) -> None:
+    """Write a vector per item that is its style."""
+    items = CtrDataset.open(shop / "dataset").items
+    styles = np.load(shop / "styles.npy")
+    vectors = np.eye(dim, dtype=np.float32)[styles[items["item_id"].to_numpy()]]
+    write_snapshot(folder / ITEMS, items["item_key"].to_numpy(), vectors, encoder="styles")
+    nothing = np.zeros((0, dim), dtype=np.float32)
+    write_snapshot(folder / QUERIES, np.zeros(0, dtype=np.int64), nothing, encoder="styles")
 
 
 def turn_test_clicks(shop: Path, folder: Path) -> None:
@@ -391,6 +398,7 @@ class TestModelFolder:
         self, variant: str, ubm: str, shop: Path, tmp_path: Path
     ):
         options = {"interest_norm": "batch", "cross_layers": 1, "hash_buckets": {"item": 7, "user": 5}}
+        options["content_width"] = NUM_STYLES - 1
         extended = {"sim_search": "content", "attention_mix": True} if variant == "mim_plus" else {}
         train(shop, tmp_path, variant=variant, ubm=ubm, **options, **extended)
         model = load_model(tmp_path)
@@ -402,6 +410,25 @@ class TestModelFolder:
         with torch.no_grad():
             found = model(batch).logit
         expected = load_tensors(tmp_path / "predictions.safetensors")[0]["logit"][:100]
+        torch.testing.assert_close(found, expected)
+
+    def test_a_model_from_before_content_was_narrowed_is_loaded_as_it_was(self, shop: Path, tmp_path: Path):
+        """Mutant: it is built with today's default."""
+        dim = Config().content_width + 8
+        write_content(shop, tmp_path / "content", dim=dim)
+        settings = Config(**(SMALL | {"variant": "mim", "ubm": "mean", "content_width": 0}))
+        main(shop / "dataset", tmp_path / "content", tmp_path / "model", settings)
+        record = read_json(tmp_path / "model" / "model.json")
+        del record["config"]["content_width"]
+        (tmp_path / "model" / "model.json").write_text(json.dumps(record))
+        model, dataset = load_model(tmp_path / "model"), CtrDataset.open(shop / "dataset")
+        assert model.dense.content.narrow is None
+        batch = open_content(dataset, tmp_path / "content").attach(
+            dataset.batch(np.array(dataset.rows("test")), max_length=10)
+        )
+        with torch.no_grad():
+            found = model(batch).logit
+        expected = load_tensors(tmp_path / "model" / "predictions.safetensors")[0]["logit"]
         torch.testing.assert_close(found, expected)
 
     def test_a_model_trained_in_bfloat16_is_judged_as_it_is_served(

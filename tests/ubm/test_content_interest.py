@@ -217,6 +217,30 @@ def test_an_ablation_leaves_the_named_interests(interests: tuple[str, ...], rows
     assert aware.features.shape == (B, 1)
 
 
+def test_a_wide_content_interest_is_narrowed_before_it_is_concatenated(rows: Rows, content: Content):
+    """Mutants: the matrix left out; the relevance taken between narrowed vectors; the fusion interest narrowed."""
+    plain = ContentAwareInterest(id_width=3, dim=D, content_dim=C).eval()
+    narrow = ContentAwareInterest(id_width=3, dim=D, content_dim=C, content_width=C - 1).eval()
+    narrow.load_state_dict(plain.state_dict(), strict=False)
+    inputs = Interest(torch.randn(B, 3), rows.mask), rows.behaviors, rows.mask, content
+    whole, found = plain(*inputs).interest, narrow(*inputs).interest
+    assert narrow.width == plain.width - 1 == found.shape[1]
+    identity, of_content, fusion = whole.split([3, C, D], dim=1)
+    matrix = narrow.narrow.weight
+    by_hand = torch.stack([(row * matrix).sum(dim=1) for row in of_content])
+    torch.testing.assert_close(found, torch.cat([identity, by_hand, fusion], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("interests", "width"), [(("id", "fusion"), 2), (("content",), C), (("content",), C + 1)]
+)
+def test_nothing_is_narrowed_that_is_not_wider(interests: tuple[str, ...], width: int):
+    sizes = {"id_width": 3, "dim": D, "content_dim": C, "interests": interests}
+    plain, asked = ContentAwareInterest(**sizes), ContentAwareInterest(**sizes, content_width=width)
+    assert asked.width == plain.width
+    assert list(asked.state_dict()) == list(plain.state_dict())
+
+
 def test_without_any_interest_there_is_no_model():
     with pytest.raises(ConfigError, match="interests: none is left"):
         ContentAwareInterest(id_width=3, dim=D, content_dim=C, interests=())

@@ -172,6 +172,11 @@ class Config(BaseModel):
         description="Behaviors in Eq. (7) and (8): all, or those that the user behavior model kept; auto: all, but "
         "what the GSU of SIM or TWIN kept where max_length is above 100.",
     )
+    content_width: int = Field(
+        24,
+        ge=0,
+        description="Width that a learned matrix brings a wider content interest to, before Eq. (9). Paper: 0, none.",
+    )
     missing_target: MissingTarget = Field("learned", description="Vector of a target that has none.")
     content_drop_rate: float = Field(
         0.03, ge=0, lt=1, description="Targets that lose their vector in training."

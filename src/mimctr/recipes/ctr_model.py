@@ -36,6 +36,8 @@ UBMS: dict[Ubm, type[UserBehaviorModel]] = {
 }
 RECORD = "model.json"
 WEIGHTS = "model.safetensors"
+BEFORE = {"content_width": 0}
+"""Settings of models that were trained before there was a choice, where that is not today's default."""
 
 
 def field_sizes(dataset: CtrDataset) -> FieldSizes:
@@ -112,6 +114,7 @@ def build_dense(embedding: EmbeddingHalf, config: Config, *, content_dim: int | 
             scope=config.resolved_scope,
             missing_target=config.missing_target,
             drop_rate=config.content_drop_rate,
+            content_width=config.content_width or None,
             extensions=build_extensions(config, content_dim=content_dim, dim=embedding.item_dim),
         )
     return DenseHalf(
@@ -192,7 +195,7 @@ def load_model(folder: Path) -> CiUBM:
     record = read_json(folder / RECORD)
     tensors, _ = load_tensors(folder / WEIGHTS)
     try:
-        config = Config.model_validate(record["config"])
+        config = Config.model_validate(BEFORE | record["config"])
         embedding = build_embedding(
             config,
             item_rows=tensors["embedding.item_rows"],

@@ -66,6 +66,8 @@ class ContentAwareInterest(nn.Module):
         scope: ``all`` behaviors, or only those that the user behavior model's search ``retrieved``.
         missing_target: A target without a vector: a ``learned`` one, or ``zero`` interests.
         drop_rate: Share of targets that lose their vector in training.
+        content_width: Width that a learned matrix brings the content interest to, where it is wider; None = as it is
+            (the paper).
         extensions: MIM+; None = exactly the paper.
     """
 
@@ -79,12 +81,12 @@ class ContentAwareInterest(nn.Module):
         scope: ContentScope = "all",
         missing_target: MissingTarget = "learned",
         drop_rate: float = 0.03,
+        content_width: int | None = None,
         extensions: Extensions | None = None,
     ) -> None:
         super().__init__()
         if not interests:
             raise ConfigError("interests: none is left. Keep at least one of id, content, fusion.")
-        widths = {"id": id_width, "content": content_dim, "fusion": dim}
         self.content_dim = content_dim
         self.interests = interests
         self.scope = scope
@@ -92,6 +94,11 @@ class ContentAwareInterest(nn.Module):
         self.extensions = extensions
         learned = missing_target == "learned"
         self.unknown_target = nn.Parameter(torch.randn(content_dim) * content_dim**-0.5) if learned else None
+        self.narrow = None
+        if content_width is not None and content_width < content_dim and "content" in interests:
+            self.narrow = nn.Linear(content_dim, content_width, bias=False)
+        content = content_dim if self.narrow is None else self.narrow.out_features
+        widths = {"id": id_width, "content": content, "fusion": dim}
         self.width = sum(width for name, width in widths.items() if name in interests)
         self.feature_width = 1 + (extensions.width if extensions is not None else 0)
         self.num_scalars = extensions.num_scalars if extensions is not None else 0
@@ -128,6 +135,8 @@ class ContentAwareInterest(nn.Module):
             learned=None if self.unknown_target is None else ~has_content,
             relevance=None if compared is None else compared.cosine,
         )
+        if self.narrow is not None:
+            added = added._replace(content=self.narrow(added.content))
         whole = concatenate_interests(interest.vector, added, interests=self.interests)
         flag = has_content.to(whole.dtype).unsqueeze(-1)
         if self.extensions is None:
